@@ -1,0 +1,34 @@
+# Every command sets up what it needs: .venv is made on first use and brought
+# up to date when pyproject.toml changes.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test check clean
+
+demo: .venv/run-time
+	$(BIN)/hfclip classify hfclip/digits/seven.png --model digits \
+	    --labels "zero,one,two,three,four,five,six,seven,eight,nine" \
+	    --template "a handwritten {}" --top 3
+
+test: .venv/development
+	$(BIN)/python -m pytest
+
+check: .venv/development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/run-time: pyproject.toml | .venv/bin/python
+	$(PIP) -e .
+	touch $@
+
+.venv/development: pyproject.toml | .venv/bin/python
+	$(PIP) -e ".[dev,peers]"
+	touch $@ .venv/run-time

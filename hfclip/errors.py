@@ -1,0 +1,42 @@
+"""Every error that hfclip raises on purpose.
+
+Each message says what was found, what was expected and what to do. All derive from
+`HfclipError`; each also derives from the built-in error that code written for
+OpenAI's `clip` would have caught.
+"""
+
+
+class HfclipError(Exception):
+    """The root of the tree: `except HfclipError` catches whatever hfclip refuses."""
+
+
+class ConfigError(HfclipError, ValueError):
+    """A model configuration is malformed, contradicts itself or asks for too much memory."""
+
+
+class ModelNotFoundError(HfclipError, RuntimeError):
+    """A model name means nothing here: no release, no file, no folder."""
+
+
+class CheckpointError(HfclipError, RuntimeError):
+    """A weight file cannot be read: truncated, damaged, or of a kind that is not known."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A weight file asks for code to be run, and is refused before any of it is."""
+
+
+class WeightsMismatchError(CheckpointError):
+    """Weights are sound but do not fit the model: keys missing, left over, or of another shape."""
+
+
+class TextTooLongError(HfclipError, RuntimeError):
+    """A text has more tokens than the context of the model."""
+
+
+class ImageError(HfclipError, ValueError):
+    """An image cannot be found, opened or decoded."""
+
+
+class LabelError(HfclipError, ValueError):
+    """Labels or templates do not make a classifier."""
