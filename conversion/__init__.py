@@ -1,1 +1,1 @@
-"""Turns original CLIP material into what hfclip ships and publishes; imports hfclip, never the reverse."""
+"""Turns original material into what hfclip ships. It imports hfclip, never the reverse."""

@@ -1,1 +1,83 @@
+"""CLIP from the Hugging Face Hub, with OpenAI's interface and every byte verified.
+
+>>> import hfclip
+>>> model, preprocess = hfclip.load("ViT-B/32")
+
+The public names are imported on first use, so that `import hfclip` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hfclip.config import ClipConfig
+    from hfclip.errors import (
+        CheckpointError,
+        ConfigError,
+        HfclipError,
+        ImageError,
+        LabelError,
+        ModelNotFoundError,
+        TextTooLongError,
+        UnsafeCheckpointError,
+        WeightsMismatchError,
+    )
+    from hfclip.loading import available_models, load
+    from hfclip.model import CLIP
+    from hfclip.preprocess import image_transform
+    from hfclip.tokenizer import decode, tokenize
+    from hfclip.zeroshot import ZeroShotClassifier
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "CLIP": "model",
+    "ClipConfig": "config",
+    "ZeroShotClassifier": "zeroshot",
+    "available_models": "loading",
+    "decode": "tokenizer",
+    "image_transform": "preprocess",
+    "load": "loading",
+    "tokenize": "tokenizer",
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "HfclipError": "errors",
+    "ImageError": "errors",
+    "LabelError": "errors",
+    "ModelNotFoundError": "errors",
+    "TextTooLongError": "errors",
+    "UnsafeCheckpointError": "errors",
+    "WeightsMismatchError": "errors",
+}
+
+__all__ = [
+    "CLIP",
+    "CheckpointError",
+    "ClipConfig",
+    "ConfigError",
+    "HfclipError",
+    "ImageError",
+    "LabelError",
+    "ModelNotFoundError",
+    "TextTooLongError",
+    "UnsafeCheckpointError",
+    "WeightsMismatchError",
+    "ZeroShotClassifier",
+    "available_models",
+    "decode",
+    "image_transform",
+    "load",
+    "tokenize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hfclip' has no attribute {name!r}")
+    value = getattr(import_module(f"hfclip.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,220 @@
+"""The command line. torch is imported by the commands that need it, not by `--help`."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hfclip import __version__
+from hfclip.errors import HfclipError, ImageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from hfclip.zeroshot import Guess, ZeroShotClassifier
+
+BATCH = 16
+
+
+class _Commands(click.Group):
+    """Turns the errors that hfclip raises on purpose into a message and exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HfclipError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hfclip")
+def main() -> None:
+    """CLIP from the Hugging Face Hub: rank labels for pictures, look into models.
+
+    \b
+    Examples:
+      hfclip classify cat.jpg --labels "a cat,a dog,a car"
+      hfclip classify photos/ --labels "indoors,outdoors" --top 1 --json
+      hfclip models
+      hfclip inspect model.safetensors
+    """  # noqa: D301  # \b is click's own mark
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--labels", required=True, help='What to choose from, as in "a cat,a dog".')
+@click.option("--model", default="ViT-B/32", show_default=True, help="A name, folder or file.")
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    default=("a photo of a {}",),
+    show_default=True,
+    help="The caption, {} for the label. Repeat it to average several.",
+)
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Labels.")
+@click.option("--device", help="cpu, cuda, ...; the GPU if there is one.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+def classify(
+    images: tuple[str, ...],
+    labels: str,
+    model: str,
+    templates: tuple[str, ...],
+    top: int,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Rank labels for pictures.
+
+    IMAGE is a file, a folder, a pattern such as "*.jpg", or - for standard input. A picture that
+    cannot be read is reported and the others go on; the exit status is then 1.
+
+    \b
+    Examples:
+      hfclip classify cat.jpg --labels "a cat,a dog" --template "a photo of {}"
+      cat cat.jpg | hfclip classify - --labels "cat,dog"
+    """  # noqa: D301  # \b is click's own mark
+    from hfclip.images import find_images  # noqa: PLC0415
+    from hfclip.loading import load  # noqa: PLC0415
+    from hfclip.zeroshot import ZeroShotClassifier  # noqa: PLC0415
+
+    names = list(find_images(images))
+    network, preprocess = load(model, device)
+    choices = [label.strip() for label in labels.split(",")]
+    classifier = ZeroShotClassifier(network, choices, templates)
+    results = _progress(_classify(names, classifier, preprocess, top), len(names))
+    broken = _print_json(results) if as_json else _print_text(results)
+    sys.exit(1 if broken else 0)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+def models(as_json: bool) -> None:
+    """List the models that have a name."""
+    from hfclip.config import ClipConfig  # noqa: PLC0415
+    from hfclip.releases import BUNDLED, RELEASES  # noqa: PLC0415
+    from hfclip.sources import find  # noqa: PLC0415
+
+    configs = {name: release.config for name, release in RELEASES.items()}
+    origins = {name: release.hub.repo_id for name, release in RELEASES.items()}
+    for name in BUNDLED:
+        source = find(name)
+        configs[name] = ClipConfig.from_json(source.config or source.weights)
+        origins[name] = source.origin
+    rows = [
+        {
+            "name": name,
+            "image_tower": config.describe_image_tower(),
+            "pixels": config.image_resolution,
+            "parameters": config.parameter_count,
+            "origin": origins[name],
+        }
+        for name, config in configs.items()
+    ]
+    click.echo(json.dumps(rows, indent=2) if as_json else _table(rows))
+
+
+@main.command()
+@click.argument("model")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def inspect(model: str, as_json: bool) -> None:
+    """Show what a model is: its numbers, dtypes, hash and origin.
+
+    MODEL is a name, a folder or a weight file; no part of it is run.
+
+    \b
+    Examples:
+      hfclip inspect digits
+      hfclip inspect ViT-B-32.pt --json
+    """  # noqa: D301  # \b is click's own mark
+    from hfclip import inspection  # noqa: PLC0415
+
+    facts = inspection.inspect(model)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        click.echo(f"{key.replace('_', ' '):<14} {_sentence(value)}")
+
+
+def _classify(
+    names: list[str],
+    classifier: "ZeroShotClassifier",
+    preprocess: "Callable[[Image], Tensor]",
+    top: int,
+) -> "Iterator[tuple[str, list[Guess] | ImageError]]":
+    """Ranks labels for each image in turn; an image that cannot be read gives its error."""
+    import torch  # noqa: PLC0415
+
+    from hfclip.images import open_image  # noqa: PLC0415
+
+    remaining = iter(names)
+    while batch := list(islice(remaining, BATCH)):
+        outcome: dict[int, Any] = {}
+        tensors = []
+        for index, name in enumerate(batch):
+            try:
+                tensors.append(preprocess(open_image(name)))
+            except ImageError as error:
+                outcome[index] = error
+        ranked = iter(classifier.rank(torch.stack(tensors), top) if tensors else [])
+        for index, name in enumerate(batch):
+            yield name, outcome[index] if index in outcome else next(ranked)
+
+
+def _progress(results: Iterator[Any], total: int) -> Iterable[Any]:
+    """Shows a bar on a terminal, where there is more than one batch to wait for."""
+    if total <= BATCH:
+        return results
+    from tqdm import tqdm  # noqa: PLC0415
+
+    return tqdm(results, total=total, unit="image", disable=None)
+
+
+def _print_text(results: "Iterable[tuple[str, list[Guess] | ImageError]]") -> int:
+    broken = 0
+    for name, outcome in results:
+        if isinstance(outcome, ImageError):
+            click.echo(f"Error: {outcome}", err=True)
+            broken += 1
+            continue
+        click.echo(name)
+        width = max(len(guess.label) for guess in outcome)
+        for label, probability in outcome:
+            click.echo(f"  {label:<{width}}  {probability:7.2%}")
+    return broken
+
+
+def _print_json(results: "Iterable[tuple[str, list[Guess] | ImageError]]") -> int:
+    rows: list[dict[str, Any]] = []
+    for name, outcome in results:
+        if isinstance(outcome, ImageError):
+            rows.append({"image": name, "error": str(outcome)})
+        else:
+            rows.append({"image": name, "labels": [guess._asdict() for guess in outcome]})
+    click.echo(json.dumps(rows, indent=2))
+    return sum("error" in row for row in rows)
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """Left-aligned columns under their names; numbers with thousands marked."""
+    lines = [list(rows[0]), *([_sentence(value) for value in row.values()] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _sentence(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{_sentence(count)} {name}" for name, count in value.items())
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""What both transformers are made of. Inside, tensors are (length, batch, width)."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from hfclip.config import Activation
+
+
+class LayerNorm(nn.LayerNorm):
+    """Normalises in the type of its own weights (float32 in a half-precision CLIP).
+
+    Shapes: (..., W) -> (..., W), in the input's dtype.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises the last dimension of x."""
+        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x): the approximation of GELU that OpenAI trained with.
+
+    Shapes: any -> the same.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the activation to each element."""
+        return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
+
+
+class ResidualAttentionBlock(nn.Module):
+    """Attention, then an MLP of four times the width, each normalised first and added.
+
+    Shapes: (L, B, W) -> (L, B, W). `attn_mask`, if any, is (N, N) with N >= L, added to the
+    attention scores; its first L rows and columns are used.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_head: int,
+        attn_mask: Tensor | None = None,
+        *,
+        activation: Activation = "quick_gelu",
+    ) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(d_model, n_head)
+        self.ln_1 = LayerNorm(d_model)
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                c_fc=nn.Linear(d_model, d_model * 4),
+                gelu=ACTIVATIONS[activation](),
+                c_proj=nn.Linear(d_model * 4, d_model),
+            )
+        )
+        self.ln_2 = LayerNorm(d_model)
+        self.attn_mask = attn_mask
+
+    def attention(self, x: Tensor) -> Tensor:
+        """Mixes the positions: (L, B, W) -> (L, B, W)."""
+        mask = self.attn_mask
+        if mask is not None:
+            # Kept where it was moved to, so that a GPU asks the CPU for it once.
+            mask = self.attn_mask = mask.to(dtype=x.dtype, device=x.device)
+            mask = mask[..., : x.shape[0], : x.shape[0]]
+        mixed: Tensor = self.attn(x, x, x, need_weights=False, attn_mask=mask)[0]
+        return mixed
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One step of the residual stream: (L, B, W) -> (L, B, W)."""
+        x = x + self.attention(self.ln_1(x))
+        x = x + self.mlp(self.ln_2(x))
+        return x  # noqa: RET504  # the type checker takes what an mlp gives for Any
+
+    def initialize_parameters(self, layers: int) -> None:
+        """Draws the weights for a stack of `layers` blocks, as OpenAI did for the text tower."""
+        width = self.ln_1.normalized_shape[0]
+        nn.init.normal_(self.attn.in_proj_weight, std=width**-0.5)
+        nn.init.normal_(self.attn.out_proj.weight, std=(2 * width * layers) ** -0.5)
+        nn.init.normal_(self.mlp.get_parameter("c_fc.weight"), std=(2 * width) ** -0.5)
+        nn.init.normal_(self.mlp.get_parameter("c_proj.weight"), std=(2 * width * layers) ** -0.5)
+
+
+class Transformer(nn.Module):
+    """A stack of residual attention blocks.
+
+    Shapes: (L, B, W) -> (L, B, W).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        attn_mask: Tensor | None = None,
+        *,
+        activation: Activation = "quick_gelu",
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.layers = layers
+        self.resblocks = nn.Sequential(
+            *(
+                ResidualAttentionBlock(width, heads, attn_mask, activation=activation)
+                for _ in range(layers)
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Runs the blocks in order."""
+        out: Tensor = self.resblocks(x)
+        return out

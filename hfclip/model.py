@@ -1,0 +1,281 @@
+"""CLIP: an image tower and a text tower that meet in one space."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from hfclip import sources
+from hfclip.checkpoint import Checkpoint, read_checkpoint
+from hfclip.config import OPENAI_MEAN, OPENAI_STD, Activation, ClipConfig, Triple
+from hfclip.errors import WeightsMismatchError
+from hfclip.layers import LayerNorm, ResidualAttentionBlock, Transformer
+from hfclip.resnet import ModifiedResNet
+from hfclip.vit import VisionTransformer
+
+
+class CLIP(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="hfclip",
+    pipeline_tag="zero-shot-image-classification",
+    tags=["clip", "hfclip"],
+):
+    """Encodes images and texts so that a picture lies near its caption.
+
+    The arguments, the sub-modules and the state-dict keys are those of OpenAI's release; the
+    keyword-only arguments are described in `hfclip.config.ClipConfig`.
+
+    Shapes: images (B, 3, S, S) and texts (T, L) give logits (B, T) and (T, B), where S is
+    `image_resolution` in pixels and L is at most `context_length` tokens.
+
+    Raises:
+        ConfigError: The numbers do not make a model; nothing has been allocated yet.
+    """
+
+    visual: VisionTransformer | ModifiedResNet
+
+    def __init__(
+        self,
+        embed_dim: int,
+        image_resolution: int,
+        vision_layers: int | tuple[int, int, int, int],
+        vision_width: int,
+        vision_patch_size: int | None,
+        context_length: int,
+        vocab_size: int,
+        transformer_width: int,
+        transformer_heads: int,
+        transformer_layers: int,
+        *,
+        activation: Activation = "quick_gelu",
+        vision_head_width: int = 64,
+        image_mean: Triple = OPENAI_MEAN,
+        image_std: Triple = OPENAI_STD,
+    ) -> None:
+        super().__init__()
+        self.config = config = ClipConfig(
+            embed_dim,
+            image_resolution,
+            vision_layers,
+            vision_width,
+            vision_patch_size,
+            context_length,
+            vocab_size,
+            transformer_width,
+            transformer_heads,
+            transformer_layers,
+            activation=activation,
+            vision_head_width=vision_head_width,
+            image_mean=image_mean,
+            image_std=image_std,
+        )
+        self._hub_mixin_config = config.to_dict()  # what save_pretrained writes as config.json
+        self.context_length = config.context_length
+        self.vocab_size = config.vocab_size
+        self.visual = _image_tower(config)
+        self.transformer = Transformer(
+            config.transformer_width,
+            config.transformer_layers,
+            config.transformer_heads,
+            self.build_attention_mask(),
+            activation=config.activation,
+        )
+        self.token_embedding = nn.Embedding(config.vocab_size, config.transformer_width)
+        self.positional_embedding = nn.Parameter(
+            torch.empty(config.context_length, config.transformer_width)
+        )
+        self.ln_final = LayerNorm(config.transformer_width)
+        self.text_projection = nn.Parameter(torch.empty(config.transformer_width, config.embed_dim))
+        self.logit_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
+        self.initialize_parameters()
+
+    def initialize_parameters(self) -> None:
+        """Draws the weights as for training from nothing, with OpenAI's standard deviations."""
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+        nn.init.normal_(self.text_projection, std=self.transformer.width**-0.5)
+        for module in self.transformer.modules():
+            if isinstance(module, ResidualAttentionBlock):
+                module.initialize_parameters(self.transformer.layers)
+        for name, parameter in self.visual.named_parameters():
+            if name.endswith("bn3.weight") and name.startswith("layer"):
+                nn.init.zeros_(parameter)
+
+    def build_attention_mask(self) -> Tensor:
+        """The causal mask, (context_length, context_length) float32: -inf above the diagonal."""
+        return torch.full((self.context_length, self.context_length), float("-inf")).triu(1)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type in which both towers compute: that of the first convolution's weight."""
+        weight: Tensor = self.visual.conv1.weight
+        return weight.dtype
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Encodes preprocessed images: (B, 3, S, S) -> (B, D) in `dtype`, not normalised."""
+        features: Tensor = self.visual(image.type(self.dtype))
+        return features
+
+    def encode_text(self, text: Tensor) -> Tensor:
+        """Encodes token ids: (T, L) integers -> (T, D) in `dtype`, not normalised.
+
+        L may be anything up to `context_length`: attention only looks back, so cutting the
+        padding after the longest text changes nothing but rounding.
+        """
+        x = self.token_embedding(text).type(self.dtype)  # (T, L, W)
+        x = x + self.positional_embedding[: text.shape[-1]].type(self.dtype)
+        x = self.transformer(x.permute(1, 0, 2))  # (L, T, W)
+        x = self.ln_final(x.permute(1, 0, 2)).type(self.dtype)  # (T, L, W)
+        # The end token has the highest id of all, so argmax finds it.
+        rows = torch.arange(x.shape[0], device=x.device)
+        features: Tensor = x[rows, text.argmax(dim=-1)] @ self.text_projection
+        return features  # (T, D)
+
+    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled cosine similarities: logits per image (B, T) and per text (T, B)."""
+        image_features = self.encode_image(image)
+        text_features = self.encode_text(text)
+        image_features = image_features / image_features.norm(dim=1, keepdim=True)
+        text_features = text_features / text_features.norm(dim=1, keepdim=True)
+        logits_per_image = self.logit_scale.exp() * image_features @ text_features.t()
+        return logits_per_image, logits_per_image.t()
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, **overrides: Any) -> Self:
+        """Builds the model around tensors that exist: nothing is drawn, nothing copied.
+
+        Args:
+            checkpoint: The configuration and the tensors, which become the parameters.
+            overrides: Constructor arguments that take the place of the configuration's.
+
+        Raises:
+            WeightsMismatchError: A tensor is missing, left over or of another shape.
+        """
+        with _NoInitialization():
+            model = cls(**{**checkpoint.config.to_dict(), **overrides})
+        _check_fit(model.state_dict(), checkpoint)
+        model.load_state_dict(dict(checkpoint.tensors), strict=True, assign=True)
+        return model.eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        map_location: str | torch.device = "cpu",
+        **model_kwargs: Any,
+    ) -> Self:
+        """Loads a model in float32, strictly; `hfclip.load` also gives the preprocess.
+
+        Args:
+            pretrained_model_name_or_path: Whatever `hfclip.load` takes.
+            map_location: The device to put the model on.
+            model_kwargs: Constructor arguments that take the place of the configuration's.
+
+        Raises:
+            HfclipError: As `hfclip.load` does.
+        """
+        source = sources.find(pretrained_model_name_or_path)
+        model = cls.from_checkpoint(read_checkpoint(source), **model_kwargs)
+        convert_weights(model, torch.float32)
+        return model.to(map_location)
+
+
+def _image_tower(config: ClipConfig) -> VisionTransformer | ModifiedResNet:
+    if isinstance(config.vision_layers, tuple):
+        return ModifiedResNet(
+            config.vision_layers,
+            config.embed_dim,
+            config.vision_heads,
+            config.image_resolution,
+            config.vision_width,
+        )
+    assert config.vision_patch_size is not None  # noqa: S101  # ClipConfig has checked it
+    return VisionTransformer(
+        config.image_resolution,
+        config.vision_patch_size,
+        config.vision_width,
+        config.vision_layers,
+        config.vision_heads,
+        config.embed_dim,
+        activation=config.activation,
+    )
+
+
+def convert_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> None:
+    """Casts what computes; the rest stays float32 (float64 for float64), as in the releases.
+
+    Convolutions, linear layers, attention and the two projections take `dtype`. LayerNorm,
+    BatchNorm, embeddings and logit_scale lose too much in half precision.
+    """
+    rest = torch.promote_types(dtype, torch.float32)
+    for module in model.modules():
+        computes = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear | nn.MultiheadAttention)
+        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        for name, tensor in own:
+            if tensor.is_floating_point():
+                half = computes or name in {"text_projection", "proj"}
+                tensor.data = tensor.data.to(dtype if half else rest)
+
+
+class _NoInitialization(TorchFunctionMode):
+    """Leaves parameters as allocated: their pages are replaced before anything touches them.
+
+    A mode of the running thread, so that a model built beside it in another is drawn as ever.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _DRAWS:
+            tensor = args[0] if args else kwargs["tensor"]
+            if isinstance(tensor, nn.Parameter):
+                return tensor
+        return func(*args, **kwargs)
+
+
+_DRAWS = frozenset(
+    {
+        nn.init.normal_,
+        nn.init.uniform_,
+        nn.init.kaiming_uniform_,
+        Tensor.normal_,
+        Tensor.uniform_,
+    }
+)
+
+
+def _check_fit(expected: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
+    """Compares names, shapes and kinds of number before a single tensor is taken over."""
+    found = checkpoint.tensors
+    problems = [f"missing {key}" for key in expected if key not in found]
+    problems += [f"unexpected {key}" for key in found if key not in expected]
+    for key in expected.keys() & found.keys():
+        want, have = expected[key], found[key]
+        if want.shape != have.shape:
+            problems.append(f"{key} is {tuple(have.shape)} instead of {tuple(want.shape)}")
+        elif want.is_floating_point() != have.is_floating_point():
+            problems.append(f"{key} holds {have.dtype} instead of {want.dtype}")
+    if problems:
+        shown = "; ".join(sorted(problems)[:5])
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise WeightsMismatchError(
+            f"{checkpoint.path} does not fit its configuration: {shown}{more}. "
+            "Give the config.json that belongs to these weights, or export the weights again."
+        )

@@ -1,0 +1,55 @@
+"""The ScriptModule that `load(..., jit=True)` has always returned, traced from our own model."""
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from hfclip.model import CLIP
+
+
+class _Traceable(nn.Module):
+    """A CLIP with the three buffers that OpenAI's archives hold beside its weights."""
+
+    input_resolution: Tensor
+    context_length: Tensor
+    vocab_size: Tensor
+
+    def __init__(self, model: CLIP) -> None:
+        super().__init__()
+        # The children of CLIP itself, so that the archive has its names.
+        for name, parameter in model.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
+        self.register_buffer("input_resolution", torch.tensor(model.visual.input_resolution))
+        self.register_buffer("context_length", torch.tensor(model.context_length))
+        self.register_buffer("vocab_size", torch.tensor(model.vocab_size))
+        for name, module in model.named_children():
+            self.add_module(name, module)
+
+    dtype = CLIP.dtype
+    encode_image = CLIP.encode_image
+    encode_text = CLIP.encode_text
+    forward = CLIP.forward
+
+
+def script(model: CLIP) -> torch.jit.ScriptModule:
+    """Traces a model: the result runs without hfclip and saves as a TorchScript archive.
+
+    Returns:
+        A module with `encode_image` (B, 3, S, S) -> (B, D), `encode_text` (T, L) -> (T, D) and
+        `forward`, for any B, T and L up to the context length, and with the 0-dimensional tensors
+        `input_resolution`, `context_length` and `vocab_size`.
+    """
+    device = model.positional_embedding.device
+    side = model.visual.input_resolution
+    # Two images and three texts: a size of one could be taken for a constant.
+    image = torch.zeros(2, 3, side, side, device=device)
+    text = torch.zeros(3, model.context_length, dtype=torch.int64, device=device)
+    examples = {"forward": (image, text), "encode_image": image, "encode_text": text}
+    with warnings.catch_warnings(), torch.no_grad():
+        # torch advises against TorchScript; whoever says jit=True has asked for it.
+        warnings.simplefilter("ignore")
+        traced: torch.jit.ScriptModule = torch.jit.trace_module(  # type: ignore[no-untyped-call]
+            _Traceable(model).eval(), examples
+        )
+    return traced

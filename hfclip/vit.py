@@ -1,0 +1,57 @@
+"""The image tower of the ViT models."""
+
+import torch
+from torch import Tensor, nn
+
+from hfclip.config import Activation
+from hfclip.layers import LayerNorm, Transformer
+
+
+class VisionTransformer(nn.Module):
+    """Cuts an image into patches, lets them attend to each other, and projects the class token.
+
+    Shapes: (B, 3, S, S) -> (B, D), with S the image side in pixels, G = S // patch the patches
+    per side, W the width of the tower and D the width of the shared space. Without `proj` (set to
+    None) the result is (B, W).
+    """
+
+    def __init__(
+        self,
+        input_resolution: int,
+        patch_size: int,
+        width: int,
+        layers: int,
+        heads: int,
+        output_dim: int,
+        *,
+        activation: Activation = "quick_gelu",
+    ) -> None:
+        super().__init__()
+        self.input_resolution = input_resolution
+        self.output_dim = output_dim
+        grid = input_resolution // patch_size
+        self.conv1 = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size, bias=False)
+        self.class_embedding = nn.Parameter(torch.empty(width))
+        self.positional_embedding = nn.Parameter(torch.empty(grid**2 + 1, width))
+        self.ln_pre = LayerNorm(width)
+        self.transformer = Transformer(width, layers, heads, activation=activation)
+        self.ln_post = LayerNorm(width)
+        self.proj: nn.Parameter | None = nn.Parameter(torch.empty(width, output_dim))
+        self.initialize_parameters()
+
+    def initialize_parameters(self) -> None:
+        """Draws the embeddings and the projection; the layers have drawn their own weights."""
+        for parameter in (self.class_embedding, self.positional_embedding, self.proj):
+            if parameter is not None:
+                nn.init.normal_(parameter, std=self.transformer.width**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encodes images: (B, 3, S, S) -> (B, D)."""
+        x = self.conv1(x)  # (B, W, G, G)
+        x = x.flatten(2).permute(0, 2, 1)  # (B, G*G, W)
+        class_token = self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
+        x = torch.cat([class_token, x], dim=1)  # (B, 1 + G*G, W)
+        x = self.ln_pre(x + self.positional_embedding.to(x.dtype))
+        x = self.transformer(x.permute(1, 0, 2))  # (1 + G*G, B, W)
+        x = self.ln_post(x.permute(1, 0, 2)[:, 0, :])  # (B, W)
+        return x if self.proj is None else x @ self.proj
