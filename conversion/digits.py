@@ -232,6 +232,7 @@ def save(model: CLIP, folder: Path) -> None:
         json.dumps(model.config.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8"
     )
     for path in (weights, config):
+        path.with_suffix(".part").chmod(0o644)  # safetensors leaves a file to its owner alone
         path.with_suffix(".part").replace(path)
 
 

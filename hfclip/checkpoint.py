@@ -1,24 +1,22 @@
 """Reads weight files of every kind that CLIPs come in, and runs nothing that is in them."""
 
-import pickle
+import math
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor
 
-from hfclip.archive import is_torchscript, read_archive
+from hfclip.archive import Saved, View, is_torchscript, read_archive, read_legacy, read_zip
 from hfclip.config import ClipConfig
 from hfclip.errors import (
     CheckpointError,
     ConfigError,
     HfclipError,
-    UnsafeCheckpointError,
     WeightsMismatchError,
 )
 from hfclip.sources import Source
@@ -26,6 +24,9 @@ from hfclip.sources import Source
 # Where trainers put the weights inside what they save, and what wrappers put before each name.
 _WRAPPERS = ("state_dict", "model")
 _PREFIXES = ("module.", "model.")
+_MAX_WRAPPERS = 4  # around one another; a file can hold a wrapper that holds itself
+# What is a little short is told by names and shapes, when the model is built.
+_MAX_SHORTFALL = 10
 # OpenAI's archives hold these beside the weights.
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 
@@ -68,6 +69,7 @@ def read_checkpoint(source: Source) -> Checkpoint:
         config = ClipConfig.from_json(source.config)
     else:
         config = infer_config(tensors, path)
+    _check_amount(config, tensors, path)
     return Checkpoint(path, kind, config, tensors)
 
 
@@ -100,9 +102,19 @@ def infer_config(tensors: Mapping[str, Tensor], path: Path) -> ClipConfig:
         ) from error
 
 
+def _check_amount(config: ClipConfig, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuses a small file that would make a huge model, before memory is asked for."""
+    held = sum(tensor.numel() for tensor in tensors.values())
+    if config.parameter_count > _MAX_SHORTFALL * held:
+        raise WeightsMismatchError(
+            f"{path} holds {held:,} numbers, far from the {config.parameter_count:,} parameters of "
+            "its configuration. Give the config.json that belongs to these weights."
+        )
+
+
 def _infer_vit(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     patches = tensors["visual.conv1.weight"].shape  # (W, 3, patch, patch)
-    grid = round((tensors["visual.positional_embedding"].shape[0] - 1) ** 0.5)
+    grid = _grid(tensors["visual.positional_embedding"])
     return {
         "image_resolution": patches[-1] * grid,
         "vision_layers": _count(tensors, "visual.transformer.resblocks."),
@@ -112,13 +124,18 @@ def _infer_vit(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _infer_resnet(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    grid = round((tensors["visual.attnpool.positional_embedding"].shape[0] - 1) ** 0.5)
+    grid = _grid(tensors["visual.attnpool.positional_embedding"])
     return {
         "image_resolution": grid * 32,
         "vision_layers": tuple(_count(tensors, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)),
         "vision_width": tensors["visual.layer1.0.conv1.weight"].shape[0],
         "vision_patch_size": None,
     }
+
+
+def _grid(positions: Tensor) -> int:
+    """Patches per side: there is a row for each patch and one more."""
+    return math.isqrt(max(positions.shape[0] - 1, 0))
 
 
 def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
@@ -140,7 +157,7 @@ def _detect(path: Path) -> str:
     if head[8:] == b"{":
         return "safetensors file"
     if head.startswith(b"\x80"):
-        return "PyTorch state dict"
+        return "legacy PyTorch state dict"
     raise CheckpointError(
         f"{path} begins with {head[:8]!r}: neither safetensors, nor a PyTorch state dict, nor a "
         "TorchScript archive. If it is a page or a pointer, fetch the file that it stands for."
@@ -159,40 +176,47 @@ def _zip_kind(path: Path) -> str:
     return "TorchScript archive" if is_torchscript(names) else "PyTorch state dict"
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    try:
-        saved = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+def _state_dict(saved: Saved) -> dict[str, Tensor]:
+    """The tensors among what was saved."""
+    content = _unwrap(saved.content)
+    if not isinstance(content, dict) or not content:
+        raise CheckpointError(
+            f"{saved.path} holds {_described(content)}, not a state dict. "
+            "Save the weights with torch.save(model.state_dict(), ...)."
         )
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error) or "global" in str(error):
-            raise UnsafeCheckpointError(
-                f"{path} holds more than tensors, and what it names could run code; nothing was "
-                f"run. Save the weights alone: torch.save(model.state_dict(), ...). "
-                f"({_reason(error)})"
-            ) from error
-        raise
-    return _unwrap(saved, path)
-
-
-def _unwrap(saved: object, path: Path) -> dict[str, Tensor]:
-    for key in _WRAPPERS:
-        if isinstance(saved, Mapping) and isinstance(saved.get(key), Mapping):
-            saved = saved[key]
-    if not isinstance(saved, Mapping) or not saved:
-        raise CheckpointError(f"{path} holds a {type(saved).__name__}, not a state dict.")
-    foreign = [key for key, value in saved.items() if not isinstance(value, Tensor)]
+    foreign = [key for key, value in content.items() if not isinstance(value, View)]
     if foreign:
         raise CheckpointError(
-            f"{path} holds {', '.join(map(repr, foreign[:3]))} among its tensors; a state dict has "
-            f"tensors alone, or lies under one of {', '.join(map(repr, _WRAPPERS))}."
+            f"{saved.path} holds {_some(foreign)} among its tensors; a state dict has tensors "
+            f"alone, or lies under one of {_some(_WRAPPERS)}. "
+            "Save the weights with torch.save(model.state_dict(), ...)."
         )
-    return {str(key): value for key, value in saved.items()}
+    return {str(key): saved.tensor(str(key), view) for key, view in content.items()}
+
+
+def _unwrap(content: Any) -> Any:
+    for _ in range(_MAX_WRAPPERS):
+        inner = [content[key] for key in _WRAPPERS if isinstance(content, dict) and key in content]
+        if not inner or not isinstance(inner[0], dict):
+            break
+        content = inner[0]
+    return content
+
+
+def _described(content: Any) -> str:
+    kinds = {dict: "an empty dictionary", View: "a lone tensor", list: "a list", tuple: "a tuple"}
+    return kinds.get(type(content), "no tensors")
+
+
+def _some(names: Collection[object]) -> str:
+    shown = [repr(name)[:60] for name in list(names)[:3]]
+    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 _READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
     "safetensors file": safetensors.torch.load_file,
-    "PyTorch state dict": _read_state_dict,
+    "PyTorch state dict": lambda path: _state_dict(read_zip(path)),
+    "legacy PyTorch state dict": lambda path: _state_dict(read_legacy(path)),
     "TorchScript archive": read_archive,
 }
 
@@ -202,18 +226,18 @@ def _openai_names(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     for prefix in _PREFIXES * 2:
         if tensors and all(key.startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    odd = [key for key in tensors if not key.isprintable()]
+    if odd:
+        raise CheckpointError(
+            f"{path} names a tensor {_some(odd)}, which no weights are named; the file is damaged "
+            "or was made to mislead. Get it again."
+        )
     weights = {key: value for key, value in tensors.items() if key not in _NOT_WEIGHTS}
     if not weights:
-        raise CheckpointError(f"{path} holds no tensors.")
+        raise CheckpointError(f"{path} holds no weights. Export them again, or get the file again.")
     return weights
 
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".")
-
-
-def _reason(error: BaseException) -> str:
-    """The line of torch's long message that names the culprit."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return next((line for line in lines if "GLOBAL" in line or "global" in line), lines[0])[:200]

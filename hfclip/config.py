@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import operator
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
@@ -19,6 +18,7 @@ OPENAI_MEAN: Triple = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD: Triple = (0.26862954, 0.26130258, 0.27577711)
 
 MAX_BYTES = 32 * 2**30
+_MAX_JSON_BYTES = 2**20
 
 # The widest range in which each number makes sense, ends included.
 _RANGES = {
@@ -26,7 +26,7 @@ _RANGES = {
     "image_resolution": (1, 16_384),
     "vision_width": (2, 65_536),
     "vision_patch_size": (1, 16_384),
-    "context_length": (2, 65_536),
+    "context_length": (2, 4_096),  # the mask is this number squared, and is filled when built
     "vocab_size": (2, 10_000_000),
     "transformer_width": (1, 65_536),
     "transformer_heads": (1, 65_536),
@@ -34,6 +34,7 @@ _RANGES = {
     "vision_head_width": (1, 65_536),
 }
 _LAYERS_RANGE = (1, 1_000)
+_MEAN_RANGE, _STD_RANGE = (-1e6, 1e6), (1e-6, 1e6)
 
 # Keys that other tools write beside ours; they describe the file, not the model.
 _DESCRIPTIVE_KEYS = frozenset({"model_type", "architectures", "library_name", "_name_or_path"})
@@ -87,11 +88,12 @@ class ClipConfig:
         for name, bounds in _RANGES.items():
             if name != "vision_patch_size" or not self.is_resnet:
                 self._set(name, _integer(name, getattr(self, name), bounds))
-        self._set("image_mean", _triple("image_mean", self.image_mean, positive=False))
-        self._set("image_std", _triple("image_std", self.image_std, positive=True))
+        self._set("image_mean", _triple("image_mean", self.image_mean, _MEAN_RANGE))
+        self._set("image_std", _triple("image_std", self.image_std, _STD_RANGE))
         if self.activation not in get_args(Activation):
             raise ConfigError(
-                f"activation is {self.activation!r}; known are {', '.join(get_args(Activation))}."
+                f"activation is {_shown(self.activation)}; "
+                f"known are {', '.join(get_args(Activation))}."
             )
         self._check_divisions()
         self._check_memory()
@@ -181,15 +183,19 @@ class ClipConfig:
         """
         given = {key: value for key, value in values.items() if key not in _DESCRIPTIVE_KEYS}
         fields = dataclasses.fields(cls)
+        known = {f.name for f in fields}
         required = [f.name for f in fields if f.default is dataclasses.MISSING]
         missing = [name for name in required if name not in given]
-        unknown = sorted(given.keys() - {f.name for f in fields})
+        unknown = [name for name in given if name not in known]
         if missing:
-            raise ConfigError(f"The configuration lacks {', '.join(missing)}.")
+            raise ConfigError(
+                f"The configuration lacks {', '.join(missing)}. Give the config.json that hfclip "
+                "wrote for these weights, or add what is missing."
+            )
         if unknown:
             raise ConfigError(
-                f"The configuration holds {', '.join(map(repr, unknown))}, which this version of "
-                "hfclip does not know; a newer version may, or the file is not a CLIP's."
+                f"The configuration holds {', '.join(map(_shown, unknown[:5]))}, which this "
+                "version of hfclip does not know; a newer version may, or the file is not a CLIP's."
             )
         return cls(**given)
 
@@ -201,15 +207,42 @@ class ClipConfig:
             ConfigError: The file is no JSON object, or `from_dict` refuses it.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            with path.open("rb") as file:
+                text = file.read(_MAX_JSON_BYTES + 1)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from error
+        if len(text) > _MAX_JSON_BYTES:
+            raise ConfigError(
+                f"{path} is over {_MAX_JSON_BYTES:,} bytes: not a CLIP's config.json."
+            )
+        try:
+            values = json.loads(text.decode("utf-8"), object_pairs_hook=_unambiguous)
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path} is not JSON: {error}. Restore or rewrite it.") from error
         if not isinstance(values, dict):
-            raise ConfigError(f"{path} holds a JSON {type(values).__name__}, not an object.")
+            raise ConfigError(
+                f"{path} holds {_shown(values)}, not a JSON object. Restore or rewrite it."
+            )
         try:
             return cls.from_dict(values)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a name stands in it twice, and which value is meant cannot be told")
+    return values
+
+
+def _shown(value: object) -> str:
+    """A value for a message; Python refuses to print the longest integers and deepest lists."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        text = "too long to show"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _integer(name: str, value: object, bounds: tuple[int, int]) -> int:
@@ -219,9 +252,9 @@ def _integer(name: str, value: object, bounds: tuple[int, int]) -> int:
     except TypeError:
         number = None
     if number is None or isinstance(value, bool):
-        raise ConfigError(f"{name} is {value!r}; it must be an integer.")
+        raise ConfigError(f"{name} is {_shown(value)}; it must be an integer.")
     if not low <= number <= high:
-        raise ConfigError(f"{name} is {number}; it must be between {low} and {high}.")
+        raise ConfigError(f"{name} is {_shown(number)}; it must be between {low} and {high}.")
     return number
 
 
@@ -233,14 +266,17 @@ def _layers(value: object) -> int | tuple[int, ...]:
     return tuple(_integer("vision_layers", stage, _LAYERS_RANGE) for stage in value)
 
 
-def _triple(name: str, value: object, *, positive: bool) -> tuple[float, ...]:
+def _triple(name: str, value: object, bounds: tuple[float, float]) -> tuple[float, ...]:
     numbers = value if isinstance(value, list | tuple) else ()
-    finite = all(
-        isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in numbers
+    low, high = bounds
+    sound = all(
+        isinstance(x, int | float) and not isinstance(x, bool) and low <= x <= high for x in numbers
     )
-    if len(numbers) != 3 or not finite or (positive and min(numbers) <= 0):
-        wanted = "three finite numbers above 0" if positive else "three finite numbers"
-        raise ConfigError(f"{name} is {value!r}; it must be {wanted}, one each for R, G and B.")
+    if len(numbers) != 3 or not sound:
+        raise ConfigError(
+            f"{name} is {_shown(value)}; it must be three numbers between {low:g} and {high:g}, "
+            "one each for R, G and B."
+        )
     return tuple(float(x) for x in numbers)
 
 

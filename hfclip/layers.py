@@ -64,13 +64,19 @@ class ResidualAttentionBlock(nn.Module):
 
     def attention(self, x: Tensor) -> Tensor:
         """Mixes the positions: (L, B, W) -> (L, B, W)."""
-        mask = self.attn_mask
-        if mask is not None:
-            # Kept where it was moved to, so that a GPU asks the CPU for it once.
-            mask = self.attn_mask = mask.to(dtype=x.dtype, device=x.device)
-            mask = mask[..., : x.shape[0], : x.shape[0]]
+        mask = self._mask_for(x)
         mixed: Tensor = self.attn(x, x, x, need_weights=False, attn_mask=mask)[0]
         return mixed
+
+    def _mask_for(self, x: Tensor) -> Tensor | None:
+        if self.attn_mask is None:
+            return None
+        if self.attn_mask.dtype != x.dtype or self.attn_mask.device != x.device:
+            # Kept, so that a GPU asks the CPU for it once; and as a tensor that training may
+            # save, whatever mode this first call runs in.
+            with torch.inference_mode(False):
+                self.attn_mask = self.attn_mask.to(dtype=x.dtype, device=x.device)
+        return self.attn_mask[..., : x.shape[0], : x.shape[0]]
 
     def forward(self, x: Tensor) -> Tensor:
         """One step of the residual stream: (L, B, W) -> (L, B, W)."""

@@ -1,0 +1,111 @@
+"""Small models and every kind of file that holds one."""
+
+import functools
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hfclip.config import ClipConfig
+from hfclip.model import CLIP, convert_weights
+from hfclip.scripted import script
+
+# Heads of width 64 and a size that OpenAI's rules give, so that bare weights tell all of it.
+TINY_VIT = ClipConfig(64, 32, 2, 64, 16, 16, 600, 64, 1, 2)
+TINY_RESNET = ClipConfig(32, 64, (1, 2, 1, 1), 4, None, 12, 600, 64, 1, 1)
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model and the files that hold it; both are shared, so neither is to be changed."""
+
+    model: CLIP
+    safetensors: Path
+    state_dict: Path
+    legacy: Path
+    archive: Path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files, safetensors first."""
+        return self.safetensors, self.state_dict, self.legacy, self.archive
+
+
+@pytest.fixture(scope="session")
+def tiny_vit() -> ClipConfig:
+    return TINY_VIT
+
+
+@pytest.fixture(scope="session")
+def tiny_resnet() -> ClipConfig:
+    return TINY_RESNET
+
+
+@pytest.fixture(scope="session")
+def save_model(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[ClipConfig, torch.dtype], SavedModel]:
+    """Draws a seeded model of a configuration and type, and saves it in every way, once."""
+
+    @functools.cache
+    def save(config: ClipConfig, dtype: torch.dtype) -> SavedModel:
+        model = draw(config, dtype)
+        folder = tmp_path_factory.mktemp("model")
+        names = ("model.safetensors", "state_dict.pt", "legacy.pt", "archive.pt")
+        saved = SavedModel(model, *(folder / name for name in names))
+        save_file(model.state_dict(), saved.safetensors)
+        torch.save(model.state_dict(), saved.state_dict)
+        torch.save(model.state_dict(), saved.legacy, _use_new_zipfile_serialization=False)
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # torch advises against its own TorchScript
+            # The mask takes the model's type at the first call, which is not to be traced.
+            model.encode_text(torch.zeros(1, config.context_length, dtype=torch.int64))
+            torch.jit.save(script(model), saved.archive)
+        return saved
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def saved_vit(save_model: Callable[[ClipConfig, torch.dtype], SavedModel]) -> SavedModel:
+    return save_model(TINY_VIT, torch.float32)
+
+
+@pytest.fixture(scope="session")
+def saved_resnet(save_model: Callable[[ClipConfig, torch.dtype], SavedModel]) -> SavedModel:
+    return save_model(TINY_RESNET, torch.float32)
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param((TINY_VIT, torch.float32), id="vit"),
+        pytest.param((TINY_VIT, torch.float16), id="vit-half"),
+        pytest.param((TINY_RESNET, torch.float32), id="resnet"),
+        pytest.param((TINY_RESNET, torch.float16), id="resnet-half"),
+    ],
+)
+def saved_model(
+    request: pytest.FixtureRequest,
+    save_model: Callable[[ClipConfig, torch.dtype], SavedModel],
+) -> SavedModel:
+    """Each architecture in float32 and in the mixed float16 of OpenAI's releases."""
+    return save_model(*request.param)
+
+
+def draw(config: ClipConfig, dtype: torch.dtype = torch.float32) -> CLIP:
+    """A model in eval mode whose every number is its own: no zero biases, no idle statistics."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = CLIP(**config.to_dict()).eval()
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(torch.rand_like(tensor), alpha=0.02)
+            else:
+                tensor.fill_(7)
+    convert_weights(model, dtype)
+    return model

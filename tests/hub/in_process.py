@@ -1,0 +1,35 @@
+"""Points the client that this process has already imported at a loopback Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants, hf_api
+
+
+def point_client_at(endpoint: str, home: Path, patch: pytest.MonkeyPatch) -> None:
+    """Does to an imported client what `LoopbackHub.environment` does to a new process.
+
+    huggingface_hub freezes these when it is imported. `endpoint=` alone would not do: the
+    client asks `constants.ENDPOINT` of its own accord, and honours `endpoint=` only where
+    the template of URLs begins with it.
+    """
+    cache = home / ".cache" / "huggingface"
+    settings = {
+        "ENDPOINT": endpoint,
+        "HUGGINGFACE_CO_URL_TEMPLATE": endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HOME": str(cache),
+        "HF_HUB_CACHE": str(cache / "hub"),
+        "HF_TOKEN_PATH": str(cache / "token"),
+        "AGENT_HARNESSES_PATH": str(cache / ".agent_harnesses.json"),
+        "HF_HUB_DISABLE_TELEMETRY": True,
+        "HF_HUB_DISABLE_XET": True,
+        "HF_HUB_OFFLINE": False,
+    }
+    for name, value in settings.items():
+        patch.setattr(constants, name, value)
+    patch.setattr(hf_api.api, "endpoint", endpoint)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        patch.delenv(name, raising=False)
+    patch.setenv("NO_PROXY", "127.0.0.1")

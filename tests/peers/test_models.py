@@ -1,0 +1,200 @@
+"""Features and logits equal those of clip-anytorch, open_clip and transformers, weights the same."""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import hfclip
+from hfclip.config import ClipConfig
+from hfclip.layouts import from_transformers, to_transformers
+from hfclip.model import convert_weights
+from hfclip.releases import RELEASES
+
+SMALL_VIT = ClipConfig(32, 64, 2, 64, 16, 77, 49408, 64, 1, 2)
+SMALL_RESNET = ClipConfig(32, 64, (1, 2, 1, 1), 16, None, 77, 49408, 64, 1, 2)
+FULL_VIT = RELEASES["ViT-B/32"].config
+FULL_RESNET = RELEASES["RN50"].config
+CAPTIONS = ["a cat", "two dogs in the snow, seen from above", "", "an x-ray of a hand " * 9]
+
+every_config = pytest.mark.parametrize(
+    "config",
+    [SMALL_VIT, SMALL_RESNET, FULL_VIT, FULL_RESNET],
+    ids=["small ViT", "small ResNet", "ViT-B/32", "RN50"],
+)
+every_vit = pytest.mark.parametrize("config", [SMALL_VIT, FULL_VIT], ids=["small ViT", "ViT-B/32"])
+
+
+def random_model(config: ClipConfig) -> hfclip.CLIP:
+    """A model whose every tensor is drawn, BatchNorm's statistics too, so that none is trivial."""
+    torch.manual_seed(3)
+    model = hfclip.CLIP(**config.to_dict()).eval()
+    for name, tensor in model.state_dict().items():
+        if name.endswith(("bn1.weight", "bn2.weight", "bn3.weight", "running_var")):
+            tensor.uniform_(0.5, 1.0)
+        elif name.endswith((".bias", "running_mean")):
+            tensor.normal_(std=0.1)
+    return model
+
+
+def clip_twin(ours: hfclip.CLIP, clip: ModuleType) -> Any:
+    """clip-anytorch's model of the same weights; its own build_model would round them to half."""
+    theirs = clip.model.CLIP(*list(ours.config.to_dict().values())[:10]).eval()
+    theirs.load_state_dict(ours.state_dict())
+    return theirs
+
+
+def batch(config: ClipConfig) -> tuple[Tensor, Tensor]:
+    images = torch.randn(2, 3, config.image_resolution, config.image_resolution)
+    return images, hfclip.tokenize(CAPTIONS, truncate=True)
+
+
+def assert_close(ours: Tensor, theirs: Tensor) -> None:
+    difference = (ours - theirs).norm() / theirs.norm()
+    assert difference < 1e-5, f"relative difference {difference:.1e}"
+
+
+@torch.no_grad()
+def assert_same_model(
+    ours: hfclip.CLIP,
+    image_features: Callable[[Tensor], Tensor],
+    text_features: Callable[[Tensor], Tensor],
+    logits: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    images, tokens = batch(ours.config)
+    assert_close(ours.encode_image(images), image_features(images))
+    assert_close(ours.encode_text(tokens), text_features(tokens))
+    assert_close(ours(images, tokens)[0], logits(images, tokens))
+
+
+@every_config
+def test_clip_anytorch_computes_the_same(config: ClipConfig, clip: ModuleType) -> None:
+    ours = random_model(config)
+    theirs = clip_twin(ours, clip)
+    assert_same_model(
+        ours, theirs.encode_image, theirs.encode_text, lambda *batch: theirs(*batch)[0]
+    )
+
+
+@every_config
+def test_open_clip_computes_the_same(config: ClipConfig) -> None:
+    import open_clip
+
+    ours = random_model(config)
+    vision = {
+        "image_size": config.image_resolution,
+        "layers": config.vision_layers,
+        "width": config.vision_width,
+        "patch_size": config.vision_patch_size,
+    }
+    text = {
+        "context_length": config.context_length,
+        "vocab_size": config.vocab_size,
+        "width": config.transformer_width,
+        "heads": config.transformer_heads,
+        "layers": config.transformer_layers,
+    }
+    theirs = open_clip.CLIP(config.embed_dim, vision, text, quick_gelu=True).eval()
+    theirs.load_state_dict(ours.state_dict())
+    assert_same_model(
+        ours,
+        theirs.encode_image,
+        theirs.encode_text,
+        lambda *batch: theirs.get_logits(*batch)[0],
+    )
+
+
+@every_vit
+def test_transformers_computes_the_same(config: ClipConfig) -> None:
+    ours = random_model(config)
+    theirs = transformers_model(config)
+    theirs.load_state_dict(to_transformers(ours.state_dict()), strict=True)
+
+    def text_features(tokens: Tensor) -> Tensor:
+        # Without an attention mask it is only the causal one, as OpenAI's.
+        features: Tensor = theirs.get_text_features(input_ids=tokens.long()).pooler_output
+        return features
+
+    def logits(images: Tensor, tokens: Tensor) -> Tensor:
+        result: Tensor = theirs(input_ids=tokens.long(), pixel_values=images).logits_per_image
+        return result
+
+    assert_same_model(
+        ours,
+        lambda images: theirs.get_image_features(pixel_values=images).pooler_output,
+        text_features,
+        logits,
+    )
+
+
+def transformers_model(config: ClipConfig) -> Any:
+    from transformers import CLIPConfig, CLIPModel
+
+    def stack(width: int, layers: Any, heads: int) -> dict[str, int]:
+        return {
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "projection_dim": config.embed_dim,
+        }
+
+    text = stack(config.transformer_width, config.transformer_layers, config.transformer_heads)
+    vision = stack(config.vision_width, config.vision_layers, config.vision_heads)
+    vision |= {
+        "image_size": config.image_resolution,
+        "patch_size": config.vision_patch_size or 0,
+    }
+    both = CLIPConfig(text_config=text, vision_config=vision, projection_dim=config.embed_dim)
+    return CLIPModel(both).eval()
+
+
+def test_the_transformers_names_lead_back_to_the_same_weights() -> None:
+    state = random_model(SMALL_VIT).state_dict()
+    back = from_transformers(to_transformers(state))
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], state[key]) for key in state)
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_names_shapes_and_order_are_those_of_clip(name: str, clip: ModuleType) -> None:
+    config = RELEASES[name].config
+    numbers = list(config.to_dict().values())[:10]
+    with torch.device("meta"):
+        ours, theirs = hfclip.CLIP(*numbers), clip.model.CLIP(*numbers)
+    ours_state = [(key, value.shape) for key, value in ours.state_dict().items()]
+    assert ours_state == [(key, value.shape) for key, value in theirs.state_dict().items()]
+    ours_parameters = [key for key, _ in ours.named_parameters()]
+    assert ours_parameters == [key for key, _ in theirs.named_parameters()]
+    ours_modules = [(key, type(module).__name__) for key, module in ours.named_modules()]
+    assert ours_modules == [(key, type(module).__name__) for key, module in theirs.named_modules()]
+
+
+@every_config
+def test_half_precision_falls_on_the_same_tensors(config: ClipConfig, clip: ModuleType) -> None:
+    ours = random_model(config)
+    theirs = clip.model.build_model(ours.state_dict())
+    convert_weights(ours)
+    ours_state, theirs_state = ours.state_dict(), theirs.state_dict()
+    assert {key: value.dtype for key, value in ours_state.items()} == {
+        key: value.dtype for key, value in theirs_state.items()
+    }
+    assert all(torch.equal(value, theirs_state[key]) for key, value in ours_state.items())
+
+
+@pytest.mark.parametrize("config", [SMALL_VIT, SMALL_RESNET], ids=["ViT", "ResNet"])
+def test_gradients_are_those_of_clip(config: ClipConfig, clip: ModuleType) -> None:
+    ours = random_model(config)
+    theirs = clip_twin(ours, clip)
+    images, tokens = batch(config)
+    for model in (ours, theirs):
+        model(images, tokens)[0].softmax(dim=-1)[:, 0].sum().backward()
+    expected = dict(theirs.named_parameters())
+    for name, parameter in ours.named_parameters():
+        gradient = expected[name].grad
+        assert parameter.grad is not None
+        assert gradient is not None
+        assert torch.allclose(parameter.grad, gradient, rtol=1e-3, atol=1e-6), name

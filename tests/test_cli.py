@@ -1,0 +1,124 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import hfclip
+from hfclip.cli import main
+
+DIGITS = Path(hfclip.__file__).parent / "digits"
+WORDS = "zero,one,two,three,four,five,six,seven,eight,nine"
+TEMPLATE = "a handwritten {}"
+
+
+def run(*arguments: str, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(main, arguments, input=stdin)
+
+
+def classify(*arguments: str, stdin: bytes | None = None) -> Result:
+    common = ["--model", "digits", "--labels", WORDS, "--template", TEMPLATE]
+    return run("classify", *arguments, *common, stdin=stdin)
+
+
+@pytest.mark.parametrize("word", WORDS.split(","))
+def test_every_picture_that_ships_is_ranked_right(word: str) -> None:
+    result = classify(str(DIGITS / f"{word}.png"), "--json")
+    (row,) = json.loads(result.stdout)
+    assert row["labels"][0]["label"] == word
+    assert row["labels"][0]["probability"] > 0.5
+    assert len(row["labels"]) == 5
+    assert result.exit_code == 0
+
+
+def test_a_person_reads_the_name_and_the_ranking() -> None:
+    result = classify(str(DIGITS / "seven.png"), "--top", "2")
+    name, first, second = result.stdout.splitlines()
+    assert name == str(DIGITS / "seven.png")
+    assert first.split()[0] == "seven"
+    assert first.endswith("%")
+    assert float(first.split()[1][:-1]) > float(second.split()[1][:-1])
+    assert result.stderr == ""
+
+
+def test_the_answers_of_many_pictures_keep_their_order(tmp_path: Path) -> None:
+    expected = []
+    for copy in range(4):
+        for word in ("three", "eight", "one", "six", "two"):
+            name = f"{copy}-{len(expected):02}.png"
+            (tmp_path / name).write_bytes((DIGITS / f"{word}.png").read_bytes())
+            expected.append((str(tmp_path / name), word))
+    rows = json.loads(classify(str(tmp_path), "--json").stdout)
+    assert [(row["image"], row["labels"][0]["label"]) for row in rows] == expected
+
+
+def test_a_broken_picture_is_reported_and_the_rest_go_on(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    (tmp_path / "b.png").write_bytes((DIGITS / "four.png").read_bytes())
+    text = classify(str(tmp_path), "missing.png")
+    assert text.exit_code == 1
+    assert text.stdout.splitlines()[1].split()[0] == "four"
+    assert [line.split(":")[1].strip() for line in text.stderr.splitlines()] == [
+        str(tmp_path / "a.png"),
+        "missing.png",
+    ]
+    as_json = classify(str(tmp_path), "--json")
+    assert as_json.exit_code == 1
+    assert "not a picture" in json.loads(as_json.stdout)[0]["error"]
+
+
+def test_a_picture_comes_from_standard_input() -> None:
+    result = classify("-", "--json", stdin=(DIGITS / "nine.png").read_bytes())
+    assert json.loads(result.stdout)[0]["labels"][0]["label"] == "nine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["classify", "x.png", "--labels", "a,b", "--model", "ViT-B-16"],
+            "Did you mean 'ViT-B/16'",
+        ),
+        (["classify", "x.png", "--labels", "a,,b", "--model", "digits"], "none empty"),
+        (["inspect", "nowhere.pt"], "nowhere.pt not found"),
+    ],
+)
+def test_a_refusal_is_one_message_and_status_one(arguments: list[str], message: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_models_lists_the_nine_and_the_bundled_one() -> None:
+    rows = json.loads(run("models", "--json").stdout)
+    assert [row["name"] for row in rows] == [*hfclip.available_models(), "digits"]
+    assert rows[5]["parameters"] == 151_277_313
+    assert rows[9]["origin"] == "bundled with hfclip"
+    text = run("models").stdout.splitlines()
+    assert text[6].startswith("ViT-B/32        ViT, 12 blocks of width 768, patch 32")
+
+
+def test_inspect_tells_what_a_file_is() -> None:
+    facts = json.loads(run("inspect", "digits", "--json").stdout)
+    assert facts["format"] == "safetensors file"
+    assert facts["bytes"] == (DIGITS / "model.safetensors").stat().st_size
+    assert facts["parameters"] == 4_099_905
+    assert facts["tensors"] == {"float16": 87}
+    assert len(facts["sha256"]) == 64
+    assert "parameters     4,099,905" in run("inspect", "digits").stdout
+
+
+def test_help_and_the_list_of_models_come_without_torch() -> None:
+    code = (
+        "import sys, hfclip, hfclip.cli\n"
+        "for arguments in (['--help'], ['classify', '--help'], ['models']):\n"
+        "    hfclip.cli.main(arguments, standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "hfclip classify cat.jpg" in result.stdout

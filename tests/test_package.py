@@ -1,0 +1,87 @@
+"""The package as a whole: its public names, its silence, the direction of its imports."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hfclip
+
+PACKAGE = Path(hfclip.__file__).parent
+
+# Each module may import only modules of the rows above its own.
+LAYERS = [
+    {"errors"},
+    {"config"},
+    {"releases"},
+    {"layers", "archive", "sources", "preprocess", "images", "tokenizer", "layouts"},
+    {"resnet", "vit", "checkpoint"},
+    {"model", "inspection"},
+    {"scripted", "zeroshot", "loading"},
+    {"cli"},
+]
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules of hfclip that a file imports anywhere, also inside its functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "hfclip":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hfclip."):
+            found.add(str(node.module).split(".")[1])
+    return found - {"__version__"}
+
+
+def test_every_module_has_its_place() -> None:
+    placed = [name for layer in LAYERS for name in layer]
+    assert sorted(placed) == sorted(path.stem for path in PACKAGE.glob("[!_]*.py"))
+
+
+@pytest.mark.parametrize("depth", range(len(LAYERS)))
+def test_imports_run_one_way(depth: int) -> None:
+    below = set().union(*LAYERS[:depth])
+    if "loading" in LAYERS[depth]:
+        below.add("scripted")
+    for name in LAYERS[depth]:
+        assert imports_of(PACKAGE / f"{name}.py") <= below, name
+
+
+def test_nothing_imports_the_workshop_or_the_tests() -> None:
+    for path in PACKAGE.glob("*.py"):
+        assert "import conversion" not in path.read_text(), path
+        assert "from conversion" not in path.read_text(), path
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    for name in hfclip.__all__:
+        assert getattr(hfclip, name).__doc__, name
+    assert set(hfclip.__all__) <= set(dir(hfclip))
+    assert sorted(hfclip.__all__) == sorted(hfclip._HOMES)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = hfclip.nothing
+
+
+def test_importing_costs_no_torch_and_a_load_warns_of_nothing() -> None:
+    code = (
+        "import sys, hfclip\n"
+        "assert not {'torch', 'click', 'huggingface_hub'} & set(sys.modules)\n"
+        "hfclip.load('digits', device='cpu')\n"
+        "hfclip.tokenize('caf\\u00e9 &amp; cr\\u00e8me')\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr, result.stdout) == (0, "", "")
+
+
+def test_all_errors_share_one_root() -> None:
+    from hfclip import errors
+
+    kinds = [value for value in vars(errors).values() if isinstance(value, type)]
+    assert all(issubclass(kind, hfclip.HfclipError) for kind in kinds)
