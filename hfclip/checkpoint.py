@@ -19,6 +19,7 @@ from hfclip.errors import (
     HfclipError,
     WeightsMismatchError,
 )
+from hfclip.layouts import from_transformers
 from hfclip.sources import Source
 
 # Where trainers put the weights inside what they save, and what wrappers put before each name.
@@ -65,10 +66,9 @@ def read_checkpoint(source: Source) -> Checkpoint:
             "It is truncated or damaged; get it again."
         ) from error
     tensors = _openai_names(tensors, path)
-    if source.config is not None:
-        config = ClipConfig.from_json(source.config)
-    else:
-        config = infer_config(tensors, path)
+    if source.named_by_transformers:
+        tensors = from_transformers(tensors)
+    config = source.config or infer_config(tensors, path)
     _check_amount(config, tensors, path)
     return Checkpoint(path, kind, config, tensors)
 

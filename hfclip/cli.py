@@ -39,6 +39,7 @@ def main() -> None:
     Examples:
       hfclip classify cat.jpg --labels "a cat,a dog,a car"
       hfclip classify photos/ --labels "indoors,outdoors" --top 1 --json
+      hfclip download ViT-B/32
       hfclip models
       hfclip inspect model.safetensors
     """  # noqa: D301  # \b is click's own mark
@@ -95,27 +96,57 @@ def classify(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def models(as_json: bool) -> None:
     """List the models that have a name."""
-    from hfclip.config import ClipConfig  # noqa: PLC0415
-    from hfclip.releases import BUNDLED, RELEASES  # noqa: PLC0415
+    from hfclip.inspection import list_models  # noqa: PLC0415
+
+    rows = list_models()
+    click.echo(json.dumps(rows, indent=2) if as_json else _table(rows))
+
+
+@main.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--revision", help="A branch, tag or commit, in place of the pinned one.")
+@click.option("--namespace", help="Whose copies of the nine releases to fetch.")
+@click.option("--force", is_flag=True, help="Fetch again what is cached.")
+def download(
+    names: tuple[str, ...], revision: str | None, namespace: str | None, force: bool
+) -> None:
+    """Fetch models ahead, for use without a network.
+
+    NAME is one of `hfclip models`, or a repository on the Hub such as org/name.
+
+    \b
+    Examples:
+      hfclip download ViT-B/32 RN50
+      hfclip download laion/CLIP-ViT-B-32-laion2B-s34B-b79K
+    """  # noqa: D301  # \b is click's own mark
+    from hfclip.hub import Access  # noqa: PLC0415
     from hfclip.sources import find  # noqa: PLC0415
 
-    configs = {name: release.config for name, release in RELEASES.items()}
-    origins = {name: release.hub.repo_id for name, release in RELEASES.items()}
-    for name in BUNDLED:
-        source = find(name)
-        configs[name] = ClipConfig.from_json(source.config or source.weights)
-        origins[name] = source.origin
-    rows = [
-        {
-            "name": name,
-            "image_tower": config.describe_image_tower(),
-            "pixels": config.image_resolution,
-            "parameters": config.parameter_count,
-            "origin": origins[name],
-        }
-        for name, config in configs.items()
-    ]
-    click.echo(json.dumps(rows, indent=2) if as_json else _table(rows))
+    for name in names:
+        access = Access(force_download=force)
+        source = find(name, access, revision=revision, namespace=namespace)
+        click.echo(f"{name}  {source.origin}\n  {source.weights}")
+
+
+@main.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--repair", is_flag=True, help="Fetch anew what is damaged.")
+@click.option("--namespace", help="Whose copies of the nine releases are meant.")
+def verify(names: tuple[str, ...], repair: bool, namespace: str | None) -> None:
+    """Hash cached models again, whatever is remembered of them.
+
+    Without --repair no request is made. The exit status is 1 where a file is damaged or not cached.
+
+    \b
+    Examples:
+      hfclip verify ViT-B/32
+      hfclip verify me/my-clip --repair
+    """  # noqa: D301  # \b is click's own mark
+    from hfclip.inspection import verify as verify_model  # noqa: PLC0415
+
+    for name in names:
+        path, digest = verify_model(name, repair=repair, namespace=namespace)
+        click.echo(f"{name}  {digest.kind} {digest.value}\n  {path}")
 
 
 @main.command()

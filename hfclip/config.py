@@ -204,29 +204,37 @@ class ClipConfig:
         """Reads a config.json.
 
         Raises:
-            ConfigError: The file is no JSON object, or `from_dict` refuses it.
+            ConfigError: `read_json` or `from_dict` refuses it.
         """
-        try:
-            with path.open("rb") as file:
-                text = file.read(_MAX_JSON_BYTES + 1)
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from error
-        if len(text) > _MAX_JSON_BYTES:
-            raise ConfigError(
-                f"{path} is over {_MAX_JSON_BYTES:,} bytes: not a CLIP's config.json."
-            )
-        try:
-            values = json.loads(text.decode("utf-8"), object_pairs_hook=_unambiguous)
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{path} is not JSON: {error}. Restore or rewrite it.") from error
-        if not isinstance(values, dict):
-            raise ConfigError(
-                f"{path} holds {_shown(values)}, not a JSON object. Restore or rewrite it."
-            )
+        values = read_json(path)
         try:
             return cls.from_dict(values)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object from a small file.
+
+    Raises:
+        ConfigError: The file cannot be read, is no JSON, or holds something else than an object.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_JSON_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if len(text) > _MAX_JSON_BYTES:
+        raise ConfigError(f"{path} is over {_MAX_JSON_BYTES:,} bytes: not a CLIP's config.json.")
+    try:
+        values = json.loads(text.decode("utf-8"), object_pairs_hook=_unambiguous)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not JSON: {error}. Restore or rewrite it.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path} holds {_shown(values)}, not a JSON object. Restore or rewrite it."
+        )
+    return values
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

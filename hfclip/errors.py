@@ -40,3 +40,23 @@ class ImageError(HfclipError, ValueError):
 
 class LabelError(HfclipError, ValueError):
     """Labels or templates do not make a classifier."""
+
+
+class HubError(HfclipError, RuntimeError):
+    """The Hub or its cache on this machine did not give what was asked for."""
+
+
+class RepositoryError(HubError):
+    """A repository, revision or file is missing, closed to you, or of a kind that is not read."""
+
+
+class NetworkError(HubError):
+    """The Hub cannot be reached, is down, or asks to wait; and the cache has no copy."""
+
+
+class CacheError(HubError):
+    """The cache cannot be written: the disk is full, or the folder is read-only."""
+
+
+class IntegrityError(HubError):
+    """A file's bytes do not hash to what was published, and a fresh copy did not help."""

@@ -1,12 +1,16 @@
-"""What a model on disk is, without building it."""
+"""What models on this machine are, and whether they are whole, without building one."""
 
 import hashlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from hfclip import sources
-from hfclip.checkpoint import read_checkpoint
+from hfclip import hub, integrity, sources
+from hfclip.config import ClipConfig
+from hfclip.errors import IntegrityError, NetworkError
+from hfclip.hub import Access
+from hfclip.integrity import Digest
+from hfclip.releases import BUNDLED, RELEASES, Release
 
 
 def inspect(name: str | Path) -> dict[str, Any]:
@@ -15,6 +19,8 @@ def inspect(name: str | Path) -> dict[str, Any]:
     Raises:
         HfclipError: As `hfclip.load` does, save that the weights are not fitted to the model.
     """
+    from hfclip.checkpoint import read_checkpoint  # noqa: PLC0415  # the others do without torch
+
     source = sources.find(name)
     checkpoint = read_checkpoint(source)
     config, tensors = checkpoint.config, checkpoint.tensors
@@ -36,3 +42,71 @@ def inspect(name: str | Path) -> dict[str, Any]:
         "parameters": config.parameter_count,
         "tensors": dict(dtypes),
     }
+
+
+def list_models() -> list[dict[str, Any]]:
+    """The models that have a name, with what the cache holds of each."""
+    rows: list[tuple[str, ClipConfig | None, str, str]] = [
+        (name, release.config, _state(release), release.hub.repo_id)
+        for name, release in RELEASES.items()
+    ]
+    for name in BUNDLED:
+        source = sources.find(name)
+        rows.append((name, source.config, "bundled", source.origin))
+    return [
+        {
+            "name": name,
+            "state": state,
+            "image_tower": config.describe_image_tower(),
+            "pixels": config.image_resolution,
+            "parameters": config.parameter_count,
+            "origin": origin,
+        }
+        for name, config, state, origin in rows
+        if config is not None
+    ]
+
+
+def verify(
+    name: str | Path, *, repair: bool = False, namespace: str | None = None
+) -> tuple[Path, Digest]:
+    """Hashes a cached model's files again, whatever is remembered of them.
+
+    Args:
+        name: Whatever `hfclip.load` takes, if a hash of it is published.
+        repair: Whether damaged files are fetched anew; without, no request is made.
+        namespace: As in `hfclip.load`.
+
+    Returns:
+        The weight file and what it hashes to.
+
+    Raises:
+        IntegrityError: A file is damaged, or nothing tells what it should hash to.
+        NetworkError: The model is not cached.
+    """
+    access = Access(local_files_only=True, hash_again=True)
+    try:
+        source = sources.find(name, access, namespace=namespace)
+    except IntegrityError:
+        if not repair:
+            raise
+        source = sources.find(name, Access(hash_again=True), namespace=namespace)
+    record = integrity.recall(source.weights)
+    if record is None:
+        raise IntegrityError(
+            f"{source.origin} is no download: nothing tells what {source.weights} should hash to."
+        )
+    return source.weights, record.digest
+
+
+def _state(release: Release) -> str:
+    """Whether the cache holds a release at its pinned commit, or as main was last seen."""
+    file, access = release.hub, Access(local_files_only=True)
+    try:
+        snapshot = hub.resolve(file.repo_id, file.revision, access)
+    except NetworkError:
+        return "not cached"
+    path = hub.cached(file.repo_id, file.file, snapshot.commit, access)
+    if path is None:
+        return "not cached"
+    return "verified" if integrity.is_verified(path) else "cached"

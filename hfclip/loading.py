@@ -1,12 +1,13 @@
 """`load`: from a name to a model and its preprocess."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, overload
 
 import torch
 
 from hfclip import sources
 from hfclip.checkpoint import read_checkpoint
+from hfclip.hub import Access
 from hfclip.model import CLIP, convert_weights
 from hfclip.preprocess import image_transform
 from hfclip.releases import RELEASES
@@ -15,6 +16,18 @@ if TYPE_CHECKING:
     from torchvision.transforms import Compose
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class HubOptions(TypedDict, total=False):
+    """What `load` takes beside OpenAI's arguments; described there."""
+
+    dtype: torch.dtype | None
+    revision: str | None
+    namespace: str | None
+    token: str | bool | None
+    cache_dir: str | Path | None
+    local_files_only: bool
+    force_download: bool
 
 
 def available_models() -> list[str]:
@@ -28,8 +41,7 @@ def load(
     device: str | torch.device | None = ...,
     jit: Literal[False] = ...,
     download_root: str | Path | None = ...,
-    *,
-    dtype: torch.dtype | None = ...,
+    **options: Unpack[HubOptions],
 ) -> "tuple[CLIP, Compose]": ...
 
 
@@ -39,8 +51,7 @@ def load(
     device: str | torch.device | None,
     jit: Literal[True],
     download_root: str | Path | None = ...,
-    *,
-    dtype: torch.dtype | None = ...,
+    **options: Unpack[HubOptions],
 ) -> "tuple[torch.jit.ScriptModule, Compose]": ...
 
 
@@ -51,7 +62,7 @@ def load(
     *,
     jit: Literal[True],
     download_root: str | Path | None = ...,
-    dtype: torch.dtype | None = ...,
+    **options: Unpack[HubOptions],
 ) -> "tuple[torch.jit.ScriptModule, Compose]": ...
 
 
@@ -59,35 +70,59 @@ def load(
     name: str | Path,
     device: str | torch.device | None = None,
     jit: bool = False,
-    download_root: str | Path | None = None,  # noqa: ARG001  # where originals lie; see sources
+    download_root: str | Path | None = None,
     *,
     dtype: torch.dtype | None = None,
+    revision: str | None = None,
+    namespace: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
 ) -> "tuple[CLIP | torch.jit.ScriptModule, Compose]":
     """Loads a CLIP in eval mode, and the transform that prepares its images.
 
     Args:
         name: One of `available_models()`, the bundled "digits", a folder that holds config.json
-            and model.safetensors, or a weight file.
+            and model.safetensors, a weight file, or a repository on the Hub: "org/name",
+            "hf-hub:org/name" or "org/name@revision", in hfclip's, open_clip's or transformers'
+            layout.
         device: Where to put the model; by default the GPU if there is one, else the CPU.
         jit: Whether to return a `torch.jit.ScriptModule` with `encode_image`, `encode_text`,
             `forward`, `input_resolution`, `context_length` and `vocab_size`.
-        download_root: A folder in which original .pt files are looked for.
+        download_root: The folder in which OpenAI's own .pt files are looked for, and used instead
+            of a download if they are whole; by default ~/.cache/clip.
         dtype: What convolutions, linear layers, attention and projections compute in; by default
             float16 on CUDA and float32 elsewhere. Norms and embeddings stay float32.
+        revision: A branch, tag or commit; by default the pinned commit of a release, else main.
+        namespace: The account whose copies of the nine releases are used, such as "me" for
+            me/ViT-B-16; by default the environment variable HFCLIP_NAMESPACE, if set.
+        token: A Hub token, True for the stored one, False for none.
+        cache_dir: The Hub cache's folder; by default where HF_HUB_CACHE or HF_HOME says.
+        local_files_only: Whether to make no request.
+        force_download: Whether to fetch again what is cached.
 
     Returns:
         The model, and a transform from a PIL image to a float32 tensor (3, S, S).
 
     Raises:
         ModelNotFoundError: The name means nothing (a RuntimeError, as in OpenAI's release).
+        HubError: The files cannot be had, or are not what was published.
         CheckpointError: The weights are damaged, unsafe or do not fit.
-        ConfigError: The config.json is refused.
+        ConfigError: The configuration is refused.
     """
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or (torch.float16 if target.type == "cuda" else torch.float32)
     if dtype not in _DTYPES:
         raise ValueError(f"dtype is {dtype}; a CLIP computes in {', '.join(map(str, _DTYPES))}.")
-    model = CLIP.from_checkpoint(read_checkpoint(sources.find(name)))
+    source = sources.find(
+        name,
+        Access(token, cache_dir, local_files_only, force_download),
+        revision=revision,
+        namespace=namespace,
+        download_root=download_root,
+    )
+    model = CLIP.from_checkpoint(read_checkpoint(source))
     convert_weights(model, dtype)
     config = model.config
     preprocess = image_transform(config.image_resolution, config.image_mean, config.image_std)

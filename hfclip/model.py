@@ -14,6 +14,7 @@ from hfclip import sources
 from hfclip.checkpoint import Checkpoint, read_checkpoint
 from hfclip.config import OPENAI_MEAN, OPENAI_STD, Activation, ClipConfig, Triple
 from hfclip.errors import WeightsMismatchError
+from hfclip.hub import Access
 from hfclip.layers import LayerNorm, ResidualAttentionBlock, Transformer
 from hfclip.resnet import ModifiedResNet
 from hfclip.vit import VisionTransformer
@@ -180,13 +181,19 @@ class CLIP(
 
         Args:
             pretrained_model_name_or_path: Whatever `hfclip.load` takes.
+            force_download: Whether to fetch again what is cached.
+            token: A Hub token, True for the stored one, False for none.
+            cache_dir: The Hub cache's folder.
+            local_files_only: Whether to make no request.
+            revision: A branch, tag or commit.
             map_location: The device to put the model on.
             model_kwargs: Constructor arguments that take the place of the configuration's.
 
         Raises:
             HfclipError: As `hfclip.load` does.
         """
-        source = sources.find(pretrained_model_name_or_path)
+        access = Access(token, cache_dir, local_files_only, force_download)
+        source = sources.find(pretrained_model_name_or_path, access, revision=revision)
         model = cls.from_checkpoint(read_checkpoint(source), **model_kwargs)
         convert_weights(model, torch.float32)
         return model.to(map_location)

@@ -49,6 +49,7 @@ def script(model: CLIP) -> torch.jit.ScriptModule:
     with warnings.catch_warnings(), torch.no_grad():
         # torch advises against TorchScript; whoever says jit=True has asked for it.
         warnings.simplefilter("ignore")
+        model(image, text)  # the mask takes the model's type now, and not again in every replay
         traced: torch.jit.ScriptModule = torch.jit.trace_module(  # type: ignore[no-untyped-call]
             _Traceable(model).eval(), examples
         )

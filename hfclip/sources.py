@@ -1,75 +1,197 @@
 """Where a model's files lie: the one place where a name is given its meaning."""
 
 import difflib
+import os
+import re
+from collections.abc import Callable, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from hfclip.errors import ModelNotFoundError
-from hfclip.releases import BUNDLED, RELEASES
+from hfclip import hub, integrity
+from hfclip.config import ClipConfig, read_json
+from hfclip.errors import ModelNotFoundError, NetworkError, RepositoryError
+from hfclip.foreign_configs import config_from_open_clip, config_from_transformers
+from hfclip.hub import Access, Snapshot
+from hfclip.integrity import Digest
+from hfclip.releases import BUNDLED, RELEASES, Release
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+OPEN_CLIP_CONFIG_FILE = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS_FILE = "open_clip_model.safetensors"
+PREPROCESSOR_FILE = "preprocessor_config.json"
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_HUB_NAME = re.compile(r"(?:hf-hub:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
 @dataclass(frozen=True)
 class Source:
-    """The files of one model.
+    """The files of one model, verified where a hash is known.
 
     Attributes:
         weights: The weight file, of any kind that `hfclip.checkpoint` reads.
-        config: Its config.json, or None: then the shapes must tell.
+        config: Its configuration, or None: then the shapes must tell.
         origin: Where it comes from, in words.
+        named_by_transformers: Whether the weights bear transformers' names instead of OpenAI's.
     """
 
     weights: Path
-    config: Path | None
+    config: ClipConfig | None
     origin: str
+    named_by_transformers: bool = False
 
 
-def find(name: str | Path) -> Source:
-    """Finds the files that a model name, a folder or a file stands for.
+def find(
+    name: str | Path,
+    access: Access | None = None,
+    *,
+    revision: str | None = None,
+    namespace: str | None = None,
+    download_root: str | Path | None = None,
+) -> Source:
+    """Finds the files of a model, fetching from the Hub what is not on this machine.
+
+    Args:
+        name: A release, a bundled model, a folder, a file, or a repository on the Hub:
+            `org/name`, `hf-hub:org/name`, `org/name@revision`.
+        access: How the Hub and its cache are to be used.
+        revision: A branch, tag or commit, in place of the pinned one.
+        namespace: Whose copies of the releases to use; by default HFCLIP_NAMESPACE.
+        download_root: Where OpenAI's own files are looked for; by default ~/.cache/clip.
 
     Raises:
         ModelNotFoundError: The name means nothing; the message suggests the nearest.
+        HubError: The files cannot be had, or are not what was published.
     """
+    access = access or Access()
     if name in BUNDLED:
         return _folder(Path(__file__).parent / str(name), "bundled with hfclip")
+    if name in RELEASES:
+        namespace = namespace or os.environ.get("HFCLIP_NAMESPACE")
+        if namespace:
+            return _repository(f"{namespace}/{repository_name(str(name))}", revision, access)
+        return _release(RELEASES[str(name)], revision, access, download_root)
     path = Path(name).expanduser()
     if path.is_dir():
         return _folder(path, f"the folder {path}")
     if path.is_file():
         return _file(path)
-    raise _not_found(str(name))
+    match = _HUB_NAME.fullmatch(str(name))
+    if match is None:
+        raise _not_found(str(name))
+    try:
+        return _repository(match[1], revision or match[2], access)
+    except (RepositoryError, NetworkError) as error:
+        raise type(error)(f"{error}{_suggestion(str(name))}") from None
+
+
+def repository_name(release: str) -> str:
+    """A release's name as a repository's: `ViT-L/14@336px` -> `ViT-L-14-336px`."""
+    return release.replace("/", "-").replace("@", "-")
+
+
+def release_digest(release: Release) -> Digest | None:
+    """What the release's weights on the Hub must hash to, as far as it is known here."""
+    return Digest("sha256", release.hub.sha256) if release.hub.sha256 else None
+
+
+def _release(
+    release: Release, revision: str | None, access: Access, download_root: str | Path | None
+) -> Source:
+    """The Hub's copy if it is cached, else OpenAI's own file if it is here, else the Hub's."""
+    file = release.hub
+    pinned = file.revision if revision is None else None
+    in_cache = pinned and hub.cached(file.repo_id, file.file, pinned, access)
+    if revision is None and not in_cache and not access.force_download:
+        original = _original(release, download_root, access)
+        if original is not None:
+            return Source(original, release.config, f"OpenAI's own file {original}")
+    digest = release_digest(release) if pinned else None
+    if pinned and digest:
+        snapshot = Snapshot(file.repo_id, pinned, {file.file: digest}, access)
+    else:
+        snapshot = hub.resolve(file.repo_id, revision or pinned, access)
+    weights = hub.fetch(snapshot, file.file, digest)
+    return Source(weights, release.config, _origin(snapshot))
+
+
+def _original(release: Release, download_root: str | Path | None, access: Access) -> Path | None:
+    """OpenAI's file where `clip` put it, if it is whole."""
+    root = Path(download_root) if download_root else Path("~/.cache/clip").expanduser()
+    path, published = root / release.original.file, release.original
+    if not path.is_file() or path.stat().st_size != published.size:
+        return None
+    digest = Digest("sha256", published.sha256)
+    return path if integrity.matches(path, digest, again=access.hash_again) else None
+
+
+def _repository(repo_id: str, revision: str | None, access: Access) -> Source:
+    snapshot = hub.resolve(repo_id, revision, access)
+    origin = _origin(snapshot)
+    return _read_layout(snapshot.digests.keys(), partial(hub.fetch, snapshot), origin)
 
 
 def _folder(path: Path, origin: str) -> Source:
-    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (path / name).is_file()]
-    if missing:
-        raise ModelNotFoundError(
-            f"The folder {path} has no {' and no '.join(missing)}; a model folder holds "
-            f"{CONFIG_FILE} and {WEIGHTS_FILE}."
+    names = {entry.name for entry in path.iterdir()}
+    return _read_layout(names, path.joinpath, origin)
+
+
+def _read_layout(names: Set[str], get: Callable[[str], Path], origin: str) -> Source:
+    """Tells by its files which of three layouts a folder or repository has, and gets them."""
+    # First: timm's repositories hold the image tower alone under the other two layouts' names.
+    if {OPEN_CLIP_CONFIG_FILE, OPEN_CLIP_WEIGHTS_FILE} <= names:
+        config = config_from_open_clip(read_json(get(OPEN_CLIP_CONFIG_FILE)))
+        return Source(get(OPEN_CLIP_WEIGHTS_FILE), config, origin)
+    if not {CONFIG_FILE, WEIGHTS_FILE} <= names:
+        raise _unreadable(names, origin)
+    values = read_json(get(CONFIG_FILE))
+    if values.get("model_type") != "clip":
+        return Source(get(WEIGHTS_FILE), ClipConfig.from_json(get(CONFIG_FILE)), origin)
+    preprocessor = read_json(get(PREPROCESSOR_FILE)) if PREPROCESSOR_FILE in names else None
+    config = config_from_transformers(values, preprocessor)
+    return Source(get(WEIGHTS_FILE), config, origin, named_by_transformers=True)
+
+
+def _unreadable(names: Set[str], origin: str) -> RepositoryError:
+    pickles = sorted(name for name in names if name.endswith(_PICKLES))
+    if pickles:
+        return RepositoryError(
+            f"{origin} holds its weights as pickles alone ({', '.join(pickles[:3])}), which can "
+            "run code and are not fetched. Ask its owner for safetensors; or download the file "
+            "yourself and give its path, if it is a state dict."
         )
-    return Source(path / WEIGHTS_FILE, path / CONFIG_FILE, origin)
+    return RepositoryError(
+        f"{origin} holds no CLIP in a known layout: there is neither {CONFIG_FILE} with "
+        f"{WEIGHTS_FILE}, nor {OPEN_CLIP_CONFIG_FILE} with {OPEN_CLIP_WEIGHTS_FILE}; "
+        f"there is {', '.join(sorted(names)[:5]) or 'nothing'}."
+    )
+
+
+def _origin(snapshot: Snapshot) -> str:
+    return f"{snapshot.repo_id} at {snapshot.commit[:12]}"
 
 
 def _file(path: Path) -> Source:
     # The weights of a model folder, named themselves, still belong to its configuration.
-    config = path.with_name(CONFIG_FILE)
-    belongs = path.name == WEIGHTS_FILE and config.is_file()
-    return Source(path, config if belongs else None, f"the file {path}")
+    if path.name == WEIGHTS_FILE and path.with_name(CONFIG_FILE).is_file():
+        return _folder(path.parent, f"the file {path}")
+    return Source(path, None, f"the file {path}")
 
 
 def _not_found(name: str) -> ModelNotFoundError:
-    if name in RELEASES:
-        return ModelNotFoundError(f"{name} is a release whose weights are not on this machine.")
-    known = [*RELEASES, *BUNDLED]
-    spelled = {_letters(entry): entry for entry in known}
-    near = difflib.get_close_matches(_letters(name), spelled, n=1, cutoff=0.6)
-    hint = f" Did you mean {spelled[near[0]]!r}?" if near else ""
     return ModelNotFoundError(
-        f"Model {name} not found: no release, file or folder of that name.{hint} "
-        f"Available models: {', '.join(known)}."
+        f"Model {name} not found: no release, file, folder or repository of that name."
+        f"{_suggestion(name)} Available models: {', '.join([*RELEASES, *BUNDLED])}."
     )
+
+
+def _suggestion(name: str) -> str:
+    """The nearest name, letters and digits compared: `ViT-B-16` -> `ViT-B/16`."""
+    spelled = {_letters(entry): entry for entry in [*RELEASES, *BUNDLED]}
+    near = difflib.get_close_matches(_letters(name), spelled, n=1, cutoff=0.6)
+    return f" Did you mean {spelled[near[0]]!r}?" if near else ""
 
 
 def _letters(name: str) -> str:

@@ -62,8 +62,6 @@ def save_model(
         torch.save(model.state_dict(), saved.legacy, _use_new_zipfile_serialization=False)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # torch advises against its own TorchScript
-            # The mask takes the model's type at the first call, which is not to be traced.
-            model.encode_text(torch.zeros(1, config.context_length, dtype=torch.int64))
             torch.jit.save(script(model), saved.archive)
         return saved
 

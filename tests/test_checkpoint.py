@@ -36,7 +36,8 @@ KINDS = {
 
 
 def read(path: Path, config: Path | None = None) -> Checkpoint:
-    return read_checkpoint(Source(path, config, "a test"))
+    known = ClipConfig.from_json(config) if config else None
+    return read_checkpoint(Source(path, known, "a test"))
 
 
 def build(path: Path, config: Path | None = None) -> CLIP:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from hfclip.checkpoint import read_checkpoint
 from hfclip.config import ClipConfig
-from hfclip.errors import CheckpointError, ConfigError, HfclipError
+from hfclip.errors import ConfigError, HfclipError
 from hfclip.model import CLIP
 from hfclip.sources import Source
 
@@ -70,12 +70,17 @@ def outcome(path: Path) -> str:
         try:
             model = CLIP.from_checkpoint(read_checkpoint(Source(path, None, "a test")))
         except HfclipError as error:
-            assert str(path) in str(error)
-            assert str(error).isprintable()
-            assert len(str(error)) < 2_000
-            return type(error).__name__
+            return refusal(path, error)
     assert model.config.parameter_count == sum(p.numel() for p in model.parameters())
     return "model"
+
+
+def refusal(path: Path, error: HfclipError) -> str:
+    """The kind of an error that says which file it is about, and not more than fits a screen."""
+    assert str(path) in str(error)
+    assert str(error).isprintable()
+    assert len(str(error)) < 2_000
+    return type(error).__name__
 
 
 def fuzz(strategy: st.SearchStrategy[Any], attempt: Callable[[Any], str]) -> Counter[str]:
@@ -209,9 +214,7 @@ def config_outcome(path: Path) -> str:
     try:
         config = ClipConfig.from_json(path)
     except ConfigError as error:
-        assert str(error).startswith(str(path))
-        assert len(str(error)) < 2_000
-        return "ConfigError"
+        return refusal(path, error)
     assert 0 < 4 * config.parameter_count <= 32 * 2**30
     assert ClipConfig.from_dict(config.to_dict()) == config
     return "config"
@@ -244,8 +247,3 @@ def test_an_edited_config_is_sound_or_refused(scratch: Path) -> None:
         return config_outcome(malicious.write(scratch, edited(data, edits)))
 
     assert set(fuzz(EDITS, attempt)) == {"config", "ConfigError"}
-
-
-def test_refusals_of_the_fuzzed_readers_can_be_caught_as_one() -> None:
-    assert issubclass(CheckpointError, HfclipError)
-    assert issubclass(ConfigError, HfclipError)

@@ -140,7 +140,7 @@ def test_a_range_gives_exactly_the_bytes_it_names(
 
 def test_an_unknown_token_is_refused_even_for_a_public_repository(fetch: Fetch) -> None:
     with pytest.raises(HfHubHTTPError, match="Invalid credentials") as caught:
-        fetch("config.json", token="hf_unknown")  # noqa: S106
+        fetch("config.json", token="hf_unknown")
     assert caught.value.response.status_code == 401
     assert not isinstance(caught.value, RepositoryNotFoundError)
 

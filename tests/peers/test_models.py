@@ -1,4 +1,4 @@
-"""Features and logits equal those of clip-anytorch, open_clip and transformers, weights the same."""
+"""The same weights give what clip-anytorch, open_clip and transformers give for them."""
 
 from collections.abc import Callable
 from types import ModuleType
@@ -149,7 +149,8 @@ def transformers_model(config: ClipConfig) -> Any:
         "patch_size": config.vision_patch_size or 0,
     }
     both = CLIPConfig(text_config=text, vision_config=vision, projection_dim=config.embed_dim)
-    return CLIPModel(both).eval()
+    model: Any = CLIPModel(both)
+    return model.eval()
 
 
 def test_the_transformers_names_lead_back_to_the_same_weights() -> None:

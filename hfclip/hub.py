@@ -1,0 +1,392 @@
+"""Fetches files from the Hub through its client's cache, and lets none pass unverified.
+
+A revision is resolved to a commit once, and every file is asked for by that commit, so that a push
+in between cannot mix two. The client itself checks no more than sizes; here each file is held
+against a hash: the pinned one, else what the Hub declares, else what the cache named it after.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.file_download import repo_folder_name
+
+from hfclip import integrity
+from hfclip.errors import (
+    CacheError,
+    HubError,
+    IntegrityError,
+    NetworkError,
+    RepositoryError,
+)
+from hfclip.integrity import Digest, digest_named
+from hfclip.patience import bounded
+
+logger = logging.getLogger(__name__)
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Access:
+    """How the Hub and its cache are to be used; the names are the Hub client's own.
+
+    Attributes:
+        token: A token, True for the stored one, False for none; by default the stored one if any.
+        cache_dir: The cache's folder; by default HF_HUB_CACHE or what HF_HOME says.
+        local_files_only: Whether to make no request at all.
+        force_download: Whether to fetch again what the cache holds.
+        hash_again: Whether to hash files that have passed before, too.
+    """
+
+    token: str | bool | None = field(default=None, repr=False)
+    cache_dir: str | Path | None = None
+    local_files_only: bool = False
+    force_download: bool = False
+    hash_again: bool = False
+
+    @property
+    def offline(self) -> bool:
+        """Whether requests are ruled out, here or by HF_HUB_OFFLINE."""
+        return self.local_files_only or constants.is_offline_mode()
+
+    @property
+    def cache(self) -> Path:
+        """The folder of the Hub client's cache."""
+        return Path(self.cache_dir or constants.HF_HUB_CACHE)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A repository at one commit.
+
+    Attributes:
+        digests: The files' names with their hashes, or with None where only the cache was asked.
+    """
+
+    repo_id: str
+    commit: str
+    digests: Mapping[str, Digest | None]
+    access: Access
+
+
+def resolve(repo_id: str, revision: str | None, access: Access) -> Snapshot:
+    """Turns a branch, tag or commit into a commit and the list of its files.
+
+    A commit whose files are cached, and offline a branch that was loaded before, need no request.
+    Where the Hub does not answer, what it said last is used.
+
+    Raises:
+        RepositoryError: The repository or revision does not exist, or is not open to you.
+        NetworkError: The Hub does not answer and the cache holds nothing.
+    """
+    cached = _cached_snapshot(repo_id, revision, access)
+    pinned = revision is not None and _COMMIT.fullmatch(revision)
+    if cached and not access.force_download and (access.offline or pinned):
+        return cached
+    try:
+        return _declared_snapshot(repo_id, revision, access)
+    except NetworkError as error:
+        if cached is None or access.force_download:
+            raise
+        logger.warning("%s Using the cached commit %s.", error, cached.commit)
+        return cached
+
+
+def fetch(snapshot: Snapshot, filename: str, pinned: Digest | None = None) -> Path:
+    """Gives the path of a file that has the published hash, downloading it if need be.
+
+    A damaged file is fetched anew, once.
+
+    Raises:
+        IntegrityError: Its bytes are wrong and could not be replaced by the right ones.
+        HubError: It cannot be had.
+    """
+    path = None if snapshot.access.force_download else _cached_file(snapshot, filename)
+    if path is None:
+        path = _download(snapshot, filename)
+    digest = pinned or _digest(snapshot, filename, path)
+    if integrity.matches(path, digest, again=snapshot.access.hash_again):
+        return path
+    return _repair(snapshot, filename, path, digest)
+
+
+def cached(repo_id: str, filename: str, commit: str, access: Access) -> Path | None:
+    """Where the cache holds a file of a commit; makes no request and verifies nothing."""
+    return _cached_file(Snapshot(repo_id, commit, {}, access), filename)
+
+
+def _declared_snapshot(repo_id: str, revision: str | None, access: Access) -> Snapshot:
+    if access.offline:
+        raise NetworkError(
+            f"{_of(repo_id, revision)} is not in the cache at {access.cache}, and requests are "
+            "ruled out (local_files_only or HF_HUB_OFFLINE). Load it once with a network."
+        )
+    info = _ask(
+        lambda: HfApi().model_info(
+            repo_id, revision=revision, files_metadata=True, token=access.token
+        ),
+        _of(repo_id, revision),
+    )
+    digests = {
+        file.rfilename: Digest("sha256", file.lfs.sha256)
+        if file.lfs
+        else digest_named(file.blob_id or "")
+        for file in info.siblings or []
+    }
+    if info.sha is None:
+        raise NetworkError(f"The Hub names no commit for {_of(repo_id, revision)}. Try again.")
+    _note_revision(repo_id, revision or constants.DEFAULT_REVISION, info.sha, access)
+    return Snapshot(repo_id, info.sha, digests, access)
+
+
+def _cached_snapshot(repo_id: str, revision: str | None, access: Access) -> Snapshot | None:
+    """The repository as far as the cache knows it; the cache's names tell the hashes later."""
+    folder = _folder(repo_id, access)
+    commit = revision or constants.DEFAULT_REVISION
+    if not _COMMIT.fullmatch(commit):
+        try:
+            commit = (folder / "refs" / commit).read_text().strip()
+        except OSError:
+            return None
+    root = folder / "snapshots" / commit
+    names = [str(path.relative_to(root).as_posix()) for path in root.rglob("*") if path.is_file()]
+    return Snapshot(repo_id, commit, dict.fromkeys(names), access) if names else None
+
+
+def _note_revision(repo_id: str, revision: str, commit: str, access: Access) -> None:
+    """Writes down which commit a branch stood for, where the client would, for offline use."""
+    if revision == commit:
+        return
+    ref = _folder(repo_id, access) / "refs" / revision
+    try:
+        if ref.is_file() and ref.read_text() == commit:
+            return
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = ref.with_name(f"{ref.name}.{commit}.part")
+        unfinished.write_text(commit)
+        unfinished.replace(ref)
+    except OSError as error:
+        logger.debug("%s could not be written: %s", ref, error)
+
+
+def _cached_file(snapshot: Snapshot, filename: str) -> Path | None:
+    found = try_to_load_from_cache(
+        snapshot.repo_id,
+        filename,
+        cache_dir=snapshot.access.cache,
+        revision=snapshot.commit,
+    )
+    return Path(found) if isinstance(found, str) else None
+
+
+def _download(snapshot: Snapshot, filename: str, *, force: bool = False) -> Path:
+    access = snapshot.access
+    what = f"{filename} of {_of(snapshot.repo_id, snapshot.commit)}"
+    path = _ask(
+        lambda: hf_hub_download(
+            snapshot.repo_id,
+            filename,
+            revision=snapshot.commit,
+            cache_dir=access.cache,
+            token=access.token,
+            local_files_only=access.local_files_only,
+            force_download=force or access.force_download,
+        ),
+        what,
+    )
+    _sweep(snapshot, Path(path))
+    return Path(path)
+
+
+def _digest(snapshot: Snapshot, filename: str, path: Path) -> Digest:
+    """The strongest hash at hand for a file that is not pinned."""
+    digest = snapshot.digests.get(filename) or _named_by_cache(path)
+    if digest is None and not snapshot.access.offline:
+        declared = _declared_snapshot(snapshot.repo_id, snapshot.commit, snapshot.access)
+        digest = declared.digests.get(filename)
+    if digest is None:
+        raise IntegrityError(
+            f"Nothing on this machine tells what {path} should hash to, and the Hub was not asked. "
+            "Load it once with a network; hfclip then remembers."
+        )
+    return digest
+
+
+def _named_by_cache(path: Path) -> Digest | None:
+    """What the cache named a file after, or what is remembered where the cache has no links.
+
+    One link is followed and no more: beyond it lies a store whose names are hashes of another kind.
+    """
+    if path.is_symlink():
+        return digest_named(path.readlink().name)
+    record = integrity.recall(path)
+    return record.digest if record else None
+
+
+def _repair(snapshot: Snapshot, filename: str, path: Path, digest: Digest) -> Path:
+    if snapshot.access.offline:
+        happened = "It was damaged or replaced, and requests are ruled out"
+        raise _damaged(snapshot, path, digest, happened)
+    logger.warning("%s does not hash to %s; fetching it again.", path, digest.value)
+    _discard(path)
+    path = _download(snapshot, filename, force=True)
+    if not integrity.matches(path, digest):
+        happened = "A fresh download is no better, and was removed"
+        error = _damaged(snapshot, path, digest, happened)
+        _discard(path)
+        raise error
+    return path
+
+
+def _discard(path: Path) -> None:
+    """Removes a file from the cache, and what it links to, so that no tool takes it for good."""
+    target = path.parent / path.readlink() if path.is_symlink() else path
+    chain = [path, target]
+    if target.is_symlink():  # into the store that repositories share
+        chain.append(target.parent / target.readlink())
+    for link in chain:
+        link.unlink(missing_ok=True)
+
+
+def _sweep(snapshot: Snapshot, path: Path) -> None:
+    """Removes what downloads of this file left behind when they were killed."""
+    digest = snapshot.digests.get(path.name) or _named_by_cache(path)
+    if digest is None:
+        return
+    folder = _folder(snapshot.repo_id, snapshot.access)
+    leftovers = list((folder / "blobs").glob(f"{digest.value}.*incomplete"))
+    if leftovers:
+        lock = snapshot.access.cache / ".locks" / folder.name / f"{digest.value}.lock"
+        with FileLock(lock):  # whoever holds it may be writing one of them
+            for leftover in leftovers:
+                leftover.unlink(missing_ok=True)
+
+
+def _folder(repo_id: str, access: Access) -> Path:
+    return access.cache / repo_folder_name(repo_id=repo_id, repo_type="model")
+
+
+def _damaged(snapshot: Snapshot, path: Path, digest: Digest, what_happened: str) -> IntegrityError:
+    actual = integrity.compute(path, digest.kind)
+    return IntegrityError(
+        f"{path} has {digest.kind} {actual}; {_of(snapshot.repo_id, snapshot.commit)} publishes "
+        f"{digest.value}. {what_happened}. `hfclip verify NAME --repair` fetches it anew; if that "
+        "does not help, the repository or the network hands out wrong bytes."
+    )
+
+
+def _ask(request: Callable[[], _T], what: str) -> _T:
+    """Makes a request, once more where the connection broke, and puts its failure in our words."""
+    try:
+        with bounded():
+            try:
+                return request()
+            except Exception as error:  # the client lets many kinds through
+                if not _may_pass(error):
+                    raise
+                return request()
+    except HubError as error:
+        raise NetworkError(f"{what} cannot be fetched: {error}. Try again later.") from None
+    except Exception as error:  # noqa: BLE001
+        # Without the cause: it may show a token, and it says what is said here at length.
+        raise _in_our_words(error, what) from None
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether asking once more makes sense; the client has done so only for some of these."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code >= 500
+    cut_short = type(error) is OSError and error.errno is None  # fewer bytes than announced
+    return cut_short or type(error).__name__ in _BROKEN_CONNECTIONS
+
+
+# The classes are of the library under the client, and have no base that the client shows.
+_BROKEN_CONNECTIONS = frozenset(
+    {"ReadError", "WriteError", "RemoteProtocolError", "ReadTimeout", "ConnectTimeout"}
+)
+
+
+def _of(repo_id: str, revision: str | None) -> str:
+    return repo_id if revision is None else f"{repo_id} at {revision}"
+
+
+# What the client raises, what we raise, and what to do. The first kind that fits is taken.
+_ANSWERS: tuple[tuple[type[Exception], type[HubError], str], ...] = (
+    (
+        GatedRepoError,
+        RepositoryError,
+        "is gated: ask for access on its page, then log in with `hf auth login` or set HF_TOKEN.",
+    ),
+    (RevisionNotFoundError, RepositoryError, "does not exist: no such branch, tag or commit."),
+    (
+        LocalEntryNotFoundError,
+        NetworkError,
+        "is not in the cache and the Hub cannot be reached. Try again with a network.",
+    ),
+    (EntryNotFoundError, RepositoryError, "does not exist: the repository has no such file."),
+    (
+        RepositoryNotFoundError,
+        RepositoryError,
+        "does not exist or is private: check the name, then `hf auth login` or set HF_TOKEN.",
+    ),
+    (HFValidationError, RepositoryError, "is no name that a repository can have."),
+    (
+        OfflineModeIsEnabled,
+        NetworkError,
+        "is not in the cache, and HF_HUB_OFFLINE rules requests out. Load it once without.",
+    ),
+    (
+        LocalTokenNotFoundError,
+        RepositoryError,
+        "was asked for with token=True, and no token is stored: `hf auth login` or HF_TOKEN.",
+    ),
+)
+_STATUSES: dict[int, tuple[type[HubError], str]] = {
+    401: (
+        RepositoryError,
+        "was refused, for the Hub does not know your token: `hf auth login`, or set HF_TOKEN.",
+    ),
+    403: (RepositoryError, "is not open to your token: ask its owner for access."),
+    404: (RepositoryError, "does not exist."),
+    429: (NetworkError, "was refused: too many requests. Wait a little, or log in."),
+}
+
+
+def _in_our_words(error: BaseException, what: str) -> HubError:
+    if isinstance(error, ValueError | LocalEntryNotFoundError) and error.__cause__:
+        error = error.__cause__  # the client wraps what went wrong
+    for kind, ours, answer in _ANSWERS:
+        if isinstance(error, kind):
+            return ours(f"{what} {answer}")
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        ours, answer = _STATUSES.get(
+            status, (NetworkError, f"cannot be fetched: the Hub answers {status}. Try again later.")
+        )
+        return ours(f"{what} {answer}")
+    if isinstance(error, OSError) and error.errno is not None:
+        return CacheError(
+            f"{what} cannot be put into the cache: {error.strerror} "
+            f"({error.filename or 'no file named'}). Free the disk or set HF_HOME elsewhere."
+        )
+    return NetworkError(
+        f"{what} cannot be fetched: the connection failed ({type(error).__name__}). Try again."
+    )

@@ -1,0 +1,108 @@
+"""Holds files against their published hashes, and remembers the verdict.
+
+Hashing a model takes longer than loading it, so a file that has passed is not hashed again while
+its device, inode, size and two time stamps stay as they were. The change time is the kernel's own:
+it moves even where a modified file is given its old modification time back.
+"""
+
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from huggingface_hub import constants
+from tqdm import tqdm
+
+_CHUNK = 4 * 2**20
+_WORTH_A_BAR = 2**29
+
+
+class Digest(NamedTuple):
+    """A published hash: sha256 of a large file, or git's blob id of a small one."""
+
+    kind: Literal["sha256", "git"]
+    value: str
+
+
+class Record(NamedTuple):
+    """What a file hashed to, and what it was like then."""
+
+    digest: Digest
+    state: tuple[int, ...]
+
+
+def digest_named(value: str) -> Digest | None:
+    """Tells the kind of a hash by its length, as the cache names its files; None for others."""
+    kinds: dict[int, Literal["sha256", "git"]] = {64: "sha256", 40: "git"}
+    kind = kinds.get(len(value))
+    is_hex = all(character in "0123456789abcdef" for character in value)
+    return Digest(kind, value) if kind and is_hex else None
+
+
+def compute(path: Path, kind: Literal["sha256", "git"]) -> str:
+    """Hashes a file, with a bar where it takes long and a person is watching."""
+    size = path.stat().st_size
+    hasher = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\0" % size)  # noqa: S324
+    bar = tqdm(
+        total=size,
+        desc=f"verifying {path.name}",
+        unit="B",
+        unit_scale=True,
+        disable=None if size > _WORTH_A_BAR else True,
+    )
+    with path.open("rb", buffering=0) as file, bar:
+        while chunk := file.read(_CHUNK):
+            hasher.update(chunk)
+            bar.update(len(chunk))
+    return hasher.hexdigest()
+
+
+def matches(path: Path, digest: Digest, *, again: bool = False) -> bool:
+    """Whether a file hashes to `digest`; asks the memory first unless `again`."""
+    before = _state(path)
+    if not again and recall(path) == Record(digest, before):
+        return True
+    if compute(path, digest.kind) != digest.value:
+        return False
+    if _state(path) == before:  # else someone wrote to it meanwhile
+        _remember(path, Record(digest, before))
+    return True
+
+
+def is_verified(path: Path) -> bool:
+    """Whether the file has passed and not been touched since; hashes nothing."""
+    record = recall(path)
+    return record is not None and record.state == _state(path)
+
+
+def recall(path: Path) -> Record | None:
+    """What is remembered of a file, or None."""
+    try:
+        kind, value, *state = json.loads(_record_file(path).read_bytes())
+        return Record(Digest(kind, value), tuple(state))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _remember(path: Path, record: Record) -> None:
+    target = _record_file(path)
+    unfinished = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps([*record.digest, *record.state]))
+        unfinished.replace(target)
+    except OSError:  # a read-only home: the file will be hashed again next time
+        pass
+
+
+def _record_file(path: Path) -> Path:
+    """Outside the Hub's cache, whose folders belong to its client."""
+    name = hashlib.sha256(os.fsencode(Path(os.path.abspath(path)))).hexdigest()  # noqa: PTH100
+    return Path(constants.HF_HOME) / "hfclip" / "verified" / name
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    stat = path.stat()
+    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
