@@ -23,7 +23,9 @@ from safetensors.torch import save_file
 import hfclip
 from hfclip import hub as hfclip_hub
 from hfclip import integrity, releases
+from hfclip.config import ClipConfig
 from hfclip.hub import Access
+from hfclip.model import convert_weights
 
 TOKEN = "hf_secretOfTheTests"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -450,6 +452,32 @@ def test_a_cache_that_cannot_be_written_is_told(hub: LoopbackHub, tmp_path: Path
         load(cache_dir=tmp_path / "file" / "cache")
 
 
+# Xet: blobs that repositories share.
+
+
+def test_a_flipped_bit_in_a_shared_xet_object_is_fetched_again(
+    hub: LoopbackHub, home: Path, cache: Path, folder: Path
+) -> None:
+    hub.add_repository("me/clip", {name: folder / name for name in (CONFIG, WEIGHTS)}, xet=True)
+    environment = {**hub.environment(home, xet=True), "OMP_NUM_THREADS": "1"}
+
+    def load_in_a_child() -> str:
+        command = [sys.executable, "-c", CHILD, "me/clip"]
+        result = subprocess.run(
+            command, env=environment, check=False, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip()
+
+    assert load_in_a_child() == content_hash()
+    (link,) = cache.glob(f"snapshots/*/{WEIGHTS}")
+    shared = link.resolve()
+    assert cache not in shared.parents, "the blob is a link into a store of its own"
+    flip_a_bit(shared)
+    assert load_in_a_child() == content_hash()
+    assert load_in_a_child() == content_hash()
+
+
 # Several processes, and sudden death.
 
 
@@ -668,6 +696,48 @@ def test_the_sizes_of_the_published_files_are_what_the_table_builds() -> None:
         header = release.hub.size - tensors
         # safetensors names each tensor once, with its type, shape and place.
         assert 80 * len(state) < header < 150 * len(state), name
+
+
+def test_the_sizes_of_openais_archives_are_what_the_table_builds() -> None:
+    for name, release in releases.RELEASES.items():
+        with torch.device("meta"):
+            model = hfclip.CLIP(**release.config.to_dict())
+        convert_weights(model)
+        state = model.state_dict()
+        beside = release.original.size - sum(tensor.nbytes for tensor in state.values())
+        # Of each tensor: its place in the zip, padding, and its module's program.
+        assert 1000 * len(state) < beside < 2000 * len(state), name
+
+
+def cut_down(config: ClipConfig) -> ClipConfig:
+    """The same widths with one block in each stack and few tokens."""
+    layers = (1, 1, 1, 1) if config.is_resnet else 1
+    return dataclasses.replace(
+        config, vision_layers=layers, transformer_layers=1, vocab_size=600, image_resolution=64
+    )
+
+
+@pytest.mark.parametrize("name", releases.RELEASES)
+def test_each_of_the_nine_names_leads_to_its_architecture(
+    name: str, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = releases.RELEASES[name]
+    config = cut_down(real.config)
+    with torch.device("meta"):
+        shapes = hfclip.CLIP(**config.to_dict()).state_dict()
+    zeros = {key: torch.zeros(like.shape, dtype=like.dtype) for key, like in shapes.items()}
+    save_file(zeros, tmp_path / real.hub.file)
+    commit = hub.add_repository(real.hub.repo_id, {real.hub.file: tmp_path / real.hub.file})
+    file = dataclasses.replace(real.hub, revision=commit, sha256=None, size=None)
+    release = dataclasses.replace(real, config=config, hub=file)
+    monkeypatch.setitem(releases.RELEASES, name, release)
+    model, preprocess = hfclip.load(name, "cpu")
+    assert model.config == config
+    assert model.text_projection.shape == (real.config.transformer_width, real.config.embed_dim)
+    assert model.visual.conv1.weight.shape[0] == real.config.vision_width // (
+        2 if real.config.is_resnet else 1
+    )
+    assert preprocess.transforms[1].size == (64, 64)
 
 
 # The command line.

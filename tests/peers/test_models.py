@@ -130,16 +130,17 @@ def test_transformers_computes_the_same(config: ClipConfig) -> None:
     )
 
 
-def transformers_model(config: ClipConfig) -> Any:
+def transformers_model(config: ClipConfig, activation: str = "quick_gelu") -> Any:
     from transformers import CLIPConfig, CLIPModel
 
-    def stack(width: int, layers: Any, heads: int) -> dict[str, int]:
+    def stack(width: int, layers: Any, heads: int) -> dict[str, Any]:
         return {
             "hidden_size": width,
             "intermediate_size": 4 * width,
             "num_hidden_layers": layers,
             "num_attention_heads": heads,
             "projection_dim": config.embed_dim,
+            "hidden_act": activation,
         }
 
     text = stack(config.transformer_width, config.transformer_layers, config.transformer_heads)
