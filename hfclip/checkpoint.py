@@ -57,7 +57,9 @@ def read_checkpoint(source: Source) -> Checkpoint:
     path = source.weights
     kind = _detect(path)
     try:
-        tensors = _READERS[kind](path)
+        tensors = _openai_names(_READERS[kind](path), path)
+        if source.named_by_transformers:
+            tensors = from_transformers(tensors)
     except HfclipError:
         raise
     except Exception as error:  # the libraries beneath raise many kinds for a damaged file
@@ -65,9 +67,6 @@ def read_checkpoint(source: Source) -> Checkpoint:
             f"{path} cannot be read as a {kind}: {_first_line(error)}. "
             "It is truncated or damaged; get it again."
         ) from error
-    tensors = _openai_names(tensors, path)
-    if source.named_by_transformers:
-        tensors = from_transformers(tensors)
     config = source.config or infer_config(tensors, path)
     _check_amount(config, tensors, path)
     return Checkpoint(path, kind, config, tensors)

@@ -1,327 +1,483 @@
-"""What open_clip's and transformers' configurations mean as a `ClipConfig`.
+"""Configurations that open_clip and transformers wrote, and what of them is a CLIP of ours.
 
-Both describe more architectures than hfclip builds. A key that is known to change nothing is passed
-over, one at its default too, and everything else is refused: weights of another architecture can
-have the same names and shapes.
+Their formats describe many more architectures than OpenAI's. Each table says which numbers
+are read and which settings must stand where OpenAI's models have them; whatever would make
+another architecture, tokenizer or preprocess is refused with its name.
 """
 
-from collections.abc import Collection, Mapping
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from reprlib import repr as shown
 from typing import Any
 
 from hfclip.config import OPENAI_MEAN, OPENAI_STD, ClipConfig
 from hfclip.errors import ConfigError
 
-# open_clip's name -> ours.
-_OPEN_CLIP_VISION = {
-    "image_size": "image_resolution",
-    "layers": "vision_layers",
-    "width": "vision_width",
-    "patch_size": "vision_patch_size",
-    "head_width": "vision_head_width",
-}
-_OPEN_CLIP_TEXT = {
-    "context_length": "context_length",
-    "vocab_size": "vocab_size",
-    "width": "transformer_width",
-    "heads": "transformer_heads",
-    "layers": "transformer_layers",
-}
-# What open_clip takes where a file is silent.
-_OPEN_CLIP_VISION_DEFAULTS = {
-    "image_size": 224,
-    "layers": 12,
-    "width": 768,
-    "patch_size": 16,
-    "head_width": 64,
-}
-_OPEN_CLIP_TEXT_DEFAULTS = {
-    "context_length": 77,
-    "vocab_size": 49408,
-    "width": 512,
-    "heads": 8,
-    "layers": 12,
-}
-# The one value at which each further key leaves the architecture as it is.
-_OPEN_CLIP_VISION_PLAIN = {
-    "mlp_ratio": 4.0,
-    "ls_init_value": None,
-    "attentional_pool": False,
-    "no_ln_pre": False,
-    "pos_embed_type": "learnable",
-    "final_ln_after_pool": False,
-    "pool_type": "tok",
-    "output_tokens": False,
-    "act_kwargs": None,
-    "norm_kwargs": None,
-    "block_type": None,
-    "qk_norm": False,
-    "scaled_cosine_attn": False,
-    "scale_heads": False,
-    "scale_attn_inner": False,
-    "scale_attn": False,
-    "scale_fc": False,
-    "timm_model_name": None,
-}
-_OPEN_CLIP_TEXT_PLAIN = {
-    "hf_tokenizer_name": None,
-    "tokenizer_mode": None,
-    "tokenizer_kwargs": None,
-    "mlp_ratio": 4.0,
-    "ls_init_value": None,
-    "embed_cls": False,
-    "pad_id": 0,
-    "no_causal_mask": False,
-    "final_ln_after_pool": False,
-    "pool_type": "argmax",
-    "proj_bias": False,
-    "proj_type": "linear",
-    "output_tokens": False,
-    "act_kwargs": None,
-    "norm_kwargs": None,
-    "block_type": None,
-    "qk_norm": False,
-    "scaled_cosine_attn": False,
-    "scale_heads": False,
-    "scale_attn_inner": False,
-    "scale_attn": False,
-    "scale_fc": False,
-    "hf_model_name": None,
-}
-_OPEN_CLIP_MODEL_PLAIN = {
-    "custom_text": False,
-    "multimodal_cfg": None,
-    "init_logit_bias": None,
-    "nonscalar_logit_scale": False,
-}
-_OPEN_CLIP_PREPROCESS_PLAIN = {
-    "interpolation": "bicubic",
-    "resize_mode": "shortest",
-    "mode": "RGB",
-}
-# Matter in training, to another program, or not without a key that is refused.
-_OPEN_CLIP_IDLE = frozenset(
-    {
-        "patch_dropout",
-        "attn_pooler_queries",
-        "attn_pooler_heads",
-        "init_logit_scale",
-        "fill_color",
-        "size",
-        "eos_id",
-    }
-)
-_OPEN_CLIP_IDLE_PREFIXES = ("timm_", "hf_")
+# A setting's accepted values, and what holds in hfclip instead of any other.
+Fixed = tuple[tuple[object, ...], str]
 
-# transformers' name -> ours.
-_TRANSFORMERS_VISION = {
-    "image_size": "image_resolution",
-    "num_hidden_layers": "vision_layers",
-    "hidden_size": "vision_width",
-    "patch_size": "vision_patch_size",
+
+@dataclass(frozen=True)
+class _Section:
+    """One JSON object of a foreign configuration.
+
+    Attributes:
+        owner: The package that reads it, to point to when hfclip cannot.
+        name: Where it stands in the file, with a dot at the end; empty for the file itself.
+        numbers: Their name -> our name and their default.
+        fixed: Settings that do not vary here.
+        ignored: Settings without an effect on features; None stands for all others.
+    """
+
+    owner: str
+    name: str
+    numbers: Mapping[str, tuple[str, object]]
+    fixed: Mapping[str, Fixed]
+    ignored: frozenset[str] | None = None
+
+    def read(self, values: object) -> dict[str, Any]:
+        """Gives the numbers under our names, or refuses."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(
+                f"{self.name.rstrip('.') or 'The configuration'} is {shown(values)}, not a JSON "
+                "object. Restore the file from where it was published."
+            )
+        self._check_names(values)
+        for key, (accepted, why) in self.fixed.items():
+            if key in values and values[key] not in accepted:
+                raise self.refusal(key, values[key], why)
+        return {
+            ours: self._side(key, values.get(key, other))
+            for key, (ours, other) in self.numbers.items()
+        }
+
+    def _check_names(self, values: Mapping[str, object]) -> None:
+        if self.ignored is None:
+            return
+        unknown = values.keys() - self.numbers.keys() - self.fixed.keys() - self.ignored
+        if unknown:
+            raise self.refusal(min(unknown), values[min(unknown)], "no such setting is known")
+
+    def _side(self, key: str, value: object) -> object:
+        """One side of a square that is given by both; any other value as it is."""
+        if key not in _SQUARES or not isinstance(value, list | tuple) or len(value) != 2:
+            return value
+        if value[0] != value[1]:
+            raise self.refusal(key, value, "images and patches are square")
+        return value[0]
+
+    def refusal(self, key: str, value: object, why: str) -> ConfigError:
+        """The error that names a setting, says what holds here, and points to its owner."""
+        return ConfigError(
+            f"{self.name}{key} is {shown(value)}, but in hfclip {why}. "
+            f"Load this model with {self.owner} instead."
+        )
+
+    def write(self, config: ClipConfig) -> dict[str, Any]:
+        """The inverse of `read`, in types that JSON gives back."""
+        values = {key: getattr(config, ours) for key, (ours, _) in self.numbers.items()}
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+
+
+_OFF = (False, None)
+_NOTHING: tuple[object, ...] = (None, {})
+_SQUARES = frozenset({"image_size", "patch_size"})
+_MLP = "every MLP is four times as wide as its tower"
+_ATTENTION = "attention is the plain one"
+_SCALE = "blocks have no layer scale"
+_NORM = "the LayerNorms are OpenAI's"
+_ACTIVATION = "the activation is QuickGELU or GELU, without options"
+_POOLING = "a tower's output is taken at its class or end token, after the LayerNorm"
+_TOKENIZER = "the tokenizer is OpenAI's"
+_TEXT = "the text tower is a causal transformer with OpenAI's names"
+_IMAGE = "the image tower is a ViT or a ResNet with OpenAI's names"
+_CHANNELS = "images are RGB"
+_RESIZE = "an image is resized by its shorter side, bicubically, then cropped"
+_NO_CODE = "no code from a repository is run"
+
+_IN_EVERY_TOWER: dict[str, Fixed] = {
+    "mlp_ratio": ((4.0,), _MLP),
+    "ls_init_value": ((None,), _SCALE),
+    "final_ln_after_pool": (_OFF, _POOLING),
+    "output_tokens": (_OFF, "a tower gives one vector"),
+    "act_kwargs": (_NOTHING, _ACTIVATION),
+    "norm_kwargs": (_NOTHING, _NORM),
+    "block_type": ((None, "default"), "blocks are OpenAI's"),
+    "qk_norm": (_OFF, _ATTENTION),
+    "scaled_cosine_attn": (_OFF, _ATTENTION),
+    "scale_heads": (_OFF, _ATTENTION),
+    "scale_attn_inner": (_OFF, _ATTENTION),
+    "scale_attn": (_OFF, _ATTENTION),
+    "scale_fc": (_OFF, _MLP),
 }
-_TRANSFORMERS_TEXT = {
-    "max_position_embeddings": "context_length",
-    "vocab_size": "vocab_size",
-    "hidden_size": "transformer_width",
-    "num_attention_heads": "transformer_heads",
-    "num_hidden_layers": "transformer_layers",
-}
-# What transformers takes where a file is silent; it writes only what differs.
-_TRANSFORMERS_DEFAULTS: dict[str, dict[str, Any]] = {
-    "text_config": {
-        "max_position_embeddings": 77,
-        "vocab_size": 49408,
-        "hidden_size": 512,
-        "intermediate_size": 2048,
-        "num_attention_heads": 8,
-        "num_hidden_layers": 12,
-        "hidden_act": "quick_gelu",
+
+_OPEN_CLIP_FILE = _Section(
+    "open_clip",
+    "",
+    {"model_cfg": ("model", None), "preprocess_cfg": ("preprocess", None)},
+    {},
+    frozenset(),
+)
+_MODEL_CFG = _Section(
+    "open_clip",
+    "model_cfg.",
+    {
+        "embed_dim": ("embed_dim", None),
+        "quick_gelu": ("quick_gelu", False),
+        "vision_cfg": ("vision", None),
+        "text_cfg": ("text", None),
     },
-    "vision_config": {
-        "image_size": 224,
-        "patch_size": 32,
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_attention_heads": 12,
-        "num_hidden_layers": 12,
-        "hidden_act": "quick_gelu",
+    {
+        "quick_gelu": ((True, False), _ACTIVATION),
+        "custom_text": (_OFF, _TEXT),
+        "multimodal_cfg": ((), "there is no third tower"),
+        "init_logit_bias": ((None,), "logits have no bias"),
+        "nonscalar_logit_scale": (_OFF, "the logits' scale is a scalar"),
     },
-}
-_PROJECTION_DEFAULT = 512
-_TRANSFORMERS_PLAIN = {"layer_norm_eps": 1e-5, "num_channels": 3}
-_PREPROCESSOR_PLAIN = {
-    "do_resize": True,
-    "do_center_crop": True,
-    "do_rescale": True,
-    "do_normalize": True,
-    "do_convert_rgb": True,
-    "resample": 3,  # Pillow's number for bicubic
-}
+    # The weights hold the scale itself; the other says how open_clip returns its results.
+    frozenset({"init_logit_scale", "output_dict"}),
+)
+_VISION_CFG = _Section(
+    "open_clip",
+    "model_cfg.vision_cfg.",
+    {
+        "image_size": ("image_resolution", 224),
+        "layers": ("vision_layers", 12),
+        "width": ("vision_width", 768),
+        "patch_size": ("vision_patch_size", 16),
+        "head_width": ("vision_head_width", 64),
+    },
+    {
+        **_IN_EVERY_TOWER,
+        "attentional_pool": (_OFF, _POOLING),
+        "pool_type": (("tok",), _POOLING),
+        "pos_embed_type": (("learnable",), "positions are learned"),
+        "no_ln_pre": (_OFF, "a LayerNorm stands before the image's blocks"),
+        "timm_model_name": ((None,), _IMAGE),
+    },
+    # For training, or for what is refused above: without it these do nothing.
+    frozenset({"patch_dropout", "attn_pooler_queries", "attn_pooler_heads"})
+    | {"timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias"}
+    | {"timm_drop", "timm_drop_path"},
+)
+_TEXT_CFG = _Section(
+    "open_clip",
+    "model_cfg.text_cfg.",
+    {
+        "context_length": ("context_length", 77),
+        "vocab_size": ("vocab_size", 49_408),
+        "width": ("transformer_width", 512),
+        "heads": ("transformer_heads", 8),
+        "layers": ("transformer_layers", 12),
+    },
+    {
+        **_IN_EVERY_TOWER,
+        "pool_type": (("argmax",), _POOLING),
+        "embed_cls": (_OFF, _POOLING),
+        "no_causal_mask": (_OFF, _TEXT),
+        "proj_bias": (_OFF, "the projection of texts has no bias"),
+        "proj_type": (("linear",), "the projection of texts is a matrix"),
+        # Its mere presence, also as null, makes open_clip build another class.
+        "hf_model_name": ((), _TEXT),
+        "hf_tokenizer_name": ((None, ""), _TOKENIZER),
+        "tokenizer_mode": ((None,), _TOKENIZER),
+        "tokenizer_kwargs": (_NOTHING, _TOKENIZER),
+    },
+    frozenset({"pad_id", "eos_id", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"}),
+)
+_PREPROCESS_CFG = _Section(
+    "open_clip",
+    "preprocess_cfg.",
+    {"mean": ("image_mean", None), "std": ("image_std", None)},
+    {
+        "mode": (("RGB", None), _CHANNELS),
+        # "random" is drawn in training alone; otherwise it means bicubic.
+        "interpolation": (("bicubic", "random", None), _RESIZE),
+        "resize_mode": (("shortest", None), _RESIZE),
+    },
+    # open_clip takes the size from the model, and fills only what another mode leaves empty.
+    frozenset({"size", "fill_color"}),
+)
 
 
 def config_from_open_clip(values: Mapping[str, Any]) -> ClipConfig:
-    """Reads the object of an open_clip_config.json.
+    """Reads the object of an `open_clip_config.json`.
 
     Raises:
-        ConfigError: It is malformed, or describes a model that hfclip does not build.
+        ConfigError: It describes what hfclip does not build; the message says which setting.
     """
-    model = dict(_section(values, "model_cfg"))
-    preprocess = _section(values, "preprocess_cfg", required=False)
-    vision, text = (_section(model, name) for name in ("vision_cfg", "text_cfg"))
-    own = {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg"}
-    _refuse_others(model, own, _OPEN_CLIP_MODEL_PLAIN, "model_cfg")
-    _refuse_others(vision, _OPEN_CLIP_VISION, _OPEN_CLIP_VISION_PLAIN, "vision_cfg")
-    _refuse_others(text, _OPEN_CLIP_TEXT, _OPEN_CLIP_TEXT_PLAIN, "text_cfg")
-    _refuse_others(preprocess, {"mean", "std"}, _OPEN_CLIP_PREPROCESS_PLAIN, "preprocess_cfg")
-    vision = {**_OPEN_CLIP_VISION_DEFAULTS, **vision}
-    vision["image_size"] = _side(vision["image_size"])
-    text = {**_OPEN_CLIP_TEXT_DEFAULTS, **text}
-    return ClipConfig.from_dict(
-        {
-            "embed_dim": model.get("embed_dim"),
-            **{ours: vision[theirs] for theirs, ours in _OPEN_CLIP_VISION.items()},
-            **{ours: text[theirs] for theirs, ours in _OPEN_CLIP_TEXT.items()},
-            "activation": "quick_gelu" if model.get("quick_gelu", False) else "gelu",
-            "image_mean": preprocess.get("mean") or OPENAI_MEAN,
-            "image_std": preprocess.get("std") or OPENAI_STD,
-        }
+    file = _OPEN_CLIP_FILE.read(values)
+    model = _MODEL_CFG.read(file["model"])
+    pixels = _PREPROCESS_CFG.read({} if file["preprocess"] is None else file["preprocess"])
+    return ClipConfig(
+        embed_dim=model["embed_dim"],
+        **_VISION_CFG.read(model["vision"]),
+        **_TEXT_CFG.read(model["text"]),
+        activation="quick_gelu" if model["quick_gelu"] else "gelu",
+        image_mean=pixels["image_mean"] or OPENAI_MEAN,
+        image_std=pixels["image_std"] or OPENAI_STD,
     )
 
 
 def config_to_open_clip(config: ClipConfig) -> dict[str, Any]:
-    """The object of an open_clip_config.json; the inverse of the above."""
-    values = config.to_dict()
-    layers = values["vision_layers"]
-    values["vision_layers"] = list(layers) if config.is_resnet else layers
+    """Writes the object of an `open_clip_config.json`; `config_from_open_clip` inverts it."""
+    settled = {"interpolation": "bicubic", "resize_mode": "shortest"}
     return {
         "model_cfg": {
             "embed_dim": config.embed_dim,
             "quick_gelu": config.activation == "quick_gelu",
-            "vision_cfg": {theirs: values[ours] for theirs, ours in _OPEN_CLIP_VISION.items()},
-            "text_cfg": {theirs: values[ours] for theirs, ours in _OPEN_CLIP_TEXT.items()},
+            "vision_cfg": _VISION_CFG.write(config),
+            "text_cfg": _TEXT_CFG.write(config),
         },
-        "preprocess_cfg": {"mean": list(config.image_mean), "std": list(config.image_std)},
+        "preprocess_cfg": _PREPROCESS_CFG.write(config) | settled,
     }
+
+
+_END_TOKEN = 49_407
+# No token, but a sign: transformers then takes a text at its highest id, as OpenAI does.
+_HIGHEST_ID = 2
+
+# transformers passes over what it does not know, and writes dozens of settings that a CLIP
+# does not read: of its sections, only what could change the model is looked at.
+_IN_BOTH_STACKS: dict[str, Fixed] = {
+    "hidden_act": (("quick_gelu", "gelu"), _ACTIVATION),
+    "layer_norm_eps": ((1e-5,), _NORM),
+    "pruned_heads": (_NOTHING, "no attention head is left out"),
+    "quantization_config": (_NOTHING, "weights are not quantized"),
+}
+_CLIP_CONFIG = _Section(
+    "transformers",
+    "",
+    {
+        "projection_dim": ("embed_dim", 512),
+        "text_config": ("text", None),
+        "vision_config": ("vision", None),
+        "text_config_dict": ("text_override", None),
+        "vision_config_dict": ("vision_override", None),
+    },
+    {
+        "model_type": (("clip",), "only the model type 'clip' is read"),
+        "architectures": ((None, ["CLIPModel"]), "a CLIP is two towers, each with its projection"),
+        "auto_map": (_NOTHING, _NO_CODE),
+        "quantization_config": (_NOTHING, "weights are not quantized"),
+    },
+)
+_TEXT_CONFIG = _Section(
+    "transformers",
+    "text_config.",
+    {
+        "hidden_size": ("transformer_width", 512),
+        "num_hidden_layers": ("transformer_layers", 12),
+        "num_attention_heads": ("transformer_heads", 8),
+        "max_position_embeddings": ("context_length", 77),
+        "vocab_size": ("vocab_size", 49_408),
+        "hidden_act": ("activation", "quick_gelu"),
+    },
+    {
+        **_IN_BOTH_STACKS,
+        "model_type": (("clip_text_model",), _TEXT),
+        "eos_token_id": ((_HIGHEST_ID, _END_TOKEN), "a text ends in OpenAI's end token, 49407"),
+    },
+)
+_VISION_CONFIG = _Section(
+    "transformers",
+    "vision_config.",
+    {
+        "hidden_size": ("vision_width", 768),
+        "num_hidden_layers": ("vision_layers", 12),
+        "num_attention_heads": ("vision_heads", 12),
+        "image_size": ("image_resolution", 224),
+        "patch_size": ("vision_patch_size", 32),
+        "hidden_act": ("activation", "quick_gelu"),
+    },
+    {
+        **_IN_BOTH_STACKS,
+        "model_type": (("clip_vision_model",), _IMAGE),
+        "num_channels": ((3,), _CHANNELS),
+    },
+)
+# The width of each stack's MLP where its section does not say.
+_MLP_WIDTHS = {"text_config.": 2048, "vision_config.": 3072}
+
+_PROCESSORS = (
+    None,
+    "CLIPImageProcessor",
+    "CLIPImageProcessorFast",
+    "CLIPImageProcessorPil",
+    "CLIPFeatureExtractor",
+)
+_PREPROCESSOR = _Section(
+    "transformers",
+    "preprocessor.",
+    {"image_mean": ("image_mean", OPENAI_MEAN), "image_std": ("image_std", OPENAI_STD)},
+    {
+        "image_processor_type": (_PROCESSORS, _RESIZE),
+        "feature_extractor_type": (_PROCESSORS, _RESIZE),
+        "auto_map": (_NOTHING, _NO_CODE),
+        "do_resize": ((True,), _RESIZE),
+        "do_center_crop": ((True,), _RESIZE),
+        "do_pad": (_OFF, _RESIZE),
+        "use_square_size": (_OFF, _RESIZE),
+        "resample": ((3,), _RESIZE),  # Pillow's number for bicubic
+        "do_convert_rgb": ((True,), "every image is turned into RGB"),
+        "do_rescale": ((True,), "pixels are rescaled to [0, 1]"),
+        "rescale_factor": ((1 / 255,), "pixels are rescaled to [0, 1]"),
+        "do_normalize": ((True,), "pixels are normalized"),
+    },
+)
+_SIZES = {"size": ("shortest_edge",), "crop_size": ("height", "width")}
 
 
 def config_from_transformers(
     values: Mapping[str, Any], preprocessor: Mapping[str, Any] | None = None
 ) -> ClipConfig:
-    """Reads the object of a transformers CLIP's config.json and preprocessor_config.json.
+    """Reads the config.json of a transformers CLIP.
 
-    `eos_token_id` is not read: in OpenAI's own it is wrong, and the end token is the highest id.
+    What a CLIPModel does not read is not read either, as projection_dim inside a tower.
+
+    Args:
+        values: The object of config.json.
+        preprocessor: That of preprocessor_config.json, or of the processor_config.json that
+            has taken its place; without it, OpenAI's mean and standard deviation.
 
     Raises:
-        ConfigError: It is malformed, or describes a model that hfclip does not build.
+        ConfigError: They describe what hfclip does not build; the message says which setting.
     """
-    text, vision = (_transformers_section(values, name) for name in _TRANSFORMERS_DEFAULTS)
-    activation, width, heads = (
-        vision[key] for key in ("hidden_act", "hidden_size", "num_attention_heads")
-    )
-    if text["hidden_act"] != activation:
-        raise _refusal("text_config.hidden_act", text["hidden_act"], f"{activation!r} twice")
-    if not _is_multiple(width, heads):
-        raise _refusal("vision_config.num_attention_heads", heads, f"a divisor of {width!r}")
-    return ClipConfig.from_dict(
-        {
-            "embed_dim": values.get("projection_dim", _PROJECTION_DEFAULT),
-            **{ours: vision[theirs] for theirs, ours in _TRANSFORMERS_VISION.items()},
-            **{ours: text[theirs] for theirs, ours in _TRANSFORMERS_TEXT.items()},
-            "activation": activation,
-            "vision_head_width": width // heads,
-            **_transformers_preprocess(preprocessor or {}, vision["image_size"]),
-        }
-    )
+    file = _CLIP_CONFIG.read(values)
+    text_section = _overridden(file["text"], file["text_override"])
+    vision_section = _overridden(file["vision"], file["vision_override"])
+    text, vision = _TEXT_CONFIG.read(text_section), _VISION_CONFIG.read(vision_section)
+    if text["activation"] != vision["activation"]:
+        why = f"both towers have one activation, and the text's is {text['activation']}"
+        raise _VISION_CONFIG.refusal("hidden_act", vision["activation"], why)
+    vision["vision_head_width"] = _head_width(vision["vision_width"], vision.pop("vision_heads"))
+    config = ClipConfig(embed_dim=file["embed_dim"], **(text | vision))
+    _check_mlp(_TEXT_CONFIG, text_section, config.transformer_width)
+    _check_mlp(_VISION_CONFIG, vision_section, config.vision_width)
+    return config if preprocessor is None else _with_pixels(config, preprocessor)
 
 
-def config_to_transformers(config: ClipConfig) -> dict[str, Any]:
-    """The object of a transformers config.json for a ViT; the inverse of the above."""
-    values = config.to_dict()
-    text = {key: values[ours] for key, ours in _TRANSFORMERS_TEXT.items()}
-    vision = {key: values[ours] for key, ours in _TRANSFORMERS_VISION.items()}
-    vision["num_attention_heads"] = config.vision_heads
-    for section in (text, vision):
-        section["intermediate_size"] = 4 * section["hidden_size"]
-        section["hidden_act"] = config.activation
-        section["projection_dim"] = config.embed_dim
-    return {
-        "model_type": "clip",
+def config_to_transformers(config: ClipConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Writes config.json and preprocessor_config.json; `config_from_transformers` inverts it.
+
+    Raises:
+        ConfigError: The image tower is a ResNet, for which transformers has no CLIP.
+    """
+    if config.is_resnet:
+        raise ConfigError(
+            "The image tower is a ResNet, and transformers has a CLIP only with a ViT. "
+            "Write the layout of hfclip or of open_clip instead."
+        )
+    text, vision = _TEXT_CONFIG.write(config), _VISION_CONFIG.write(config)
+    for section, stack in ((_TEXT_CONFIG, text), (_VISION_CONFIG, vision)):
+        stack["intermediate_size"] = 4 * stack["hidden_size"]
+        stack["projection_dim"] = config.embed_dim
+        stack["layer_norm_eps"] = 1e-5
+        stack["model_type"] = section.fixed["model_type"][0][0]
+    text["eos_token_id"] = _END_TOKEN if config.vocab_size > _END_TOKEN else _HIGHEST_ID
+    values = {
         "architectures": ["CLIPModel"],
+        "model_type": "clip",
         "projection_dim": config.embed_dim,
-        "text_config": {**text, "bos_token_id": 49406, "eos_token_id": 49407},
+        "text_config": text,
         "vision_config": vision,
     }
+    return values, _preprocessor(config)
 
 
-def _section(values: Mapping[str, Any], name: str, *, required: bool = True) -> Mapping[str, Any]:
-    section = values.get(name, None if required else {})
-    if not isinstance(section, Mapping):
+def _overridden(section: object, override: object) -> Any:
+    """What of a tower's two sections transformers goes by: the older one, if it is there.
+
+    Its own defaults then stand for what it leaves out, whatever the newer section says.
+    """
+    chosen = section if override is None else override
+    return {} if chosen is None else chosen
+
+
+def _head_width(width: Any, heads: Any) -> int:
+    numbers = isinstance(width, int) and isinstance(heads, int) and heads > 0
+    if not numbers or width % heads:
         raise ConfigError(
-            f"The configuration holds no object named {name}; without it no model can be built."
+            f"vision_config.num_attention_heads is {shown(heads)}, which does not divide the "
+            f"hidden_size {shown(width)}. Restore the file from where it was published."
         )
-    return section
+    return int(width // heads)
 
 
-def _transformers_section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    # Older files hold what differs from the defaults under a second name, which wins.
-    given, older = values.get(name) or {}, values.get(f"{name}_dict") or {}
-    if not isinstance(given, Mapping) or not isinstance(older, Mapping):
-        raise ConfigError(f"{name} is not an object; the file is not a CLIP's config.json.")
-    section = {**_TRANSFORMERS_DEFAULTS[name], **given, **older}
-    _refuse_values(section, _TRANSFORMERS_PLAIN, name)
-    if section["intermediate_size"] != 4 * section["hidden_size"]:
-        found = section["intermediate_size"]
-        raise _refusal(f"{name}.intermediate_size", found, "four times hidden_size")
-    return section
+def _check_mlp(section: _Section, values: Mapping[str, Any], width: int) -> None:
+    found = values.get("intermediate_size", _MLP_WIDTHS[section.name])
+    if found != 4 * width:
+        raise section.refusal("intermediate_size", found, f"{_MLP}, which is {width}")
 
 
-def _transformers_preprocess(values: Mapping[str, Any], side: object) -> dict[str, Any]:
-    _refuse_values(values, _PREPROCESSOR_PLAIN, "preprocessor_config.json")
-    for name in ("size", "crop_size"):
-        wanted = values.get(name, side)
-        sides = set(wanted.values()) if isinstance(wanted, Mapping) else {wanted}
-        if sides != {side}:
-            raise _refusal(f"preprocessor_config.json: {name}", wanted, f"{side!r}, the model's")
+def _with_pixels(config: ClipConfig, preprocessor: Mapping[str, Any]) -> ClipConfig:
+    values = preprocessor.get("image_processor", preprocessor)
+    pixels = _PREPROCESSOR.read(values)
+    for key, sides in _SIZES.items():
+        found = values.get(key, 224)
+        if not _agrees(found, sides, config.image_resolution):
+            why = f"it must be {' and '.join(sides)} {config.image_resolution}, the model's own"
+            raise _PREPROCESSOR.refusal(key, found, why)
+    return dataclasses.replace(config, **pixels)
+
+
+def _agrees(size: object, sides: tuple[str, ...], expected: int) -> bool:
+    """Whether a size, a number in older files, is the expected one on the sides it must give."""
+    if isinstance(size, Mapping):
+        given = {side: length for side, length in size.items() if length is not None}
+        return given == dict.fromkeys(sides, expected)
+    return size == expected
+
+
+def _preprocessor(config: ClipConfig) -> dict[str, Any]:
+    side = config.image_resolution
+    steps = ("resize", "center_crop", "convert_rgb", "rescale", "normalize")
     return {
-        "image_mean": values.get("image_mean") or OPENAI_MEAN,
-        "image_std": values.get("image_std") or OPENAI_STD,
+        "image_processor_type": "CLIPImageProcessor",
+        **{f"do_{step}": True for step in steps},
+        **{key: dict.fromkeys(sides, side) for key, sides in _SIZES.items()},
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        **_PREPROCESSOR.write(config),
     }
 
 
-def _refuse_others(
-    section: Mapping[str, Any], own: Collection[str], plain: Mapping[str, Any], where: str
-) -> None:
-    """Refuses what is neither read, nor without effect, nor at the value that has none."""
-    for key, value in section.items():
-        idle = key in _OPEN_CLIP_IDLE or (
-            key not in plain and key.startswith(_OPEN_CLIP_IDLE_PREFIXES)
-        )
-        if key in own or idle:  # type: ignore[operator]
-            continue
-        if key not in plain:
-            raise _refusal(f"{where}.{key}", value, "no such key")
-    _refuse_values(section, plain, where)
+def is_hfclip(values: Mapping[str, Any]) -> bool:
+    """Whether a config.json is hfclip's own: it has names that no other layout has."""
+    return "embed_dim" in values and "transformer_width" in values
 
 
-def _refuse_values(section: Mapping[str, Any], plain: Mapping[str, Any], where: str) -> None:
-    for key, value in plain.items():
-        if key in section and section[key] != value:
-            raise _refusal(f"{where}.{key}", section[key], repr(value))
+def is_transformers_clip(values: Mapping[str, Any]) -> bool:
+    """Whether a config.json is that of a transformers CLIP with both towers."""
+    return values.get("model_type") == "clip" and not is_hfclip(values)
 
 
-def _refusal(key: str, found: object, wanted: object) -> ConfigError:
-    return ConfigError(
-        f"{key} is {str(found)[:80]!r}; hfclip builds OpenAI's architecture alone, which has "
-        f"{wanted}. Load this model with the library that it was made with."
-    )
+# A name that gives a config.json away -> whose it is, and what to do.
+_NEITHER = {
+    "pretrained_cfg": (
+        "timm's, of an image tower alone. Load it with timm; or, if the repository also holds "
+        "open_clip_config.json, get that and open_clip_model.safetensors."
+    ),
+    "model_cfg": "open_clip's. Name it open_clip_config.json, beside open_clip_model.safetensors.",
+}
 
 
-def _side(size: object) -> object:
-    """224 of 224 or [224, 224]; anything else is left for `ClipConfig` to refuse."""
-    square = isinstance(size, list | tuple) and len(size) == 2 and size[0] == size[1]
-    return size[0] if square else size
+def config_from_json(
+    values: Mapping[str, Any], preprocessor: Mapping[str, Any] | None = None
+) -> ClipConfig:
+    """Reads a config.json of hfclip's own or of transformers, telling them apart.
 
-
-def _is_multiple(width: object, heads: object) -> bool:
-    whole = isinstance(width, int) and isinstance(heads, int) and heads > 0
-    return whole and width % heads == 0  # type: ignore[operator]
+    Raises:
+        ConfigError: It is another package's or another model's, or one of the two refuses it.
+    """
+    if is_transformers_clip(values):
+        return config_from_transformers(values, preprocessor)
+    if is_hfclip(values):
+        return ClipConfig.from_dict(values)
+    for key, whose in _NEITHER.items():
+        if key in values:
+            raise ConfigError(f"The configuration holds {key}: it is {whose}")
+    if "model_type" in values:
+        _CLIP_CONFIG.read(values)  # refuses the model type
+    return ClipConfig.from_dict(values)  # says what is missing

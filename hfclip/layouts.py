@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from hfclip.errors import WeightsMismatchError
+
 # transformers' name -> OpenAI's.
 _SINGLE = {
     "logit_scale": "logit_scale",
@@ -50,14 +52,16 @@ def from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names a transformers CLIP's weights as OpenAI does; an unknown name is kept as it is.
 
     Attention's three projections become one tensor; everything else stays where it is mapped.
+
+    Raises:
+        WeightsMismatchError: One of the three projections is missing.
     """
     renamed = {}
     for name, tensor in tensors.items():
         if name in _TRANSPOSED:
             renamed[_TRANSPOSED[name]] = tensor.t().contiguous()
         elif _QUERY_KEY_VALUE[0] in name:
-            parts = [tensors[name.replace(_QUERY_KEY_VALUE[0], part)] for part in _QUERY_KEY_VALUE]
-            renamed[_openai_block_name(name)] = torch.cat(parts)
+            renamed[_openai_block_name(name)] = _joined(name, tensors)
         elif name not in _NOT_WEIGHTS and not any(part in name for part in _QUERY_KEY_VALUE):
             renamed[_SINGLE.get(name) or _openai_block_name(name)] = tensor
     return renamed
@@ -78,6 +82,17 @@ def to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             renamed[single.get(name) or _transformers_block_name(name)] = tensor
     return renamed
+
+
+def _joined(query: str, tensors: Mapping[str, Tensor]) -> Tensor:
+    """The query, key and value projections as one tensor, (3 W, W) or (3 W,)."""
+    names = [query.replace(_QUERY_KEY_VALUE[0], part) for part in _QUERY_KEY_VALUE]
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        raise WeightsMismatchError(
+            f"The weights lack {' and '.join(missing)} beside {query}; get the file again."
+        )
+    return torch.cat([tensors[name] for name in names])
 
 
 def _openai_block_name(name: str) -> str:

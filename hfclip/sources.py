@@ -10,8 +10,12 @@ from pathlib import Path
 
 from hfclip import hub, integrity
 from hfclip.config import ClipConfig, read_json
-from hfclip.errors import ModelNotFoundError, NetworkError, RepositoryError
-from hfclip.foreign_configs import config_from_open_clip, config_from_transformers
+from hfclip.errors import ConfigError, ModelNotFoundError, NetworkError, RepositoryError
+from hfclip.foreign_configs import (
+    config_from_json,
+    config_from_open_clip,
+    is_transformers_clip,
+)
 from hfclip.hub import Access, Snapshot
 from hfclip.integrity import Digest
 from hfclip.releases import BUNDLED, RELEASES, Release
@@ -20,7 +24,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 OPEN_CLIP_CONFIG_FILE = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS_FILE = "open_clip_model.safetensors"
-PREPROCESSOR_FILE = "preprocessor_config.json"
+PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _HUB_NAME = re.compile(r"(?:hf-hub:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
@@ -141,17 +145,23 @@ def _folder(path: Path, origin: str) -> Source:
 def _read_layout(names: Set[str], get: Callable[[str], Path], origin: str) -> Source:
     """Tells by its files which of three layouts a folder or repository has, and gets them."""
     # First: timm's repositories hold the image tower alone under the other two layouts' names.
-    if {OPEN_CLIP_CONFIG_FILE, OPEN_CLIP_WEIGHTS_FILE} <= names:
-        config = config_from_open_clip(read_json(get(OPEN_CLIP_CONFIG_FILE)))
-        return Source(get(OPEN_CLIP_WEIGHTS_FILE), config, origin)
-    if not {CONFIG_FILE, WEIGHTS_FILE} <= names:
+    is_open_clip = {OPEN_CLIP_CONFIG_FILE, OPEN_CLIP_WEIGHTS_FILE} <= names
+    if not is_open_clip and not {CONFIG_FILE, WEIGHTS_FILE} <= names:
         raise _unreadable(names, origin)
-    values = read_json(get(CONFIG_FILE))
-    if values.get("model_type") != "clip":
-        return Source(get(WEIGHTS_FILE), ClipConfig.from_json(get(CONFIG_FILE)), origin)
-    preprocessor = read_json(get(PREPROCESSOR_FILE)) if PREPROCESSOR_FILE in names else None
-    config = config_from_transformers(values, preprocessor)
-    return Source(get(WEIGHTS_FILE), config, origin, named_by_transformers=True)
+    values = read_json(get(OPEN_CLIP_CONFIG_FILE if is_open_clip else CONFIG_FILE))
+    is_transformers = not is_open_clip and is_transformers_clip(values)
+    preprocessors = PREPROCESSOR_FILES if is_transformers else ()
+    preprocessor = next((read_json(get(name)) for name in preprocessors if name in names), None)
+    try:
+        config = (
+            config_from_open_clip(values)
+            if is_open_clip
+            else config_from_json(values, preprocessor)
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from None
+    weights = get(OPEN_CLIP_WEIGHTS_FILE if is_open_clip else WEIGHTS_FILE)
+    return Source(weights, config, origin, named_by_transformers=is_transformers)
 
 
 def _unreadable(names: Set[str], origin: str) -> RepositoryError:

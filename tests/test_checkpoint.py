@@ -535,3 +535,13 @@ def test_a_header_of_safetensors_that_lies_is_refused(tmp_path: Path) -> None:
         path = malicious.write(tmp_path / "a.safetensors", data)
         with pytest.raises(CheckpointError, match="cannot be read as a safetensors file"):
             read(path)
+
+
+def test_transformers_weights_that_cannot_be_joined_are_refused(tmp_path: Path) -> None:
+    prefix = "text_model.encoder.layers.0.self_attn."
+    shapes = {"q": (4, 4), "k": (4, 4), "v": (3, 3)}
+    tensors = {f"{prefix}{k}_proj.weight": torch.zeros(shape) for k, shape in shapes.items()}
+    path = tmp_path / "model.safetensors"
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError, match="cannot be read as a safetensors file"):
+        read_checkpoint(Source(path, TINY_VIT, "a test", named_by_transformers=True))

@@ -1,0 +1,167 @@
+"""Random weights of full size, in each form that an engine reads; written once, then kept.
+
+    python -m benchmarks.weights archive ViT-B/32 /tmp/ViT-B-32.pt
+
+The archive and the safetensors file hold the same numbers, so that each engine has the same to do.
+Torch is imported by the process that writes, not by the one that asks for a file.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.measure import ROOT
+
+if TYPE_CHECKING:
+    from hfclip.config import ClipConfig
+    from hfclip.model import CLIP
+
+_ENDINGS = {
+    "safetensors": ".safetensors",
+    "archive": ".pt",
+    "transformers": "-transformers",
+    "hub": "-hub",
+}
+COMMIT = "0" * 40
+
+
+def default_cache() -> Path:
+    """A folder of the system's temporary one, this user's own."""
+    return Path(tempfile.gettempdir()) / f"hfclip-benchmarks-{os.getuid()}"
+
+
+def locate(kind: str, model: str, cache: Path) -> Path:
+    """Where the weights of a model lie in one form, be they written yet or not."""
+    return cache / (model.replace("/", "-").replace("@", "-") + _ENDINGS[kind])
+
+
+def provide(kind: str, model: str, cache: Path) -> Path:
+    """Writes the weights unless they are there; a broken-off try leaves nothing behind.
+
+    Raises:
+        subprocess.CalledProcessError: They could not be written; the reason was printed.
+    """
+    path = locate(kind, model, cache)
+    if not path.exists():
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix="part-") as part:
+            written = Path(part) / path.name
+            command = [sys.executable, "-m", "benchmarks.weights", kind, model, str(written)]
+            subprocess.run(command, cwd=ROOT, check=True)
+            written.replace(path)
+    return path
+
+
+def write_safetensors(model: str, path: Path) -> None:
+    """Float32 under OpenAI's names, which are open_clip's too for these models."""
+    from safetensors.torch import save_file
+
+    save_file(_random(model).state_dict(), path, metadata={"format": "pt"})
+
+
+def write_archive(model: str, path: Path) -> None:
+    """TorchScript in mixed half precision, as OpenAI's releases are."""
+    import torch
+
+    from hfclip.model import convert_weights
+    from hfclip.scripted import script
+
+    clip = _random(model)
+    traced = script(clip)
+    # The traced module shares its tensors with the model. To trace it in half precision would
+    # take minutes on a CPU, and what is saved of the weights would be the same.
+    convert_weights(clip, torch.float16)
+    traced.save(str(path))
+
+
+def write_transformers(model: str, path: Path) -> None:
+    """A folder for `CLIPModel.from_pretrained`, of the same shapes and other numbers."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    from hfclip.releases import RELEASES
+
+    config = RELEASES[model].config
+    torch.manual_seed(0)
+    peer = CLIPConfig(
+        vision_config=_vision(config), text_config=_text(config), projection_dim=config.embed_dim
+    )
+    CLIPModel(peer).save_pretrained(path)
+
+
+def write_hub(model: str, path: Path) -> None:
+    """A cache of the Hub that holds a release at `COMMIT`, as the Hub's client leaves it."""
+    from huggingface_hub.file_download import repo_folder_name
+
+    from hfclip.integrity import compute
+    from hfclip.releases import RELEASES
+
+    file = RELEASES[model].hub
+    folder = path / repo_folder_name(repo_id=file.repo_id, repo_type="model")
+    unnamed, snapshot = folder / "blobs" / "unnamed", folder / "snapshots" / COMMIT
+    unnamed.parent.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    write_safetensors(model, unnamed)
+    blob = unnamed.replace(unnamed.with_name(compute(unnamed, "sha256")))
+    (snapshot / file.file).symlink_to(Path("../../blobs") / blob.name)
+
+
+def _vision(config: "ClipConfig") -> dict[str, Any]:
+    return {
+        "hidden_size": config.vision_width,
+        "intermediate_size": config.vision_width * 4,
+        "num_hidden_layers": config.vision_layers,
+        "num_attention_heads": config.vision_heads,
+        "image_size": config.image_resolution,
+        "patch_size": config.vision_patch_size,
+    }
+
+
+def _text(config: "ClipConfig") -> dict[str, Any]:
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.transformer_width,
+        "intermediate_size": config.transformer_width * 4,
+        "num_hidden_layers": config.transformer_layers,
+        "num_attention_heads": config.transformer_heads,
+        "max_position_embeddings": config.context_length,
+    }
+
+
+def _random(model: str) -> "CLIP":
+    """Float32 numbers, the same for every form: drawn with one seed, rounded as in an archive."""
+    import torch
+
+    from hfclip.model import CLIP, convert_weights
+    from hfclip.releases import RELEASES
+
+    torch.manual_seed(0)
+    clip = CLIP(**RELEASES[model].config.to_dict()).eval()
+    convert_weights(clip, torch.float16)
+    convert_weights(clip, torch.float32)
+    return clip
+
+
+_WRITERS: dict[str, Callable[[str, Path], None]] = {
+    "safetensors": write_safetensors,
+    "archive": write_archive,
+    "transformers": write_transformers,
+    "hub": write_hub,
+}
+
+
+def main() -> None:
+    """Writes what the command line names."""
+    kind, model, path = sys.argv[1:]
+    try:
+        _WRITERS[kind](model, Path(path))
+    except KeyboardInterrupt:  # the process that asked was interrupted too, and says so
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Models that open_clip and transformers built and saved compute the same when read here."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import hfclip
+from hfclip.checkpoint import Checkpoint
+from hfclip.config import ClipConfig
+from hfclip.errors import ConfigError
+from hfclip.foreign_configs import (
+    config_from_open_clip,
+    config_from_transformers,
+    config_to_open_clip,
+    config_to_transformers,
+)
+from hfclip.layouts import from_transformers, to_transformers
+from hfclip.releases import RELEASES
+
+SMALL_VIT = ClipConfig(32, 64, 2, 64, 16, 77, 49408, 48, 3, 2, vision_head_width=32)
+SMALL_RESNET = ClipConfig(32, 64, (1, 2, 1, 1), 8, None, 77, 49408, 48, 3, 2)
+CONFIGS = {
+    f"{activation} {kind}": replace(config, activation=activation)
+    for kind, config in (("ViT", SMALL_VIT), ("ResNet", SMALL_RESNET))
+    for activation in ("quick_gelu", "gelu")
+}
+VITS = {name: release for name, release in RELEASES.items() if not release.config.is_resnet}
+# Where open_clip spells a release otherwise than with a dash for the slash.
+NAMES = {"ViT-L/14@336px": "ViT-L-14-336"}
+CAPTIONS = ["a cat", "two dogs in the snow, seen from above", ""]
+
+
+@torch.no_grad()
+def draw(model: Any) -> Any:
+    """Gives every tensor of a model numbers of its own, BatchNorm's statistics too."""
+    torch.manual_seed(7)
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and name != "logit_scale":
+            tensor.add_(torch.rand_like(tensor), alpha=0.02)
+    return model.eval()
+
+
+def saved(model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """A model's tensors after a way through a file."""
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+    return load_file(path)
+
+
+def read(config: ClipConfig, tensors: Mapping[str, Tensor], path: Path) -> hfclip.CLIP:
+    return hfclip.CLIP.from_checkpoint(Checkpoint(path, "safetensors", config, tensors))
+
+
+@torch.no_grad()
+def assert_same(ours: hfclip.CLIP, theirs: Callable[[Tensor, Tensor], tuple[Tensor, ...]]) -> None:
+    """Compares image features, text features and logits, each within 1e-5 of their length."""
+    side = ours.config.image_resolution
+    images, tokens = torch.randn(2, 3, side, side), hfclip.tokenize(CAPTIONS)
+    found = ours.encode_image(images), ours.encode_text(tokens), ours(images, tokens)[0]
+    for mine, other in zip(found, theirs(images, tokens), strict=True):
+        assert (mine - other).norm() < 1e-5 * other.norm()
+
+
+def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_open_clip_saved_computes_the_same(name: str, tmp_path: Path) -> None:
+    import open_clip
+
+    file = json.loads(json.dumps(config_to_open_clip(CONFIGS[name])))
+    theirs = draw(open_clip.CLIP(**file["model_cfg"]))
+    path = tmp_path / "open_clip_model.safetensors"
+    ours = read(config_from_open_clip(file), saved(theirs, path), path)
+    assert ours.config == CONFIGS[name]
+    assert_same(
+        ours,
+        lambda images, tokens: (
+            theirs.encode_image(images),
+            theirs.encode_text(tokens),
+            theirs.get_logits(images, tokens)[0],
+        ),
+    )
+
+
+@pytest.mark.parametrize("eos_token_id", [2, 49407])
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name.endswith("ViT")])
+def test_what_transformers_saved_computes_the_same(
+    name: str, eos_token_id: int, tmp_path: Path
+) -> None:
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    values, preprocessor = config_to_transformers(CONFIGS[name])
+    values["text_config"]["eos_token_id"] = eos_token_id
+    theirs: Any = draw(CLIPModel(CLIPConfig(**values)))
+    theirs.config.save_pretrained(tmp_path)
+    CLIPImageProcessor(**preprocessor).save_pretrained(tmp_path)
+    files = [
+        json.loads((tmp_path / file).read_text())
+        for file in ("config.json", "preprocessor_config.json")
+    ]
+    path = tmp_path / "model.safetensors"
+    ours = read(config_from_transformers(*files), from_transformers(saved(theirs, path)), path)
+    assert ours.config == CONFIGS[name]
+
+    def features(images: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
+        ids = tokens.long()
+        return (
+            theirs.get_image_features(pixel_values=images).pooler_output,
+            theirs.get_text_features(input_ids=ids).pooler_output,
+            theirs(input_ids=ids, pixel_values=images).logits_per_image,
+        )
+
+    assert_same(ours, features)
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_open_clip_describes_each_release_as_the_table_does(name: str) -> None:
+    import open_clip
+
+    model = open_clip.get_model_config(f"{NAMES.get(name, name.replace('/', '-'))}-quickgelu")
+    assert config_from_open_clip({"model_cfg": model}) == RELEASES[name].config
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_open_clip_builds_each_release_from_what_is_written(name: str) -> None:
+    import open_clip
+
+    config = RELEASES[name].config
+    with torch.device("meta"):
+        theirs = open_clip.CLIP(**config_to_open_clip(config)["model_cfg"])
+        ours = hfclip.CLIP(**config.to_dict())
+    assert shapes(theirs.state_dict()) == shapes(ours.state_dict())
+
+
+@pytest.mark.parametrize("name", VITS)
+def test_transformers_builds_each_release_from_what_is_written(name: str) -> None:
+    from transformers import CLIPConfig, CLIPModel
+
+    config = VITS[name].config
+    values, preprocessor = config_to_transformers(config)
+    with torch.device("meta"):
+        theirs: Any = CLIPModel(CLIPConfig(**values))
+        ours = hfclip.CLIP(**config.to_dict())
+    assert shapes(theirs.state_dict()) == shapes(to_transformers(ours.state_dict()))
+    written = json.loads(theirs.config.to_json_string())
+    assert config_from_transformers(written, preprocessor) == config
+
+
+def test_of_open_clips_own_models_exactly_the_openai_kind_is_read() -> None:
+    import open_clip
+
+    def verdict(name: str) -> bool:
+        try:
+            config_from_open_clip({"model_cfg": open_clip.get_model_config(name)})
+        except ConfigError:
+            return False
+        return True
+
+    read = {name for name in open_clip.list_models() if verdict(name)}
+    # Other tokenizers; and of the rest, wider MLPs or a layer scale.
+    plain = {
+        name
+        for name in open_clip.list_models()
+        if name.startswith(("ViT-", "RN"))
+        and not any(word in name for word in ("SigLIP", "CLIPA", "worldwide"))
+    }
+    refused = {"ViT-M-16-alt", "ViT-bigG-14", "ViT-bigG-14-quickgelu", "ViT-e-14", "ViT-g-14"}
+    assert read == plain - refused
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"text_config": {"hidden_size": 64}, "text_config_dict": {"num_hidden_layers": 3}},
+        {"vision_config": {"image_size": 448}, "vision_config_dict": {}},
+        {"text_config": {"num_hidden_layers": 2}, "text_config_dict": None},
+    ],
+)
+def test_older_sections_are_read_as_transformers_reads_them(values: dict[str, Any]) -> None:
+    from transformers import CLIPConfig
+
+    resolved = json.loads(CLIPConfig(**values).to_json_string())
+    ours = config_from_transformers({"model_type": "clip", **values})
+    assert ours == config_from_transformers(resolved)
+
+
+def test_a_silent_transformers_file_means_what_transformers_takes_it_for() -> None:
+    from transformers import CLIPConfig, CLIPImageProcessor
+
+    values = json.loads(CLIPConfig().to_json_string())
+    preprocessor = json.loads(CLIPImageProcessor().to_json_string())
+    assert config_from_transformers({"model_type": "clip"}, {}) == config_from_transformers(
+        values, preprocessor
+    )
+
+
+@pytest.mark.parametrize("section", ["vision_cfg", "text_cfg"])
+def test_every_setting_that_open_clip_has_is_judged(section: str) -> None:
+    from dataclasses import fields
+
+    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+
+    from hfclip import foreign_configs
+
+    known = {
+        "vision_cfg": (CLIPVisionCfg, foreign_configs._VISION_CFG),
+        "text_cfg": (CLIPTextCfg, foreign_configs._TEXT_CFG),
+    }
+    settings, table = known[section]
+    judged = table.numbers.keys() | table.fixed.keys() | (table.ignored or frozenset())
+    assert judged == {field.name for field in fields(settings)}
+    defaults = {field.name: field.default for field in fields(settings)}
+    assert {key: default for key, (_, default) in table.numbers.items()} == {
+        key: defaults[key] for key in table.numbers
+    }
+    assert all(
+        defaults[key] in accepted
+        for key, (accepted, _) in table.fixed.items()
+        if key != "hf_model_name"  # absent is its default; present is another class
+    )

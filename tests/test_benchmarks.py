@@ -1,0 +1,219 @@
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import child, report, weights
+from benchmarks.__main__ import main
+from benchmarks.measure import Case, Lap, Result, _least_disturbed, measure
+from benchmarks.report import Measure, Run, Section
+from benchmarks.summary import Summary, judge, ratios, summarize
+
+SECTION = Section(
+    name="load",
+    title="Load",
+    method="By hand.",
+    baseline="ours",
+    measures=[
+        Measure("Load", "s", lambda sample: sample["load"].seconds, {("tiny", "theirs"): 10}),
+        Measure("Peak", "MB", lambda sample: sample["load"].peak / 1e6),
+    ],
+)
+MACHINE: dict[str, str | int | float] = {
+    "cpu": "abacus",
+    "cores": 2,
+    "memory_gb": 4.0,
+    "system": "Linux x86_64",
+    "python": "3.11.7",
+}
+
+
+def result(engine: str, seconds: list[float], megabytes: int) -> Result:
+    samples = [{"load": Lap(second, 1_000_000, megabytes * 1_000_000)} for second in seconds]
+    return Result(Case("tiny", engine, "none:at_all"), [*samples])
+
+
+def run(results: list[Result]) -> Run:
+    versions = {"torch": "2.4.0"}
+    return Run(SECTION, "python -m benchmarks load", 3, results, MACHINE, versions, "2026-01-02")
+
+
+@pytest.fixture
+def finished() -> Run:
+    absent = Result(Case("tiny", "absent", "none:at_all"), not_installed="no absent")
+    ours, theirs = result("ours", [0.5, 0.4, 0.8], 100), result("theirs", [6.0, 4.4, 12.0], 1250)
+    ours.others = [0.02, 0.05, 0.11]
+    return run([ours, theirs, absent])
+
+
+def test_a_summary_is_the_median_and_the_whole_spread() -> None:
+    assert summarize([3.0, 1.0, 10.0, 2.0]) == Summary(2.5, 1.0, 10.0)
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    assert ratios([4.0, 9.0], [2.0, 3.0]) == [2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("times", "goal", "verdict"),
+    [
+        ([10.0, 11.0, 12.0], 10, "at least 10 x: met"),
+        ([9.0, 9.5, 9.9], 10, "at least 10 x: missed"),
+        ([9.0, 11.0, 12.0], 10, "at least 10 x: the spread is too wide to tell"),
+        ([11.0, 12.0], 10, "at least 10 x: too few rounds to tell"),
+        ([1.1, 1.2, 1.3], None, ""),
+        ([0.7, 0.8, 0.9], None, ""),
+        ([0.9, 1.0, 1.2], None, "the spread is too wide to tell"),
+        ([1.5, 4.0, 6.0], None, "the spread is too wide to tell how much"),
+        ([1.4, 1.5, 1.6], 1.5, "at least 1.5 x: the spread is too wide to tell"),
+    ],
+)
+def test_a_claim_stands_only_if_every_round_bears_it_out(
+    times: list[float], goal: float | None, verdict: str
+) -> None:
+    assert judge(times, goal) == verdict
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.03004, "0.0300"), (2.0, "2.00"), (57.54, "57.5"), (748.2, "748"), (1495.0, "1,495")],
+)
+def test_numbers_keep_three_digits(value: float, shown: str) -> None:
+    assert report.number(value) == shown
+
+
+def test_the_table_for_a_terminal(finished: Run) -> None:
+    assert report.text(finished).splitlines() == [
+        "Load",
+        "model  engine  s      lowest to highest  times ours             claim",
+        "tiny   ours    0.500  0.400 to 0.800     -",
+        "tiny   theirs  6.00   4.40 to 12.0       12.0 x (11.0 to 15.0)  at least 10 x: met",
+        f"tiny   absent  -      -                  {'-':<21}  not installed: no absent",
+        "",
+        "Peak",
+        "model  engine  MB     lowest to highest  times ours             claim",
+        "tiny   ours    100    100 to 100         -",
+        "tiny   theirs  1,250  1,250 to 1,250     12.5 x (12.5 to 12.5)",
+        f"tiny   absent  -      -                  {'-':<21}  not installed: no absent",
+    ]
+
+
+def test_the_section_in_markdown_names_machine_command_and_versions(finished: Run) -> None:
+    lines = report.markdown(finished).splitlines()
+    assert lines[0] == "## Load"
+    assert lines[2] == (
+        "`python -m benchmarks load`, 2026-01-02, 3 rounds, on abacus, 2 cores, 4.0 GB, "
+        "Linux x86_64, Python 3.11.7; other programs had 6% of the cores' time, "
+        "and more than 10% in 1 of 3 runs; torch 2.4.0."
+    )
+    assert lines[4:12] == [
+        "By hand.",
+        "",
+        "### Load",
+        "",
+        "| model | engine | s | lowest to highest | times ours | claim |",
+        "| --- | --- | ---: | ---: | ---: | --- |",
+        "| tiny | ours | 0.500 | 0.400 to 0.800 | - |  |",
+        "| tiny | theirs | 6.00 | 4.40 to 12.0 | 12.0 x (11.0 to 15.0) | at least 10 x: met |",
+    ]
+
+
+def test_without_the_baseline_there_are_medians_and_no_ratios() -> None:
+    rows = run([Result(Case("tiny", "ours", ""), failure="oops"), result("theirs", [1.0], 1)]).rows
+    assert [(row.engine, row.ratio, row.claim) for row in rows[:2]] == [
+        ("ours", None, "failed: oops"),
+        ("theirs", None, ""),
+    ]
+
+
+def test_a_section_is_renewed_between_its_markers_and_the_rest_stays() -> None:
+    document = "# Head\n\n<!-- load: begin -->\nold\n<!-- load: end -->\n\nTail\n"
+    assert report.insert(document, "load", "new") == (
+        "# Head\n\n<!-- load: begin -->\nnew\n<!-- load: end -->\n\nTail\n"
+    )
+    assert report.insert("# Head\n", "encode", "new") == (
+        "# Head\n\n<!-- encode: begin -->\nnew\n<!-- encode: end -->\n"
+    )
+
+
+def test_a_marker_without_its_end_is_an_error() -> None:
+    with pytest.raises(ValueError, match="has no <!-- load: end -->"):
+        report.insert("<!-- load: begin -->\nold\n", "load", "new")
+
+
+def test_json_keeps_every_round(finished: Run, tmp_path: Path) -> None:
+    report.write_json(tmp_path / "run.json", finished)
+    written = json.loads((tmp_path / "run.json").read_text())
+    assert written["rows"][1]["ratio"] == {"median": 12.0, "low": 11.0, "high": 15.0}
+    assert written["results"][0]["samples"][2]["load"] == {
+        "seconds": 0.8,
+        "resident": 1_000_000,
+        "peak": 100_000_000,
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def two_laps() -> Iterator[str]:
+    yield "import"
+    yield "load"
+
+
+def test_a_task_gives_seconds_and_memory_for_each_lap() -> None:
+    laps = child.run(f"{__name__}:two_laps")
+    assert list(laps) == ["import", "load"]
+    assert all(lap["seconds"] >= 0 and lap["peak"] > 1_000_000 for lap in laps.values())
+
+
+def test_an_engine_that_is_not_installed_gets_a_row_and_no_numbers() -> None:
+    (found,) = measure([Case("tiny", "absent", "no_such_engine:load")], rounds=2)
+    assert found.samples == []
+    assert found.absence == "not installed: No module named 'no_such_engine'"
+
+
+def test_the_run_with_the_fewest_neighbours_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares, seconds = iter([0.3, 0.2, 0.05]), iter([1.0, 9.0, 4.0])
+    monkeypatch.setattr("benchmarks.machine.wait_for_calm", lambda *_: None)
+    monkeypatch.setattr("benchmarks.machine.Neighbours.share", lambda _: next(shares))
+    laps = ({"laps": {"load": {"seconds": s, "resident": 1, "peak": 2}}} for s in seconds)
+    monkeypatch.setattr("benchmarks.measure._start", lambda _: next(laps))
+    answer, others = _least_disturbed(Case("tiny", "ours", ""), patience=60)
+    assert answer["laps"]["load"]["seconds"] == 4.0
+    assert others == 0.05
+
+
+def test_without_patience_a_run_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.machine.Neighbours.share", lambda _: 0.9)
+    monkeypatch.setattr("benchmarks.measure._start", lambda _: {"laps": {}})
+    assert _least_disturbed(Case("tiny", "ours", ""), patience=0) == ({"laps": {}}, 0.9)
+
+
+def test_an_engine_that_fails_gets_a_row_and_no_numbers() -> None:
+    (found,) = measure([Case("tiny", "broken", "json:loads", ("{",))], rounds=1)
+    assert found.samples == []
+    assert found.absence.startswith("failed: json.decoder.JSONDecodeError")
+
+
+def test_weights_that_exist_are_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    (tmp_path / "ViT-L-14-336px.pt").touch()
+    assert weights.provide("archive", "ViT-L/14@336px", tmp_path).name == "ViT-L-14-336px.pt"
+
+
+def test_weights_that_cannot_be_written_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(FileNotFoundError):
+        weights.provide("archive", "RN50", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_model_is_refused_before_anything_runs() -> None:
+    answer = CliRunner().invoke(main, ["load", "--models", "ViT-B/33"])
+    assert answer.exit_code == 2
+    assert "'ViT-B/33' is none of RN50, RN101" in answer.output
