@@ -2,7 +2,7 @@
 
 import click
 
-from conversion import digits, merges
+from conversion import digits, merges, pin
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,6 +18,7 @@ def main() -> None:
 
 main.add_command(digits.main, "train-digits")
 main.add_command(merges.main, "merges")
+main.add_command(pin.main, "pin")
 
 if __name__ == "__main__":
     main()

@@ -88,7 +88,8 @@ def find(
     try:
         return _repository(match[1], revision or match[2], access)
     except (RepositoryError, NetworkError) as error:
-        raise type(error)(f"{error}{_suggestion(str(name))}") from None
+        hint = f" Nor is there a file or folder {name}.{_suggestion(str(name))}"
+        raise type(error)(f"{error}{hint}") from None
 
 
 def repository_name(release: str) -> str:

@@ -1,0 +1,111 @@
+"""Fills in what `hfclip/releases.py` does not know yet: commit, size and sha256 of Hub files.
+
+It asks the Hub what the main branch of each repository holds now. What is known stays as it is: a
+pin moves when someone means it to, not because a repository did.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import click
+from huggingface_hub import HfApi
+
+from hfclip import releases
+from hfclip.releases import RELEASES, HubFile, Release
+
+_BEGIN, _END = "RELEASES = {\n", "}\n\n# Models that ship"
+
+
+@click.command(epilog="Example: python -m conversion pin")
+@click.option(
+    "--file",
+    "path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=Path(releases.__file__),
+    help="The table to fill in, if not the package's own.",
+)
+def main(path: Path) -> None:
+    """Ask the Hub for the pins that hfclip/releases.py lacks, and write them there."""
+    unknown = [name for name, release in RELEASES.items() if None in _pins(release.hub)]
+    table = dict(RELEASES)
+    with click.progressbar(unknown, label="asking the Hub") as names:
+        for name in names:
+            table[name] = replace(table[name], hub=pinned(table[name].hub))
+    _rewrite(path, render(table))
+    for name in unknown:
+        click.echo(f"{name}  {table[name].hub.revision}  {table[name].hub.sha256}")
+    click.echo(f"{len(unknown)} filled in, {len(table) - len(unknown)} known before")
+
+
+def pinned(file: HubFile) -> HubFile:
+    """The file with what the Hub declares in place of what is not known.
+
+    Raises:
+        click.ClickException: The repository no longer holds the file, or holds it without a hash.
+    """
+    info = HfApi().model_info(file.repo_id, revision=file.revision, files_metadata=True)
+    found = {entry.rfilename: entry.lfs for entry in info.siblings or []}.get(file.file)
+    if found is None or info.sha is None:
+        raise click.ClickException(
+            f"{file.repo_id} holds no {file.file} with a sha256; look at the repository."
+        )
+    return replace(
+        file,
+        revision=file.revision or info.sha,
+        size=file.size or found.size,
+        sha256=file.sha256 or found.sha256,
+    )
+
+
+def render(table: dict[str, Release]) -> str:
+    """The lines of the table, as they stand in the module."""
+    return "".join(_entry(name, release) for name, release in table.items())
+
+
+def _entry(name: str, release: Release) -> str:
+    hub, original = release.hub, release.original
+    numbers = ", ".join(str(number) for number in list(release.config.to_dict().values())[:10])
+    return f"""\
+    "{name}": Release(
+        ClipConfig({numbers}),
+        HubFile(
+            repo_id="{hub.repo_id}",
+            revision={_literal(hub.revision)},
+            file="{hub.file}",
+            size={_literal(hub.size)},
+            sha256={_literal(hub.sha256)},
+        ),
+        Original(
+            "{original.file}",
+            {_literal(original.size)},
+            "{original.sha256}",
+        ),
+    ),
+"""
+
+
+def _literal(value: str | int | None) -> str:
+    if isinstance(value, str):
+        return f'"{value}"'
+    return "None" if value is None else f"{value:_}"
+
+
+def _pins(file: HubFile) -> tuple[object, ...]:
+    return file.revision, file.size, file.sha256
+
+
+def _rewrite(path: Path, table: str) -> None:
+    """Puts the table between its marks; the file changes as a whole or not at all."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        unfinished.write_text(before + _BEGIN + table + _END + after, encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()
