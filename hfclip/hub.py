@@ -5,6 +5,7 @@ in between cannot mix two. The client itself checks no more than sizes; here eac
 against a hash: the pinned one, else what the Hub declares, else what the cache named it after.
 """
 
+import json
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -78,7 +79,8 @@ class Snapshot:
     """A repository at one commit.
 
     Attributes:
-        digests: The files' names with their hashes, or with None where only the cache was asked.
+        digests: All its files' names with their hashes; where the Hub was never asked, those of
+            its files that the cache holds, with None.
     """
 
     repo_id: str
@@ -90,24 +92,26 @@ class Snapshot:
 def resolve(repo_id: str, revision: str | None, access: Access) -> Snapshot:
     """Turns a branch, tag or commit into a commit and the list of its files.
 
-    A commit whose files are cached, and offline a branch that was loaded before, need no request.
-    Where the Hub does not answer, what it said last is used.
+    A commit that was resolved before, and offline a branch, need no request. Where the Hub does
+    not answer, what it said last is used.
 
     Raises:
         RepositoryError: The repository or revision does not exist, or is not open to you.
         NetworkError: The Hub does not answer and the cache holds nothing.
     """
-    cached = _cached_snapshot(repo_id, revision, access)
-    pinned = revision is not None and _COMMIT.fullmatch(revision)
-    if cached and not access.force_download and (access.offline or pinned):
-        return cached
+    commit = _known_commit(repo_id, revision or constants.DEFAULT_REVISION, access)
+    listed = commit and _listed_snapshot(repo_id, commit, access)
+    if listed and revision == commit and not access.force_download:
+        return listed
     try:
         return _declared_snapshot(repo_id, revision, access)
     except NetworkError as error:
-        if cached is None or access.force_download:
+        known = listed or (commit and _cached_snapshot(repo_id, commit, access))
+        if not known or access.force_download:
             raise
-        logger.warning("%s Using the cached commit %s.", error, cached.commit)
-        return cached
+        if not access.offline:
+            logger.warning("%s Using the cached commit %s.", error, commit)
+        return known
 
 
 def fetch(snapshot: Snapshot, filename: str, pinned: Digest | None = None) -> Path:
@@ -153,38 +157,50 @@ def _declared_snapshot(repo_id: str, revision: str | None, access: Access) -> Sn
     }
     if info.sha is None:
         raise NetworkError(f"The Hub names no commit for {_of(repo_id, revision)}. Try again.")
-    _note_revision(repo_id, revision or constants.DEFAULT_REVISION, info.sha, access)
-    return Snapshot(repo_id, info.sha, digests, access)
+    snapshot = Snapshot(repo_id, info.sha, digests, access)
+    _note_revision(snapshot, revision or constants.DEFAULT_REVISION)
+    integrity.note(_listing(repo_id, info.sha), json.dumps(digests))
+    return snapshot
 
 
-def _cached_snapshot(repo_id: str, revision: str | None, access: Access) -> Snapshot | None:
-    """The repository as far as the cache knows it; the cache's names tell the hashes later."""
-    folder = _folder(repo_id, access)
-    commit = revision or constants.DEFAULT_REVISION
-    if not _COMMIT.fullmatch(commit):
-        try:
-            commit = (folder / "refs" / commit).read_text().strip()
-        except OSError:
-            return None
-    root = folder / "snapshots" / commit
-    names = [str(path.relative_to(root).as_posix()) for path in root.rglob("*") if path.is_file()]
+def _listed_snapshot(repo_id: str, commit: str, access: Access) -> Snapshot | None:
+    """What the Hub once said of a commit, which cannot change."""
+    try:
+        listing = json.loads(_listing(repo_id, commit).read_text())
+        digests = {name: entry and Digest(*entry) for name, entry in listing.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+    return Snapshot(repo_id, commit, digests, access)
+
+
+def _listing(repo_id: str, commit: str) -> Path:
+    folder = repo_folder_name(repo_id=repo_id, repo_type="model")
+    return Path(constants.HF_HOME) / "hfclip" / "listings" / folder / f"{commit}.json"
+
+
+def _cached_snapshot(repo_id: str, commit: str, access: Access) -> Snapshot | None:
+    """A commit as far as the cache holds it; the cache's own names tell the hashes later."""
+    root = _folder(repo_id, access) / "snapshots" / commit
+    names = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
     return Snapshot(repo_id, commit, dict.fromkeys(names), access) if names else None
 
 
-def _note_revision(repo_id: str, revision: str, commit: str, access: Access) -> None:
-    """Writes down which commit a branch stood for, where the client would, for offline use."""
-    if revision == commit:
-        return
-    ref = _folder(repo_id, access) / "refs" / revision
+def _known_commit(repo_id: str, revision: str, access: Access) -> str | None:
+    """The commit that a branch or tag stood for when the Hub was last asked."""
+    if _COMMIT.fullmatch(revision):
+        return revision
     try:
-        if ref.is_file() and ref.read_text() == commit:
-            return
-        ref.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = ref.with_name(f"{ref.name}.{commit}.part")
-        unfinished.write_text(commit)
-        unfinished.replace(ref)
-    except OSError as error:
-        logger.debug("%s could not be written: %s", ref, error)
+        return (_folder(repo_id, access) / "refs" / revision).read_text().strip()
+    except OSError:
+        return None
+
+
+def _note_revision(snapshot: Snapshot, revision: str) -> None:
+    """Writes down what a branch or tag stands for, where the client would, for offline use."""
+    known = _known_commit(snapshot.repo_id, revision, snapshot.access)
+    if known != snapshot.commit and ".." not in revision:
+        refs = _folder(snapshot.repo_id, snapshot.access) / "refs"
+        integrity.note(refs / revision, snapshot.commit)
 
 
 def _cached_file(snapshot: Snapshot, filename: str) -> Path | None:
@@ -212,7 +228,7 @@ def _download(snapshot: Snapshot, filename: str, *, force: bool = False) -> Path
         ),
         what,
     )
-    _sweep(snapshot, Path(path))
+    _sweep(snapshot, filename, Path(path))
     return Path(path)
 
 
@@ -266,9 +282,9 @@ def _discard(path: Path) -> None:
         link.unlink(missing_ok=True)
 
 
-def _sweep(snapshot: Snapshot, path: Path) -> None:
+def _sweep(snapshot: Snapshot, filename: str, path: Path) -> None:
     """Removes what downloads of this file left behind when they were killed."""
-    digest = snapshot.digests.get(path.name) or _named_by_cache(path)
+    digest = snapshot.digests.get(filename) or _named_by_cache(path)
     if digest is None:
         return
     folder = _folder(snapshot.repo_id, snapshot.access)

@@ -7,6 +7,7 @@ it moves even where a modified file is given its old modification time back.
 
 import hashlib
 import json
+import logging
 import os
 import uuid
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Literal, NamedTuple
 
 from huggingface_hub import constants
 from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
 
 _CHUNK = 4 * 2**20
 _WORTH_A_BAR = 2**29
@@ -67,7 +70,7 @@ def matches(path: Path, digest: Digest, *, again: bool = False) -> bool:
     if compute(path, digest.kind) != digest.value:
         return False
     if _state(path) == before:  # else someone wrote to it meanwhile
-        _remember(path, Record(digest, before))
+        note(_record_file(path), json.dumps([*digest, *before]))
     return True
 
 
@@ -86,15 +89,15 @@ def recall(path: Path) -> Record | None:
         return None
 
 
-def _remember(path: Path, record: Record) -> None:
-    target = _record_file(path)
-    unfinished = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
+def note(path: Path, text: str) -> None:
+    """Writes something down for later, whole or not at all; a read-only home costs only time."""
+    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps([*record.digest, *record.state]))
-        unfinished.replace(target)
-    except OSError:  # a read-only home: the file will be hashed again next time
-        pass
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(text)
+        unfinished.replace(path)
+    except OSError as error:
+        logger.debug("%s could not be written: %s", path, error)
 
 
 def _record_file(path: Path) -> Path:

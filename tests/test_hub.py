@@ -166,6 +166,30 @@ def test_a_new_commit_is_seen(hub: LoopbackHub, folder: Path, tmp_path: Path) ->
     assert torch.equal(model.state_dict()["visual.proj"], changed["visual.proj"])
 
 
+@pytest.mark.parametrize("kept", [CONFIG, WEIGHTS])
+def test_a_commit_of_which_a_part_is_cached_is_completed(
+    kept: str, hub: LoopbackHub, cache: Path
+) -> None:
+    commit = hub.repository("me/clip").branches["main"].id
+    assert load(revision=commit)
+    (link,) = [path for path in cache.glob("snapshots/*/*") if path.name != kept]
+    link.unlink()
+    with pytest.raises(hfclip.NetworkError, match="not in the cache"):
+        load(revision=commit, local_files_only=True)
+    assert load(revision=commit)
+
+
+def test_what_another_tool_has_cached_is_used_offline(
+    hub: LoopbackHub, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import snapshot_download
+
+    snapshot_download("me/clip")
+    hub.forget_calls()
+    assert load(local_files_only=True)
+    assert hub.calls == []
+
+
 def test_another_cache_folder_is_used_when_given(hub: LoopbackHub, tmp_path: Path) -> None:
     assert load(cache_dir=tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere" / "models--me--clip").is_dir()
@@ -248,7 +272,7 @@ def test_without_links_files_are_verified_and_repaired_all_the_same(
 
 
 def test_without_links_and_a_memory_nothing_passes_unverified(
-    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+    hub: LoopbackHub, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True)
     assert load()
@@ -426,24 +450,35 @@ def test_a_repository_that_is_no_clip_says_what_it_holds(hub: LoopbackHub) -> No
         load("me/other")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
-@pytest.mark.filterwarnings("ignore:Not enough free disk space")
-def test_a_full_disk_is_told_and_leaves_nothing(hub: LoopbackHub, tmp_path: Path) -> None:
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Makes a small disk with options of mount's own, where that is allowed."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)],
-        check=False,
-        capture_output=True,
-    )
-    if mounted.returncode:
-        pytest.skip("no right to mount")
-    try:
-        with pytest.raises(hfclip.CacheError, match="No space left"):
-            load(cache_dir=disk)
-        assert leftovers(disk / "models--me--clip") == []
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+
+    def do(options: str) -> Path:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
+        if subprocess.run(command, check=False, capture_output=True).returncode:
+            pytest.skip("no right to mount")
+        return disk
+
+    yield do
+    subprocess.run(["umount", str(disk)], check=False, capture_output=True)
+
+
+@pytest.mark.filterwarnings("ignore:Not enough free disk space")
+def test_a_full_disk_is_told_and_leaves_nothing(
+    hub: LoopbackHub, mount: Callable[[str], Path]
+) -> None:
+    disk = mount("size=64k")
+    with pytest.raises(hfclip.CacheError, match="No space left"):
+        load(cache_dir=disk)
+    assert leftovers(disk) == []
+
+
+def test_a_read_only_cache_is_told(hub: LoopbackHub, mount: Callable[[str], Path]) -> None:
+    with pytest.raises(hfclip.CacheError, match="Read-only file system"):
+        load(cache_dir=mount("ro"))
 
 
 def test_a_cache_that_cannot_be_written_is_told(hub: LoopbackHub, tmp_path: Path) -> None:

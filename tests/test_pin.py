@@ -51,8 +51,8 @@ def test_what_is_not_known_is_asked_of_the_hub_and_written_down(
     commits = {}
     for name, release in RELEASES.items():
         if None in (release.hub.revision, release.hub.size, release.hub.sha256):
-            content = {release.hub.file: f"weights of {name}".encode()}
-            commits[name] = hub.add_repository(release.hub.repo_id, content)
+            files = {release.hub.file: f"weights of {name}".encode()}
+            commits[name] = hub.add_repository(release.hub.repo_id, files)
     # ViT-L/14 is pinned but for its size: its commit must exist to be asked about.
     large = RELEASES["ViT-L/14"].hub
     repository = hub.repository(large.repo_id)
