@@ -143,7 +143,8 @@ class ClipConfig:
         """The text tower in a few words."""
         return (
             f"{self.transformer_layers} blocks of width {self.transformer_width}, "
-            f"{self.transformer_heads} heads, {self.context_length} tokens"
+            f"{self.transformer_heads} attention head{'s' * (self.transformer_heads > 1)}, "
+            f"{self.context_length} tokens"
         )
 
     def _check_divisions(self) -> None:

@@ -355,7 +355,7 @@ _ANSWERS: tuple[tuple[type[Exception], type[HubError], str], ...] = (
     (
         LocalEntryNotFoundError,
         NetworkError,
-        "is not in the cache and the Hub cannot be reached. Try again with a network.",
+        "is not in the cache, and no request was made. Fetch it once: `hfclip download NAME`.",
     ),
     (EntryNotFoundError, RepositoryError, "does not exist: the repository has no such file."),
     (
@@ -404,5 +404,6 @@ def _in_our_words(error: BaseException, what: str) -> HubError:
             f"({error.filename or 'no file named'}). Free the disk or set HF_HOME elsewhere."
         )
     return NetworkError(
-        f"{what} cannot be fetched: the connection failed ({type(error).__name__}). Try again."
+        f"{what} cannot be fetched: the connection to {constants.ENDPOINT} failed "
+        f"({type(error).__name__}). Check the network, then try again."
     )

@@ -94,7 +94,8 @@ def verify(
     record = integrity.recall(source.weights)
     if record is None:
         raise IntegrityError(
-            f"{source.origin} is no download: nothing tells what {source.weights} should hash to."
+            f"{name} is no download but {source.origin}: nothing tells what {source.weights} "
+            "should hash to. Compare it with its source."
         )
     return source.weights, record.digest
 

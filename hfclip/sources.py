@@ -114,7 +114,7 @@ def _release(
         if original is not None:
             return Source(original, release.config, f"OpenAI's own file {original}")
     digest = release_digest(release) if pinned else None
-    if pinned and digest:
+    if pinned and in_cache and digest:
         snapshot = Snapshot(file.repo_id, pinned, {file.file: digest}, access)
     else:
         snapshot = hub.resolve(file.repo_id, revision or pinned, access)

@@ -263,7 +263,7 @@ def test_a_refused_config_is_also_a_value_error() -> None:
 @pytest.mark.parametrize(
     ("config", "image", "text"),
     [
-        (TINY_VIT, "ViT, 2 blocks of width 64, patch 16", "2 blocks of width 64, 1 heads"),
+        (TINY_VIT, "ViT, 2 blocks of width 64, patch 16", "2 blocks of width 64, 1 attention head"),
         (TINY_RESNET, "ResNet, stages of 1, 2, 1, 1 blocks, width 4", "1 blocks of width 64"),
     ],
 )

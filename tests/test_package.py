@@ -61,6 +61,10 @@ def test_every_public_name_is_there_and_documented() -> None:
     assert sorted(hfclip.__all__) == sorted(hfclip._HOMES)
 
 
+def test_type_checkers_are_told_that_the_package_is_typed() -> None:
+    assert (PACKAGE / "py.typed").is_file()
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = hfclip.nothing
