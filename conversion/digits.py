@@ -77,6 +77,9 @@ CONFIG = ClipConfig(
     transformer_layers=2,
 )
 
+# What the card tells; `python -m conversion cards` reads it.
+ACCURACY_FILE = Path(__file__).with_name("digits_accuracy.json")
+
 SEED = 7
 STEPS = 2000
 BATCH = 128
@@ -249,14 +252,22 @@ def save_examples(folder: Path) -> None:
 @click.command(epilog="Example: python -m conversion train-digits hfclip/digits")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--steps", default=STEPS, show_default=True, help="Optimizer steps.")
-def main(folder: Path, steps: int) -> None:
+@click.option(
+    "--accuracy-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=ACCURACY_FILE,
+    help="Where to write the accuracies that the card tells.",
+)
+def main(folder: Path, steps: int, accuracy_file: Path) -> None:
     """Train the bundled model into FOLDER and print its held-out accuracy."""
     train_split, test_split = load_split()
     model = train(train_split, steps)
     save(model, folder)
     save_examples(folder)
     saved = CLIP.from_pretrained(folder)  # judged as it ships, after rounding to float16
-    for name, value in report(saved, train_split, test_split).items():
+    accuracies = report(saved, train_split, test_split)
+    accuracy_file.write_text(json.dumps(accuracies, indent=2) + "\n", encoding="utf-8")
+    for name, value in accuracies.items():
         click.echo(f"{value:7.2%}  {name}")
     click.echo(f"{(folder / 'model.safetensors').stat().st_size:,} bytes of weights")
 

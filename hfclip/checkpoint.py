@@ -101,6 +101,28 @@ def infer_config(tensors: Mapping[str, Tensor], path: Path) -> ClipConfig:
         ) from error
 
 
+def adapted(config: ClipConfig, tensors: Mapping[str, Tensor]) -> ClipConfig:
+    """The configuration with the sizes that fine-tuning may have changed, read off the tensors.
+
+    These are the image's side (by the number of positions), the context and the vocabulary.
+    """
+    changes = {}
+    positions = tensors.get(
+        "visual.attnpool.positional_embedding"
+        if config.is_resnet
+        else "visual.positional_embedding"
+    )
+    if positions is not None and len(positions) != config.image_positions:
+        changes["image_resolution"] = _grid(positions) * (config.vision_patch_size or 32)
+    for name, key in _RESIZABLE.items():
+        if key in tensors:
+            changes[name] = len(tensors[key])
+    return ClipConfig(**{**config.to_dict(), **changes})
+
+
+_RESIZABLE = {"context_length": "positional_embedding", "vocab_size": "token_embedding.weight"}
+
+
 def _check_amount(config: ClipConfig, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Refuses a small file that would make a huge model, before memory is asked for."""
     held = sum(tensor.numel() for tensor in tensors.values())

@@ -38,6 +38,22 @@ class ImageError(HfclipError, ValueError):
     """An image cannot be found, opened or decoded."""
 
 
+class PublishError(HfclipError, RuntimeError):
+    """A model is not fit to be published, or would overwrite what is not its own."""
+
+
+class ExportError(HfclipError, RuntimeError):
+    """A model cannot be written in the layout that was asked for, here and now."""
+
+
+class OptimizationError(HfclipError, RuntimeError):
+    """A model was patched, or comes out less precise than stated, and is not made faster."""
+
+
+class ShapeError(HfclipError, ValueError):
+    """A tensor has another shape, type or device than is encoded."""
+
+
 class LabelError(HfclipError, ValueError):
     """Labels or templates do not make a classifier."""
 

@@ -379,11 +379,12 @@ def config_to_transformers(config: ClipConfig) -> tuple[dict[str, Any], dict[str
     values = {
         "architectures": ["CLIPModel"],
         "model_type": "clip",
+        "dtype": "float32",  # to compute in, whatever the weights are stored in
         "projection_dim": config.embed_dim,
         "text_config": text,
         "vision_config": vision,
     }
-    return values, _preprocessor(config)
+    return values, preprocessor_to_transformers(config)
 
 
 def _overridden(section: object, override: object) -> Any:
@@ -430,7 +431,8 @@ def _agrees(size: object, sides: tuple[str, ...], expected: int) -> bool:
     return size == expected
 
 
-def _preprocessor(config: ClipConfig) -> dict[str, Any]:
+def preprocessor_to_transformers(config: ClipConfig) -> dict[str, Any]:
+    """Writes preprocessor_config.json, for a ViT or a ResNet."""
     side = config.image_resolution
     steps = ("resize", "center_crop", "convert_rgb", "rescale", "normalize")
     return {

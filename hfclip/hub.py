@@ -15,27 +15,11 @@ from typing import TypeVar
 
 from filelock import FileLock
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    LocalTokenNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from huggingface_hub.file_download import repo_folder_name
 
 from hfclip import integrity
-from hfclip.errors import (
-    CacheError,
-    HubError,
-    IntegrityError,
-    NetworkError,
-    RepositoryError,
-)
+from hfclip.errors import HubError, IntegrityError, NetworkError
+from hfclip.hub_errors import in_our_words, may_pass
 from hfclip.integrity import Digest, digest_named
 from hfclip.patience import bounded
 
@@ -316,94 +300,15 @@ def _ask(request: Callable[[], _T], what: str) -> _T:
             try:
                 return request()
             except Exception as error:  # the client lets many kinds through
-                if not _may_pass(error):
+                if not may_pass(error):
                     raise
                 return request()
     except HubError as error:
         raise NetworkError(f"{what} cannot be fetched: {error}. Try again later.") from None
     except Exception as error:  # noqa: BLE001
         # Without the cause: it may show a token, and it says what is said here at length.
-        raise _in_our_words(error, what) from None
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether asking once more makes sense; the client has done so only for some of these."""
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code >= 500
-    cut_short = type(error) is OSError and error.errno is None  # fewer bytes than announced
-    return cut_short or type(error).__name__ in _BROKEN_CONNECTIONS
-
-
-# The classes are of the library under the client, and have no base that the client shows.
-_BROKEN_CONNECTIONS = frozenset(
-    {"ReadError", "WriteError", "RemoteProtocolError", "ReadTimeout", "ConnectTimeout"}
-)
+        raise in_our_words(error, what) from None
 
 
 def _of(repo_id: str, revision: str | None) -> str:
     return repo_id if revision is None else f"{repo_id} at {revision}"
-
-
-# What the client raises, what we raise, and what to do. The first kind that fits is taken.
-_ANSWERS: tuple[tuple[type[Exception], type[HubError], str], ...] = (
-    (
-        GatedRepoError,
-        RepositoryError,
-        "is gated: ask for access on its page, then log in with `hf auth login` or set HF_TOKEN.",
-    ),
-    (RevisionNotFoundError, RepositoryError, "does not exist: no such branch, tag or commit."),
-    (
-        LocalEntryNotFoundError,
-        NetworkError,
-        "is not in the cache, and no request was made. Fetch it once: `hfclip download NAME`.",
-    ),
-    (EntryNotFoundError, RepositoryError, "does not exist: the repository has no such file."),
-    (
-        RepositoryNotFoundError,
-        RepositoryError,
-        "does not exist or is private: check the name, then `hf auth login` or set HF_TOKEN.",
-    ),
-    (HFValidationError, RepositoryError, "is no name that a repository can have."),
-    (
-        OfflineModeIsEnabled,
-        NetworkError,
-        "is not in the cache, and HF_HUB_OFFLINE rules requests out. Load it once without.",
-    ),
-    (
-        LocalTokenNotFoundError,
-        RepositoryError,
-        "was asked for with token=True, and no token is stored: `hf auth login` or HF_TOKEN.",
-    ),
-)
-_STATUSES: dict[int, tuple[type[HubError], str]] = {
-    401: (
-        RepositoryError,
-        "was refused, for the Hub does not know your token: `hf auth login`, or set HF_TOKEN.",
-    ),
-    403: (RepositoryError, "is not open to your token: ask its owner for access."),
-    404: (RepositoryError, "does not exist."),
-    429: (NetworkError, "was refused: too many requests. Wait a little, or log in."),
-}
-
-
-def _in_our_words(error: BaseException, what: str) -> HubError:
-    if isinstance(error, ValueError | LocalEntryNotFoundError) and error.__cause__:
-        error = error.__cause__  # the client wraps what went wrong
-    for kind, ours, answer in _ANSWERS:
-        if isinstance(error, kind):
-            return ours(f"{what} {answer}")
-    if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
-        ours, answer = _STATUSES.get(
-            status, (NetworkError, f"cannot be fetched: the Hub answers {status}. Try again later.")
-        )
-        return ours(f"{what} {answer}")
-    if isinstance(error, OSError) and error.errno is not None:
-        return CacheError(
-            f"{what} cannot be put into the cache: {error.strerror} "
-            f"({error.filename or 'no file named'}). Free the disk or set HF_HOME elsewhere."
-        )
-    return NetworkError(
-        f"{what} cannot be fetched: the connection to {constants.ENDPOINT} failed "
-        f"({type(error).__name__}). Check the network, then try again."
-    )

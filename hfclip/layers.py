@@ -1,12 +1,9 @@
 """What both transformers are made of. Inside, tensors are (length, batch, width)."""
 
 from collections import OrderedDict
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-
-from hfclip.config import Activation
 
 
 class LayerNorm(nn.LayerNorm):
@@ -17,7 +14,9 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises the last dimension of x."""
-        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+        # Without weights of its own (elementwise_affine=False) it computes in float32.
+        dtype = torch.float32 if self.weight is None else self.weight.dtype
+        return super().forward(x.to(dtype)).to(x.dtype)
 
 
 class QuickGELU(nn.Module):
@@ -31,31 +30,21 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
-ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
-
-
 class ResidualAttentionBlock(nn.Module):
     """Attention, then an MLP of four times the width, each normalised first and added.
 
     Shapes: (L, B, W) -> (L, B, W). `attn_mask`, if any, is (N, N) with N >= L, added to the
-    attention scores; its first L rows and columns are used.
+    attention scores; its last L rows and columns are used, which for a causal mask are any L.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        n_head: int,
-        attn_mask: Tensor | None = None,
-        *,
-        activation: Activation = "quick_gelu",
-    ) -> None:
+    def __init__(self, d_model: int, n_head: int, attn_mask: Tensor | None = None) -> None:
         super().__init__()
         self.attn = nn.MultiheadAttention(d_model, n_head)
         self.ln_1 = LayerNorm(d_model)
         self.mlp = nn.Sequential(
             OrderedDict(
                 c_fc=nn.Linear(d_model, d_model * 4),
-                gelu=ACTIVATIONS[activation](),
+                gelu=QuickGELU(),
                 c_proj=nn.Linear(d_model * 4, d_model),
             )
         )
@@ -76,21 +65,13 @@ class ResidualAttentionBlock(nn.Module):
             # save, whatever mode this first call runs in.
             with torch.inference_mode(False):
                 self.attn_mask = self.attn_mask.to(dtype=x.dtype, device=x.device)
-        return self.attn_mask[..., : x.shape[0], : x.shape[0]]
+        return self.attn_mask[..., -x.shape[0] :, -x.shape[0] :]
 
     def forward(self, x: Tensor) -> Tensor:
         """One step of the residual stream: (L, B, W) -> (L, B, W)."""
         x = x + self.attention(self.ln_1(x))
         x = x + self.mlp(self.ln_2(x))
         return x  # noqa: RET504  # the type checker takes what an mlp gives for Any
-
-    def initialize_parameters(self, layers: int) -> None:
-        """Draws the weights for a stack of `layers` blocks, as OpenAI did for the text tower."""
-        width = self.ln_1.normalized_shape[0]
-        nn.init.normal_(self.attn.in_proj_weight, std=width**-0.5)
-        nn.init.normal_(self.attn.out_proj.weight, std=(2 * width * layers) ** -0.5)
-        nn.init.normal_(self.mlp.get_parameter("c_fc.weight"), std=(2 * width) ** -0.5)
-        nn.init.normal_(self.mlp.get_parameter("c_proj.weight"), std=(2 * width * layers) ** -0.5)
 
 
 class Transformer(nn.Module):
@@ -100,25 +81,23 @@ class Transformer(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        layers: int,
-        heads: int,
-        attn_mask: Tensor | None = None,
-        *,
-        activation: Activation = "quick_gelu",
+        self, width: int, layers: int, heads: int, attn_mask: Tensor | None = None
     ) -> None:
         super().__init__()
         self.width = width
         self.layers = layers
         self.resblocks = nn.Sequential(
-            *(
-                ResidualAttentionBlock(width, heads, attn_mask, activation=activation)
-                for _ in range(layers)
-            )
+            *(ResidualAttentionBlock(width, heads, attn_mask) for _ in range(layers))
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Runs the blocks in order."""
         out: Tensor = self.resblocks(x)
         return out
+
+
+def normal_parameter(*shape: int, std: float) -> nn.Parameter:
+    """A parameter drawn from the normal distribution around zero."""
+    parameter = nn.Parameter(torch.empty(*shape))
+    nn.init.normal_(parameter, std=std)
+    return parameter

@@ -1,28 +1,24 @@
 """CLIP: an image tower and a text tower that meet in one space."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from hfclip import sources
-from hfclip.checkpoint import Checkpoint, read_checkpoint
+from hfclip.checkpoint import Checkpoint
 from hfclip.config import OPENAI_MEAN, OPENAI_STD, Activation, ClipConfig, Triple
 from hfclip.errors import WeightsMismatchError
-from hfclip.hub import Access
+from hfclip.hub_model import HubModel
 from hfclip.layers import LayerNorm, ResidualAttentionBlock, Transformer
-from hfclip.resnet import ModifiedResNet
+from hfclip.resnet import AttentionPool2d, ModifiedResNet
 from hfclip.vit import VisionTransformer
 
 
 class CLIP(
-    nn.Module,
-    PyTorchModelHubMixin,
+    HubModel,
     library_name="hfclip",
     pipeline_tag="zero-shot-image-classification",
     tags=["clip", "hfclip"],
@@ -85,7 +81,6 @@ class CLIP(
             config.transformer_layers,
             config.transformer_heads,
             self.build_attention_mask(),
-            activation=config.activation,
         )
         self.token_embedding = nn.Embedding(config.vocab_size, config.transformer_width)
         self.positional_embedding = nn.Parameter(
@@ -94,19 +89,23 @@ class CLIP(
         self.ln_final = LayerNorm(config.transformer_width)
         self.text_projection = nn.Parameter(torch.empty(config.transformer_width, config.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
+        if config.activation == "gelu":
+            _use_gelu(self)
         self.initialize_parameters()
 
     def initialize_parameters(self) -> None:
         """Draws the weights as for training from nothing, with OpenAI's standard deviations."""
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
-        nn.init.normal_(self.text_projection, std=self.transformer.width**-0.5)
-        for module in self.transformer.modules():
-            if isinstance(module, ResidualAttentionBlock):
-                module.initialize_parameters(self.transformer.layers)
         for name, parameter in self.visual.named_parameters():
             if name.endswith("bn3.weight") and name.startswith("layer"):
                 nn.init.zeros_(parameter)
+        pool = getattr(self.visual, "attnpool", None)
+        if isinstance(pool, AttentionPool2d):
+            pool.initialize_parameters()
+        for block in self.transformer.resblocks:
+            _draw_block(block, self.transformer.width, self.transformer.layers)
+        nn.init.normal_(self.text_projection, std=self.transformer.width**-0.5)
 
     def build_attention_mask(self) -> Tensor:
         """The causal mask, (context_length, context_length) float32: -inf above the diagonal."""
@@ -142,8 +141,8 @@ class CLIP(
         """Scaled cosine similarities: logits per image (B, T) and per text (T, B)."""
         image_features = self.encode_image(image)
         text_features = self.encode_text(text)
-        image_features = image_features / image_features.norm(dim=1, keepdim=True)
-        text_features = text_features / text_features.norm(dim=1, keepdim=True)
+        image_features = image_features / image_features.norm(dim=-1, keepdim=True)
+        text_features = text_features / text_features.norm(dim=-1, keepdim=True)
         logits_per_image = self.logit_scale.exp() * image_features @ text_features.t()
         return logits_per_image, logits_per_image.t()
 
@@ -160,64 +159,47 @@ class CLIP(
         """
         with _NoInitialization():
             model = cls(**{**checkpoint.config.to_dict(), **overrides})
-        _check_fit(model.state_dict(), checkpoint)
+        _compare(model.state_dict(), checkpoint)
         model.load_state_dict(dict(checkpoint.tensors), strict=True, assign=True)
         return model.eval()
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        *,
-        force_download: bool = False,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        revision: str | None = None,
-        map_location: str | torch.device = "cpu",
-        **model_kwargs: Any,
-    ) -> Self:
-        """Loads a model in float32, strictly; `hfclip.load` also gives the preprocess.
-
-        Args:
-            pretrained_model_name_or_path: Whatever `hfclip.load` takes.
-            force_download: Whether to fetch again what is cached.
-            token: A Hub token, True for the stored one, False for none.
-            cache_dir: The Hub cache's folder.
-            local_files_only: Whether to make no request.
-            revision: A branch, tag or commit.
-            map_location: The device to put the model on.
-            model_kwargs: Constructor arguments that take the place of the configuration's.
-
-        Raises:
-            HfclipError: As `hfclip.load` does.
-        """
-        access = Access(token, cache_dir, local_files_only, force_download)
-        source = sources.find(pretrained_model_name_or_path, access, revision=revision)
-        model = cls.from_checkpoint(read_checkpoint(source), **model_kwargs)
-        convert_weights(model, torch.float32)
-        return model.to(map_location)
+    def _check_fit(self, checkpoint: Checkpoint) -> None:
+        check_fit(checkpoint)
 
 
 def _image_tower(config: ClipConfig) -> VisionTransformer | ModifiedResNet:
     if isinstance(config.vision_layers, tuple):
         return ModifiedResNet(
-            config.vision_layers,
-            config.embed_dim,
-            config.vision_heads,
-            config.image_resolution,
-            config.vision_width,
+            layers=config.vision_layers,
+            output_dim=config.embed_dim,
+            heads=config.vision_heads,
+            input_resolution=config.image_resolution,
+            width=config.vision_width,
         )
     assert config.vision_patch_size is not None  # noqa: S101  # ClipConfig has checked it
     return VisionTransformer(
-        config.image_resolution,
-        config.vision_patch_size,
-        config.vision_width,
-        config.vision_layers,
-        config.vision_heads,
-        config.embed_dim,
-        activation=config.activation,
+        input_resolution=config.image_resolution,
+        patch_size=config.vision_patch_size,
+        width=config.vision_width,
+        layers=config.vision_layers,
+        heads=config.vision_heads,
+        output_dim=config.embed_dim,
     )
+
+
+def _use_gelu(model: CLIP) -> None:
+    """Puts the exact GELU where the blocks have OpenAI's."""
+    for module in model.modules():
+        if isinstance(module, ResidualAttentionBlock):
+            module.mlp.add_module("gelu", nn.GELU())
+
+
+def _draw_block(block: Any, width: int, layers: int) -> None:
+    """Draws what a text block, ours or one that took its place, multiplies with."""
+    nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
+    nn.init.normal_(block.attn.out_proj.weight, std=(2 * width * layers) ** -0.5)
+    nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+    nn.init.normal_(block.mlp.c_proj.weight, std=(2 * width * layers) ** -0.5)
 
 
 def convert_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> None:
@@ -268,7 +250,18 @@ _DRAWS = frozenset(
 )
 
 
-def _check_fit(expected: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
+def check_fit(checkpoint: Checkpoint) -> None:
+    """Refuses tensors that do not make the model of their configuration; builds none.
+
+    Raises:
+        WeightsMismatchError: A tensor is missing, left over or of another shape.
+    """
+    with _NoInitialization():
+        expected = CLIP(**checkpoint.config.to_dict()).state_dict()
+    _compare(expected, checkpoint)
+
+
+def _compare(expected: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
     """Compares names, shapes and kinds of number before a single tensor is taken over."""
     found = checkpoint.tensors
     problems = [f"missing {key}" for key in expected if key not in found]

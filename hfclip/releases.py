@@ -27,6 +27,11 @@ class Original:
     size: int
     sha256: str
 
+    @property
+    def url(self) -> str:
+        """Where OpenAI published it; the last part but one is the sha256."""
+        return f"https://openaipublic.azureedge.net/clip/models/{self.sha256}/{self.file}"
+
 
 @dataclass(frozen=True)
 class Release:

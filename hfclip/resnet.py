@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from torch import Tensor, nn
 
+from hfclip.layers import normal_parameter
+
 
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 convolutions around a shortcut; a stride is an average pool after the 3x3.
@@ -67,18 +69,18 @@ class AttentionPool2d(nn.Module):
         self, spacial_dim: int, embed_dim: int, num_heads: int, output_dim: int | None = None
     ) -> None:
         super().__init__()
-        self.positional_embedding = nn.Parameter(torch.empty(spacial_dim**2 + 1, embed_dim))
+        self.positional_embedding = normal_parameter(
+            spacial_dim**2 + 1, embed_dim, std=embed_dim**-0.5
+        )
         self.k_proj = nn.Linear(embed_dim, embed_dim)
         self.q_proj = nn.Linear(embed_dim, embed_dim)
         self.v_proj = nn.Linear(embed_dim, embed_dim)
         self.c_proj = nn.Linear(embed_dim, output_dim or embed_dim)
         self.num_heads = num_heads
-        self.initialize_parameters()
 
     def initialize_parameters(self) -> None:
-        """Draws every weight with the standard deviation of the field's transformers."""
+        """Draws the projections with the standard deviation of the field's transformers."""
         std = self.c_proj.in_features**-0.5
-        nn.init.normal_(self.positional_embedding, std=std)
         for projection in (self.q_proj, self.k_proj, self.v_proj, self.c_proj):
             nn.init.normal_(projection.weight, std=std)
 
@@ -139,11 +141,19 @@ class ModifiedResNet(nn.Module):
         self.bn3 = nn.BatchNorm2d(width)
         self.relu3 = nn.ReLU(inplace=True)
         self.avgpool = nn.AvgPool2d(2)
-        self.layer1 = _stage(width, width, layers[0])
-        self.layer2 = _stage(width * 4, width * 2, layers[1], stride=2)
-        self.layer3 = _stage(width * 8, width * 4, layers[2], stride=2)
-        self.layer4 = _stage(width * 16, width * 8, layers[3], stride=2)
+        self._inplanes = width  # what the next stage takes in
+        self.layer1 = self._make_layer(width, layers[0])
+        self.layer2 = self._make_layer(width * 2, layers[1], stride=2)
+        self.layer3 = self._make_layer(width * 4, layers[2], stride=2)
+        self.layer4 = self._make_layer(width * 8, layers[3], stride=2)
         self.attnpool = AttentionPool2d(input_resolution // 32, width * 32, heads, output_dim)
+
+    def _make_layer(self, planes: int, blocks: int, stride: int = 1) -> nn.Sequential:
+        """Builds the next stage; subclasses make theirs with it, as they do with torchvision's."""
+        layers = [Bottleneck(self._inplanes, planes, stride)]
+        self._inplanes = planes * Bottleneck.expansion
+        layers += [Bottleneck(self._inplanes, planes) for _ in range(1, blocks)]
+        return nn.Sequential(*layers)
 
     def stem(self, x: Tensor) -> Tensor:
         """Reduces an image to a quarter of its side: (B, 3, S, S) -> (B, width, S/4, S/4)."""
@@ -162,8 +172,3 @@ class ModifiedResNet(nn.Module):
         x = self.layer4(x)  # (B, 32 * width, S/32, S/32)
         pooled: Tensor = self.attnpool(x)
         return pooled
-
-
-def _stage(inplanes: int, planes: int, blocks: int, stride: int = 1) -> nn.Sequential:
-    rest = [Bottleneck(planes * Bottleneck.expansion, planes) for _ in range(1, blocks)]
-    return nn.Sequential(Bottleneck(inplanes, planes, stride), *rest)

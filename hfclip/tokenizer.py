@@ -323,23 +323,24 @@ def _merged(symbols: list[int], merges: dict[int, int]) -> list[int]:
 
 def _read_merges() -> dict[int, int]:
     """Reads which two ids, `left << 16 | right`, join to which id."""
-    pairs = zip(*_merge_columns(), strict=True)
     return {
-        left << 16 | right: joined for joined, (left, right) in enumerate(pairs, FIRST_MERGED_ID)
+        left << 16 | right: joined
+        for joined, (left, right) in enumerate(merge_pairs(), FIRST_MERGED_ID)
     }
 
 
-def _merge_columns() -> tuple[tuple[int, ...], tuple[int, ...]]:
+def merge_pairs() -> Iterable[tuple[int, int]]:
+    """Gives the two ids that each merge joins; the first makes the id `FIRST_MERGED_ID`."""
     data = MERGES_FILE.read_bytes()
     numbers = struct.unpack(f"<{len(data) // 2}H", data)
-    return numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
+    return zip(numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :], strict=True)
 
 
 @cache
 def _strings_by_id() -> dict[int, bytes]:
     strings = [bytes([byte]) for byte in BYTES_BY_ID]
     strings += [string + _WORD_END for string in strings]
-    for left, right in zip(*_merge_columns(), strict=True):
+    for left, right in merge_pairs():
         strings.append(strings[left] + strings[right])
     return dict(enumerate([*strings, *map(str.encode, _SPECIAL)]))
 

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from hfclip.config import Activation
-from hfclip.layers import LayerNorm, Transformer
+from hfclip.layers import LayerNorm, Transformer, normal_parameter
 
 
 class VisionTransformer(nn.Module):
@@ -23,27 +22,19 @@ class VisionTransformer(nn.Module):
         layers: int,
         heads: int,
         output_dim: int,
-        *,
-        activation: Activation = "quick_gelu",
     ) -> None:
         super().__init__()
         self.input_resolution = input_resolution
         self.output_dim = output_dim
         grid = input_resolution // patch_size
         self.conv1 = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size, bias=False)
-        self.class_embedding = nn.Parameter(torch.empty(width))
-        self.positional_embedding = nn.Parameter(torch.empty(grid**2 + 1, width))
+        std = width**-0.5
+        self.class_embedding = normal_parameter(width, std=std)
+        self.positional_embedding = normal_parameter(grid**2 + 1, width, std=std)
         self.ln_pre = LayerNorm(width)
-        self.transformer = Transformer(width, layers, heads, activation=activation)
+        self.transformer = Transformer(width, layers, heads)
         self.ln_post = LayerNorm(width)
-        self.proj: nn.Parameter | None = nn.Parameter(torch.empty(width, output_dim))
-        self.initialize_parameters()
-
-    def initialize_parameters(self) -> None:
-        """Draws the embeddings and the projection; the layers have drawn their own weights."""
-        for parameter in (self.class_embedding, self.positional_embedding, self.proj):
-            if parameter is not None:
-                nn.init.normal_(parameter, std=self.transformer.width**-0.5)
+        self.proj: nn.Parameter | None = normal_parameter(width, output_dim, std=std)
 
     def forward(self, x: Tensor) -> Tensor:
         """Encodes images: (B, 3, S, S) -> (B, D)."""

@@ -629,6 +629,7 @@ def test_the_files_written_for_transformers_hold_what_openai_published() -> None
     for name in ("text_config", "vision_config"):
         section = values.pop(name)
         assert section == {key: published[name][key] for key in section}
+    assert values.pop("dtype") == "float32"  # what transformers computes in by default
     assert values == {key: published[key] for key in values}
     expected = {**NEW_PREPROCESSOR, "image_mean": MEAN, "image_std": STD}
     assert preprocessor == expected

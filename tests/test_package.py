@@ -14,13 +14,16 @@ PACKAGE = Path(hfclip.__file__).parent
 # Each module may import only modules of the rows above its own.
 LAYERS = [
     {"errors"},
-    {"config", "integrity", "patience", "tokenizer", "archive", "images"},
-    {"releases", "layers", "layouts", "foreign_configs", "preprocess", "hub"},
-    {"resnet", "vit", "sources"},
-    {"checkpoint"},
+    {"config", "integrity", "patience", "tokenizer", "archive", "images", "hub_errors"},
+    {"releases", "layers", "layouts", "foreign_configs", "pixels", "hub", "tokenizer_files"},
+    {"resnet", "vit", "sources", "fast_transform"},
+    {"checkpoint", "folders", "cards", "preprocess"},
+    {"pushing"},
+    {"hub_model"},
     {"model", "inspection"},
-    {"scripted", "zeroshot"},
-    {"loading"},
+    {"scripted", "zeroshot", "onnx_graphs"},
+    {"loading", "exporting"},
+    {"publishing"},
     {"cli"},
 ]
 

@@ -18,7 +18,7 @@ Changes = dict[str, Blob | None]
 
 def preupload(visit: Visit) -> Reply:
     """Tells for each file whether it goes into the commit itself or into LFS."""
-    commit = visit.commit(visit.writable_repository())
+    commit = visit.commit(visit.changeable_repository())
     files = [_upload_mode(file, commit) for file in visit.request.json()["files"]]
     return json_reply({"files": files})
 
@@ -33,7 +33,8 @@ def _upload_mode(file: Mapping[str, Any], commit: Commit) -> dict[str, Any]:
 
 def lfs_batch(visit: Visit) -> Reply:
     """Tells for each LFS object where to put it, or by silence that it is here already."""
-    visit.writable_repository()
+    visit.member()  # objects alone change nothing: who may name them is asked at the commit
+    visit.readable_repository()
     wanted = visit.request.json()["objects"]
     objects = [{"oid": item["oid"], "size": item["size"]} for item in wanted]
     for item in objects:
@@ -43,7 +44,7 @@ def lfs_batch(visit: Visit) -> Reply:
 
 
 def create_commit(visit: Visit) -> Reply:
-    repository = visit.writable_repository()
+    repository = visit.changeable_repository()
     base = visit.commit(repository)
     header, *operations = map(json.loads, visit.request.read().splitlines())
     changes: Changes = {}

@@ -58,6 +58,13 @@ class Visit:
             raise RefusalError(403, "You don't have the rights to write to this repository")
         return repository
 
+    def changeable_repository(self) -> Repository:
+        """One that may be written to, or that a pull request is proposed to, as anyone may."""
+        if self.request.query.get("create_pr") != "1":
+            return self.writable_repository()
+        self.member()
+        return self.readable_repository()
+
     def commit(self, repository: Repository) -> Commit:
         revision = self.names.get("rev", "main")
         commit = repository.find(revision)

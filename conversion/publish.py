@@ -1,0 +1,105 @@
+"""Publishes converted folders under one's own name."""
+
+import sys
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from hfclip import __version__, publishing, pushing, sources
+from hfclip.checkpoint import read_checkpoint
+from hfclip.errors import ConfigError, HfclipError
+from hfclip.folders import check_finite
+from hfclip.model import check_fit
+from hfclip.pushing import CardRule
+from hfclip.releases import RELEASES
+from hfclip.sources import repository_name
+
+TAG = f"v{__version__}"
+
+
+def publish(folder: Path, namespace: str, *, private: bool, card: CardRule, dry_run: bool) -> str:
+    """Sends a converted folder to `namespace/folder`, tags it, loads it back and compares.
+
+    What is up already is not sent again, so a run that was interrupted goes on where it stopped.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        HfclipError: The folder is not sound, or the Hub refuses.
+    """
+    checkpoint = read_checkpoint(sources.find(folder))
+    check_fit(checkpoint)
+    check_finite(checkpoint.tensors)
+    repository = pushing.find_repository(f"{namespace}/{folder.name}")
+    paths = pushing.choose_files(folder, repository, card)
+    if dry_run:
+        return f"would send {', '.join(path.name for path in paths)}"
+    message = f"Convert with hfclip {__version__}"
+    pushed = pushing.push(paths, repository, message=message, private=private or None)
+    publishing.read_back(checkpoint, pushed, None)
+    pushing.tag(repository.repo_id, TAG, pushed.commit)
+    sent = f"{len(pushed.sent)} files" if pushed.sent else "nothing new"
+    return f"{sent}, {TAG} is {pushed.commit[:12]}"
+
+
+def _folders(paths: tuple[Path, ...], publish_all: bool) -> list[Path]:
+    if not publish_all:
+        return list(paths)
+    if len(paths) != 1:
+        raise click.UsageError("With --all give one folder: what `convert --all` wrote.")
+    folders = [paths[0] / repository_name(name) for name in RELEASES]
+    missing = [folder.name for folder in folders if not folder.is_dir()]
+    if missing:
+        raise ConfigError(
+            f"{paths[0]} lacks {', '.join(missing)}. Convert them first: "
+            f"`python -m conversion convert --all {paths[0]}`."
+        )
+    return folders
+
+
+@click.command(
+    epilog="Examples: python -m conversion publish out/ViT-B-32 --namespace me; "
+    "python -m conversion publish --all out --namespace me --dry-run"
+)
+@click.argument(
+    "folders",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@click.option("--all", "publish_all", is_flag=True, help="The nine in the one folder given.")
+@click.option("--namespace", required=True, help="Your account, or an organization's.")
+@click.option("--private", is_flag=True, help="Make new repositories private.")
+@click.option("--replace-card", "card", flag_value="replace", help="Overwrite another README.md.")
+@click.option("--keep-card", "card", flag_value="keep", help="Leave another README.md as it is.")
+@click.option("--dry-run", is_flag=True, help="Check everything, send nothing.")
+def main(
+    folders: tuple[Path, ...],
+    publish_all: bool,
+    namespace: str,
+    private: bool,
+    card: CardRule | None,
+    dry_run: bool,
+) -> None:
+    """Publish converted FOLDERs, one commit each, and load each back from the Hub.
+
+    `HFCLIP_NAMESPACE` then makes hfclip load the nine names from there. Log in first with
+    `hf auth login`, or set HF_TOKEN.
+    """
+    failed = 0
+    try:
+        chosen = _folders(folders, publish_all)
+    except HfclipError as error:
+        raise click.ClickException(str(error)) from error
+    for folder in tqdm(chosen, unit="model", disable=None if len(chosen) > 1 else True):
+        try:
+            done = publish(
+                folder, namespace, private=private, card=card or "refuse", dry_run=dry_run
+            )
+        except HfclipError as error:
+            failed += 1
+            done = f"failed: {error}"
+        click.echo(f"{namespace}/{folder.name}  {done}")
+    sys.exit(1 if failed else 0)

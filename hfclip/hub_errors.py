@@ -1,0 +1,102 @@
+"""What the Hub's client raises, in hfclip's words: what happened, and what to do about it."""
+
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from hfclip.errors import CacheError, HubError, NetworkError, RepositoryError
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether asking once more makes sense; the client has done so only for some of these."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code >= 500
+    cut_short = type(error) is OSError and error.errno is None  # fewer bytes than announced
+    return cut_short or type(error).__name__ in _BROKEN_CONNECTIONS
+
+
+# The classes are of the library under the client, and have no base that the client shows.
+_BROKEN_CONNECTIONS = frozenset(
+    {"ReadError", "WriteError", "RemoteProtocolError", "ReadTimeout", "ConnectTimeout"}
+)
+
+
+# What the client raises, what we raise, and what to do. The first kind that fits is taken.
+_ANSWERS: tuple[tuple[type[Exception], type[HubError], str], ...] = (
+    (
+        GatedRepoError,
+        RepositoryError,
+        "is gated: ask for access on its page, then log in with `hf auth login` or set HF_TOKEN.",
+    ),
+    (RevisionNotFoundError, RepositoryError, "does not exist: no such branch, tag or commit."),
+    (
+        LocalEntryNotFoundError,
+        NetworkError,
+        "is not in the cache, and no request was made. Fetch it once: `hfclip download NAME`.",
+    ),
+    (EntryNotFoundError, RepositoryError, "does not exist: the repository has no such file."),
+    (
+        RepositoryNotFoundError,
+        RepositoryError,
+        "does not exist or is private: check the name, then `hf auth login` or set HF_TOKEN.",
+    ),
+    (HFValidationError, RepositoryError, "is no name that a repository can have."),
+    (
+        OfflineModeIsEnabled,
+        NetworkError,
+        "is not in the cache, and HF_HUB_OFFLINE rules requests out. Load it once without.",
+    ),
+    (
+        LocalTokenNotFoundError,
+        RepositoryError,
+        "was asked for with token=True, and no token is stored: `hf auth login` or HF_TOKEN.",
+    ),
+)
+_STATUSES: dict[int, tuple[type[HubError], str]] = {
+    401: (
+        RepositoryError,
+        "was refused, for the Hub does not know your token: `hf auth login`, or set HF_TOKEN.",
+    ),
+    403: (RepositoryError, "is not open to your token: ask its owner for access."),
+    404: (RepositoryError, "does not exist."),
+    429: (NetworkError, "was refused: too many requests. Wait a little, or log in."),
+}
+
+
+def in_our_words(error: BaseException, what: str, done: str = "fetched") -> HubError:
+    """Translates what the client raised.
+
+    Args:
+        error: Whatever came out of a call of the client.
+        what: What was asked for, to begin the message with.
+        done: The participle of what failed: "fetched" or "sent".
+    """
+    if isinstance(error, ValueError | LocalEntryNotFoundError) and error.__cause__:
+        error = error.__cause__  # the client wraps what went wrong
+    for kind, ours, answer in _ANSWERS:
+        if isinstance(error, kind):
+            return ours(f"{what} {answer}")
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        ours, answer = _STATUSES.get(
+            status, (NetworkError, f"cannot be {done}: the Hub answers {status}. Try again later.")
+        )
+        return ours(f"{what} {answer}")
+    if isinstance(error, OSError) and error.errno is not None:
+        return CacheError(
+            f"{what} cannot be put into the cache: {error.strerror} "
+            f"({error.filename or 'no file named'}). Free the disk or set HF_HOME elsewhere."
+        )
+    return NetworkError(
+        f"{what} cannot be {done}: the connection to {constants.ENDPOINT} failed "
+        f"({type(error).__name__}). Check the network, then try again."
+    )

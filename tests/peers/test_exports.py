@@ -1,0 +1,115 @@
+"""What hfclip exports, its owners load, and they compute the same."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import SavedModel
+from torch import Tensor
+
+import hfclip
+from hfclip.config import ClipConfig
+from hfclip.exporting import export
+
+# Full vocabulary and context: the owners' tokenizers come along.
+VIT = ClipConfig(32, 64, 2, 128, 16, 77, 49408, 64, 1, 2)
+RESNET = ClipConfig(32, 64, (1, 2, 1, 1), 8, None, 77, 49408, 64, 1, 2)
+TEXTS = ["a cat", "two dogs in the snow, seen from above", ""]
+SaveModel = Callable[[ClipConfig, torch.dtype], SavedModel]
+
+
+@pytest.fixture(
+    params=[
+        pytest.param((VIT, torch.float32), id="vit"),
+        pytest.param((VIT, torch.float16), id="vit-half"),
+        pytest.param((RESNET, torch.float32), id="resnet"),
+        pytest.param((RESNET, torch.float16), id="resnet-half"),
+    ]
+)
+def saved(request: pytest.FixtureRequest, save_model: SaveModel) -> SavedModel:
+    return save_model(*request.param)
+
+
+@torch.no_grad()
+def assert_same(
+    saved: SavedModel,
+    encode_image: Callable[[Tensor], Tensor],
+    encode_text: Callable[[Tensor], Tensor],
+    tolerance: float = 1e-5,
+) -> None:
+    """Compares both features, computed in float32 from the same stored weights."""
+    ours, _ = hfclip.load(saved.archive, "cpu")
+    torch.manual_seed(3)
+    images, ids = torch.randn(3, 3, 64, 64), hfclip.tokenize(TEXTS).long()
+    for mine, other in (
+        (ours.encode_image(images), encode_image(images)),
+        (ours.encode_text(ids), encode_text(ids)),
+    ):
+        assert other.dtype == torch.float32
+        assert (mine - other).norm() < tolerance * mine.norm()
+
+
+def test_open_clip_loads_its_layout(saved: SavedModel, tmp_path: Path) -> None:
+    import open_clip
+
+    export(saved.archive, tmp_path / "out", "open_clip")
+    theirs, _ = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path / 'out'}")
+    assert_same(saved, theirs.eval().encode_image, theirs.encode_text)
+
+
+def test_transformers_loads_its_layout(
+    saved: SavedModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+    from transformers import CLIPModel, CLIPProcessor
+
+    if saved.model.config.is_resnet:
+        pytest.skip("transformers has no ResNet")
+    export(saved.archive, tmp_path / "out", "transformers")
+    theirs: Any = CLIPModel.from_pretrained(tmp_path / "out")
+    assert_same(
+        saved,
+        lambda images: theirs.get_image_features(pixel_values=images).pooler_output,
+        lambda ids: theirs.get_text_features(input_ids=ids).pooler_output,
+    )
+    processor: Any = CLIPProcessor.from_pretrained(tmp_path / "out", use_fast=False)
+    picture = Image.fromarray(np.arange(80 * 64 * 3, dtype=np.uint8).reshape(80, 64, 3))
+    given = processor(text=TEXTS[1], images=picture, return_tensors="pt")
+    _, preprocess = hfclip.load(saved.archive, "cpu")
+    assert (
+        given["input_ids"][0].tolist() == hfclip.tokenize(TEXTS[1], padding="longest")[0].tolist()
+    )
+    assert (given["pixel_values"][0] - preprocess(picture)).abs().max() < 0.02
+
+
+def test_clip_loads_its_layout(saved: SavedModel, tmp_path: Path, clip: ModuleType) -> None:
+    if saved.model.dtype == torch.float32:
+        pytest.skip("clip rounds what it loads to float16")
+    export(saved.archive, tmp_path / "out", "openai")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it tries TorchScript first, which torch advises against
+        theirs, _ = clip.load(str(tmp_path / "out" / "model.pt"), device="cpu")
+    assert_same(saved, theirs.encode_image, theirs.encode_text)
+
+
+def test_onnxruntime_runs_both_graphs(saved: SavedModel, tmp_path: Path) -> None:
+    import onnxruntime
+
+    export(saved.archive, tmp_path / "out", "onnx")
+
+    def run(graph: str, name: str) -> Callable[[Tensor], Tensor]:
+        session = onnxruntime.InferenceSession(tmp_path / "out" / graph)
+        return lambda given: torch.from_numpy(session.run(None, {name: given.numpy()})[0])
+
+    encode_text = run("text.onnx", "text")
+    assert_same(saved, run("image.onnx", "image"), encode_text, 1e-4)
+    short = hfclip.tokenize(TEXTS, padding="longest").long()
+    ours, _ = hfclip.load(saved.archive, "cpu")
+    with torch.no_grad():
+        expected = ours.encode_text(short)
+    assert (encode_text(short) - expected).norm() < 1e-4 * expected.norm()
