@@ -1,0 +1,197 @@
+"""What `import clip.simple_tokenizer` gives: the byte-pair tokenizer with its tables open.
+
+Whoever only encodes and decodes is served by `hfclip.tokenizer`. The tables are made when someone
+first looks at one; from then on, and in subclasses, they decide, so that edits take effect.
+"""
+
+import gzip
+import html
+import tempfile
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import ftfy
+import regex as re
+from huggingface_hub import constants
+
+from hfclip import tokenizer_files
+from hfclip.tokenizer import VOCAB_SIZE, Tokenizer
+from hfclip.tokenizer_files import END, START
+
+_WORD_END = "</w>"
+_MERGES = VOCAB_SIZE - 512 - 2  # in a file of merges, which may have more
+_TABLES = frozenset(
+    {"bpe_ranks", "byte_decoder", "byte_encoder", "cache", "decoder", "encoder", "pat"}
+)
+
+
+@cache
+def default_bpe() -> str:
+    """The path of the merges in the form that OpenAI ships: gzip, a title, then a pair a line.
+
+    The first call writes the file, to hfclip's folder beside the Hub's cache.
+    """
+    lines = ["#version: 0.2", *map(" ".join, tokenizer_files.merges()), ""]
+    content = gzip.compress("\n".join(lines).encode(), mtime=0)
+    try:
+        return _written(Path(constants.HF_HOME) / "hfclip", content)
+    except OSError:  # a read-only home
+        return _written(Path(tempfile.mkdtemp(prefix="hfclip-")), content)
+
+
+def _written(folder: Path, content: bytes) -> str:
+    path = folder / "bpe_simple_vocab_16e6.txt.gz"
+    if not path.is_file() or path.read_bytes() != content:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as unfinished:
+            unfinished.write(content)
+        Path(unfinished.name).replace(path)
+    return str(path)
+
+
+@cache
+def bytes_to_unicode() -> dict[int, str]:
+    """The character that stands for each byte: itself if it prints in Latin-1."""
+    return tokenizer_files.byte_characters()
+
+
+def get_pairs(word: Sequence[str]) -> set[tuple[str, str]]:
+    """The pairs of neighbours in a word of symbols."""
+    return set(pairwise(word))
+
+
+def basic_clean(text: str) -> str:
+    """Repairs broken encoding, replaces character references, and strips."""
+    return html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+
+
+def whitespace_clean(text: str) -> str:
+    """Makes every run of white space one blank, and strips."""
+    squeezed: str = re.sub(r"\s+", " ", text)
+    return squeezed.strip()
+
+
+class SimpleTokenizer:
+    """Text to token ids and back, by tables that may be looked at, edited and added to.
+
+    Args:
+        bpe_path: A gzip file of merges, one pair a line after a title; by default OpenAI's.
+
+    Attributes:
+        encoder: A token as it is spelled -> its id.
+        decoder: An id -> the token.
+        bpe_ranks: A pair of symbols -> how early it merges.
+        byte_encoder: A byte -> the character that stands for it.
+        byte_decoder: The reverse.
+        cache: A word as it is spelled -> its tokens, joined by blanks.
+        pat: The pattern whose matches are the words of a text.
+    """
+
+    encoder: dict[str, int]
+    decoder: dict[int, str]
+    bpe_ranks: dict[tuple[str, str], int]
+    byte_encoder: dict[int, str]
+    byte_decoder: dict[str, int]
+    cache: dict[str, str]
+    pat: Any
+
+    def __init__(self, bpe_path: str | Path | None = None) -> None:
+        if bpe_path is not None:
+            vars(self).update(_tables(_read_merges(Path(bpe_path))))
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _TABLES:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        for table, value in _tables(tokenizer_files.merges()).items():
+            vars(self).setdefault(table, value)
+        return vars(self)[name]
+
+    def is_untouched(self) -> bool:
+        """Whether nobody can have changed what this tokenizer does."""
+        return type(self) is SimpleTokenizer and not vars(self) and _steps() == _own_steps
+
+    def bpe(self, token: str) -> str:
+        """Merges a word, spelled with a character a byte, to its tokens, joined by blanks."""
+        if token in self.cache:
+            return self.cache[token]
+        word = [*token[:-1], token[-1] + _WORD_END]
+        if len(word) == 1:
+            return token + _WORD_END
+        while len(word) > 1:
+            pair = min(get_pairs(word), key=lambda pair: self.bpe_ranks.get(pair, float("inf")))
+            if pair not in self.bpe_ranks:
+                break
+            word = _merged(word, pair)
+        self.cache[token] = " ".join(word)
+        return self.cache[token]
+
+    def encode(self, text: str) -> list[int]:
+        """Gives the ids of a text, without start and end."""
+        if self.is_untouched():
+            return _shared().encode(text)
+        ids: list[int] = []
+        for piece in re.findall(self.pat, whitespace_clean(basic_clean(text)).lower()):
+            spelled = "".join(self.byte_encoder[byte] for byte in piece.encode())
+            ids.extend(self.encoder[token] for token in self.bpe(spelled).split(" "))
+        return ids
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Gives the text of ids: lower case, and a blank after each word and mark."""
+        if self.is_untouched():
+            return _shared().decode(list(tokens))
+        spelled = "".join(self.decoder[token] for token in tokens)
+        text = bytes(self.byte_decoder[character] for character in spelled)
+        return text.decode(errors="replace").replace(_WORD_END, " ")
+
+
+@cache
+def _shared() -> Tokenizer:
+    return Tokenizer()
+
+
+def _merged(word: Sequence[str], pair: tuple[str, str]) -> list[str]:
+    """Joins the pair wherever it stands, from the left."""
+    merged: list[str] = []
+    place = 0
+    while place < len(word):
+        size = 2 if tuple(word[place : place + 2]) == pair else 1
+        merged.append("".join(word[place : place + size]))
+        place += size
+    return merged
+
+
+def _read_merges(path: Path) -> list[tuple[str, str]]:
+    with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
+        lines = file.read().split("\n")[1 : 1 + _MERGES]
+    return [(left, right) for left, right in (line.split() for line in lines if line.strip())]
+
+
+def _tables(merges: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    characters = list(bytes_to_unicode().values())
+    words = [character + _WORD_END for character in characters]
+    tokens = [*characters, *words, *map("".join, merges), START, END]
+    return {
+        "encoder": {token: index for index, token in enumerate(tokens)},
+        "decoder": dict(enumerate(tokens)),
+        "bpe_ranks": {pair: rank for rank, pair in enumerate(merges)},
+        "byte_encoder": bytes_to_unicode(),
+        "byte_decoder": {character: byte for byte, character in bytes_to_unicode().items()},
+        "cache": {START: START, END: END},
+        "pat": re.compile(
+            r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
+            r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
+            re.IGNORECASE,
+        ),
+    }
+
+
+def _steps() -> tuple[object, ...]:
+    """All that people replace to change what a tokenizer does."""
+    own = (SimpleTokenizer.bpe, SimpleTokenizer.encode, SimpleTokenizer.decode)
+    return (*own, SimpleTokenizer.__init__, basic_clean, whitespace_clean, get_pairs)
+
+
+_own_steps = _steps()

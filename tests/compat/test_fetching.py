@@ -1,0 +1,198 @@
+"""`_download`: verified, whole or not at all, and taken up where it was cut off."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from hub.faults import CutError
+from hub.messages import Reply, Request
+from hub.server import LoopbackServer
+
+from hfclip.compat import fetching
+from hfclip.errors import CacheError, IntegrityError, NetworkError
+
+CONTENT = bytes(range(256)) * 20_000  # 5 MB
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Origin:
+    """A server of one file, with a log and a fault for each of the first requests."""
+
+    def __init__(self) -> None:
+        self.content = CONTENT
+        self.knows_ranges = True
+        self.faults: list[int | None] = []  # a status to answer, or None to cut off half-way
+        self.ranges: list[str | None] = []
+        self.server = LoopbackServer(self.answer)
+
+    def url(self, sha256: str = SHA256, name: str = "model.pt") -> str:
+        return f"{self.server.url}/clip/models/{sha256}/{name}"
+
+    def answer(self, request: Request) -> Reply:
+        wanted = request.headers.get("range")
+        self.ranges.append(wanted)
+        match = re.fullmatch(r"bytes=(\d+)-", wanted or "") if self.knows_ranges else None
+        start = int(match[1]) if match else 0
+        if start >= len(self.content):
+            return Reply(416)
+        body = self.content[start:]
+        fault = self.faults.pop(0) if self.faults else 200
+        if fault is None:
+            return Reply(206 if match else 200, {}, len(body), half_of(body))
+        if fault >= 400:
+            return Reply(fault)
+        return Reply(206 if match else 200, {}, len(body), (body,))
+
+
+def half_of(body: bytes) -> Iterator[bytes]:
+    yield body[: len(body) // 2]
+    raise CutError(reset=False)
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    origin = Origin()
+    with origin.server:
+        yield origin
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(fetching, "_PAUSE", 0.0)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "hf"))
+    return tmp_path
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+
+
+def test_a_file_is_fetched_once_and_its_path_given(
+    standin: ModuleType, origin: Origin, tmp_path: Path
+) -> None:
+    path = standin.clip._download(origin.url(), str(tmp_path / "a" / "b"))
+    assert path == str(tmp_path / "a" / "b" / "model.pt")
+    assert Path(path).read_bytes() == CONTENT
+    assert standin.clip._download(origin.url(), str(tmp_path / "a" / "b")) == path
+    assert origin.ranges == [None]
+    assert leftovers(tmp_path / "a" / "b") == ["model.pt"]
+
+
+def test_without_a_root_it_is_the_folder_that_clip_has_always_used(
+    standin: ModuleType, origin: Origin, home: Path
+) -> None:
+    assert standin.clip._download(origin.url()) == str(home / ".cache" / "clip" / "model.pt")
+
+
+def test_a_connection_that_breaks_is_taken_up_again(origin: Origin, tmp_path: Path) -> None:
+    origin.faults = [None, 503, None]
+    path = fetching.fetch(origin.url(), tmp_path / "root")
+    assert path.read_bytes() == CONTENT
+    half, rest = len(CONTENT) // 2, len(CONTENT) // 4
+    assert origin.ranges == [None, *[f"bytes={half}-"] * 2, f"bytes={half + rest}-"]
+
+
+def test_what_a_killed_process_left_is_taken_up_again(origin: Origin, tmp_path: Path) -> None:
+    (tmp_path / f"model.pt.{SHA256[:16]}.part").write_bytes(CONTENT[:1_000_000])
+    assert fetching.fetch(origin.url(), tmp_path).read_bytes() == CONTENT
+    assert origin.ranges == ["bytes=1000000-"]
+
+
+@pytest.mark.parametrize("size", [1_000, len(CONTENT), len(CONTENT) + 5])
+def test_what_was_left_of_another_file_is_thrown_away(
+    origin: Origin, tmp_path: Path, size: int
+) -> None:
+    (tmp_path / f"model.pt.{SHA256[:16]}.part").write_bytes(b"x" * size)
+    assert fetching.fetch(origin.url(), tmp_path).read_bytes() == CONTENT
+    assert origin.ranges == [f"bytes={size}-", None]
+    assert leftovers(tmp_path) == ["hf", "model.pt"] or leftovers(tmp_path) == ["model.pt"]
+
+
+def test_a_server_without_ranges_sends_all_of_it_again(origin: Origin, tmp_path: Path) -> None:
+    origin.knows_ranges, origin.faults = False, [None]
+    assert fetching.fetch(origin.url(), tmp_path).read_bytes() == CONTENT
+    assert len(origin.ranges) == 2
+
+
+def test_wrong_bytes_never_get_the_name(origin: Origin, tmp_path: Path) -> None:
+    origin.content = CONTENT[:-1] + b"?"
+    with pytest.raises(IntegrityError, match=f"not the {SHA256}"):
+        fetching.fetch(origin.url(), tmp_path / "root")
+    assert leftovers(tmp_path / "root") == []
+
+
+def test_a_damaged_file_is_fetched_again_with_a_warning(origin: Origin, tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(CONTENT[:-1] + b"?")
+    with pytest.warns(UserWarning, match="does not hash to"):
+        path = fetching.fetch(origin.url(), tmp_path)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_refusal_is_final(origin: Origin, tmp_path: Path) -> None:
+    origin.faults = [404]
+    with pytest.raises(NetworkError, match=r"model\.pt cannot be fetched.*Not Found"):
+        fetching.fetch(origin.url(), tmp_path)
+    assert len(origin.ranges) == 1
+
+
+def test_a_server_that_is_down_is_given_up(origin: Origin, tmp_path: Path) -> None:
+    origin.faults = [503] * 9
+    with pytest.raises(NetworkError, match=r"hfclip\.load has the same weights"):
+        fetching.fetch(origin.url(), tmp_path)
+    assert len(origin.ranges) == 5
+
+
+def test_nobody_there_is_an_error_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(NetworkError, match="cannot be fetched"):
+        fetching.fetch(f"http://127.0.0.1:9/{SHA256}/model.pt", tmp_path)
+
+
+@pytest.mark.parametrize("part", ["main", SHA256[:63], "g" * 64])
+def test_a_url_without_a_hash_is_refused_unasked(origin: Origin, tmp_path: Path, part: str) -> None:
+    with pytest.raises(IntegrityError, match="does not name its sha256"):
+        fetching.fetch(origin.url(part), tmp_path)
+    assert origin.ranges == []
+
+
+def test_a_folder_in_the_way_is_not_touched(origin: Origin, tmp_path: Path) -> None:
+    (tmp_path / "model.pt").mkdir()
+    with pytest.raises(CacheError, match="not a regular file"):
+        fetching.fetch(origin.url(), tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_named(origin: Origin, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CacheError, match=r"model\.pt cannot be written"):
+        fetching.fetch(origin.url(), tmp_path / "file")
+
+
+def test_a_file_url_needs_no_server(tmp_path: Path) -> None:
+    source = tmp_path / SHA256 / "model.pt"
+    source.parent.mkdir()
+    source.write_bytes(CONTENT)
+    assert fetching.fetch(source.as_uri(), tmp_path / "root").read_bytes() == CONTENT
+
+
+def test_load_fetches_from_the_url_that_the_table_of_models_has_come_to_hold(
+    standin: ModuleType,
+    origin: Origin,
+    weights: object,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = Path(weights("vit"))  # type: ignore[operator]
+    origin.content = file.read_bytes()
+    url = origin.url(hashlib.sha256(origin.content).hexdigest(), "mine.pt")
+    monkeypatch.setitem(standin.clip._MODELS, "ViT-B/32", url)
+    model, _ = standin.load("ViT-B/32", device="cpu", download_root=str(tmp_path / "root"))
+    state = torch.load(file)
+    assert torch.equal(model.positional_embedding.data, state["positional_embedding"])
+    monkeypatch.setattr(standin.clip, "_MODELS", {"Mine": url})
+    standin.load("Mine", device="cpu", download_root=str(tmp_path / "root"))
+    assert standin.available_models() == ["Mine"]
+    assert len(origin.ranges) == 1

@@ -1,0 +1,177 @@
+"""What a downstream program finds: a `clip`, a weight file, pictures and captions."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import hfclip
+from hfclip.config import ClipConfig
+from hfclip.model import convert_weights
+
+# Heads of width 64, as OpenAI's rule has them: two a block in the ViT, four in the ResNet's pool.
+VIT = ClipConfig(64, 64, 3, 128, 16, 77, 49408, 64, 1, 2)
+RESNET = ClipConfig(64, 64, (1, 2, 1, 1), 8, None, 77, 49408, 64, 1, 2)
+CONFIGS = {"vit": VIT, "resnet": RESNET}
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+CAPTIONS = ["a photo of a cat", "two dogs in the snow", "a diagram", "an X-ray of a hand, 1931."]
+
+
+@dataclass(frozen=True)
+class World:
+    """One of the two `clip`s, and the same files and pictures for both.
+
+    Attributes:
+        weights: A state dict of one of `CONFIGS`, in OpenAI's mixed half precision.
+        kind: "vit" or "resnet".
+        dtype: What the loaded model is to compute in.
+        folder: An empty folder.
+    """
+
+    clip: Any
+    weights: str
+    kind: str
+    dtype: torch.dtype
+    folder: Path
+
+    def load(self) -> tuple[Any, Any]:
+        """Calls `clip.load` as programs on the CPU do, and goes on as it was left at a seed.
+
+        In half precision, what `clip.model.convert_weights` would cast is cast.
+        """
+        model, preprocess = self.clip.load(self.weights, device="cpu")
+        if self.dtype != torch.float32:
+            convert_weights(model, self.dtype)
+        torch.manual_seed(0)  # the two draw differently much on the way here
+        return model, preprocess
+
+    def pictures(self) -> list[Image.Image]:
+        return [picture(number) for number in range(4)]
+
+    def images(self, preprocess: Any) -> Tensor:
+        """The pictures as a batch, (4, 3, 64, 64) float32."""
+        return torch.stack([preprocess(image) for image in self.pictures()])
+
+    def tokens(self) -> Tensor:
+        """The captions as a batch, (4, 77) integers."""
+        return torch.as_tensor(self.clip.tokenize(CAPTIONS)).long()
+
+
+@dataclass(frozen=True)
+class Program:
+    """A function (clip, world) -> values, and where it makes sense."""
+
+    name: str
+    run: Callable[[Any, World], Any]
+    kinds: tuple[str, ...]
+    dtypes: tuple[str, ...]
+
+
+PROGRAMS: list[Program] = []
+
+
+def program(
+    *, only: str | None = None, half: bool = True
+) -> Callable[[Callable[[Any, World], Any]], Callable[[Any, World], Any]]:
+    """Adds a function to the programs that are compared.
+
+    Args:
+        only: The architecture it is made for, if it is made for one.
+        half: Whether it runs in half precision too: it can on the CPU, and that tells more.
+    """
+
+    def add(run: Callable[[Any, World], Any]) -> Callable[[Any, World], Any]:
+        group = run.__module__.rsplit(".", 1)[-1]
+        kinds = (only,) if only else tuple(CONFIGS)
+        dtypes = tuple(DTYPES) if half else ("float32",)
+        PROGRAMS.append(Program(f"{group}.{run.__name__}", run, kinds, dtypes))
+        return run
+
+    return add
+
+
+def picture(number: int) -> Image.Image:
+    """A picture of noise over a slope, each of another size and mode."""
+    random = np.random.default_rng(number)
+    width, height = [(64, 64), (90, 70), (65, 120), (200, 80)][number % 4]
+    slope = np.linspace(0, 155, width)[None, :, None] + np.zeros((height, 1, 3))
+    noise = random.integers(0, 100, (height // 8 + 1, width // 8 + 1, 3)).repeat(8, 0).repeat(8, 1)
+    pixels = (slope + noise[:height, :width]).astype(np.uint8)
+    return Image.fromarray(pixels).convert(["RGB", "L", "RGB", "RGBA"][number % 4])
+
+
+def draw_weights(config: ClipConfig) -> dict[str, Tensor]:
+    """A state dict whose every number matters, in the types of OpenAI's archives."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = hfclip.CLIP(**config.to_dict())
+        for name, tensor in model.state_dict().items():
+            if name.endswith(("running_var", "bn1.weight", "bn2.weight", "bn3.weight")):
+                tensor.uniform_(0.5, 1.0)
+            elif tensor.is_floating_point() and tensor.dim():
+                tensor.add_(torch.randn_like(tensor), alpha=0.05)
+    convert_weights(model, torch.float16)
+    return model.state_dict()
+
+
+@contextmanager
+def untouched(clip: Any) -> Iterator[None]:
+    """Gives the modules and classes of a `clip` their attributes back, whatever a program did."""
+    modules = [clip, clip.clip, clip.model, clip.simple_tokenizer]
+    classes = [value for value in vars(clip.model).values() if _is_own_class(value)]
+    classes.append(clip.simple_tokenizer.SimpleTokenizer)
+    before = [(thing, dict(vars(thing))) for thing in (*modules, *classes)]
+    names = dict(clip.clip._MODELS)
+    try:
+        yield
+    finally:
+        for thing, attributes in before:
+            _restore(thing, attributes)
+        clip.clip._MODELS.clear()
+        clip.clip._MODELS.update(names)
+
+
+def _is_own_class(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, nn.Module)
+
+
+def _restore(thing: Any, attributes: dict[str, Any]) -> None:
+    for name in vars(thing).keys() - attributes.keys():
+        delattr(thing, name)
+    for name, value in attributes.items():
+        if vars(thing).get(name) is not value:
+            setattr(thing, name, value)
+
+
+def outcome(program: Program, world: World) -> list[Any]:
+    """Runs a program and gives its values in a row; its own errors pass."""
+    torch.manual_seed(0)
+    with untouched(world.clip):
+        return list(_flat(program.run(world.clip, world)))
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    if isinstance(values, dict):
+        values = [values[key] for key in sorted(values)]
+    if isinstance(values, list | tuple):
+        for value in values:
+            yield from _flat(value)
+    elif isinstance(values, float):
+        yield torch.tensor(values, dtype=torch.float64)
+    else:
+        yield values.detach().clone() if isinstance(values, Tensor) else values
+
+
+def silently(call: Callable[[], list[Any]]) -> list[Any]:
+    """Calls what warns of its own age: clip-anytorch opens every file with torch.jit first."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return call()

@@ -1,0 +1,235 @@
+"""Standing in for `clip`: in this process, for a script, for the processes it starts."""
+
+import ast
+import importlib
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import hfclip
+from hfclip import compat
+
+PACKAGE = Path(hfclip.__file__).parent
+OUTSIDE = sorted(path for path in PACKAGE.rglob("*.py") if "compat" not in path.parts)
+# Those of `clip` that mean nothing else: any module may have a `_download` or `_transform`.
+OLD_NAMES = {
+    "_MODELS",
+    "_Tokenizer",
+    "_convert_image_to_rgb",
+    "SimpleTokenizer",
+    "basic_clean",
+    "build_model",
+    "bytes_to_unicode",
+    "default_bpe",
+    "get_pairs",
+    "whitespace_clean",
+}
+
+SCRIPT = """
+import json, sys
+import numpy, PIL.Image, torch
+import clip
+from clip import load, tokenize
+from clip.model import CLIP, LayerNorm, ResidualAttentionBlock, convert_weights
+from clip.simple_tokenizer import SimpleTokenizer as _Tokenizer
+import helper  # lies beside the script
+
+def main():
+    model, preprocess = clip.load(sys.argv[1], device="cpu")
+    assert isinstance(model, CLIP) and isinstance(model.ln_final, LayerNorm)
+    gradient = numpy.arange(80 * 70 * 3, dtype=numpy.uint8).reshape(80, 70, 3)
+    image = preprocess(PIL.Image.fromarray(gradient))[None]
+    with torch.no_grad():
+        logits = model(image, clip.tokenize(["a dog", "a cat"]))[0]
+    print(json.dumps([logits.tolist(), _Tokenizer().encode("a dog"), sys.argv[2:], helper.NAME]))
+
+if __name__ == "__main__":
+    main()
+"""
+
+SPAWNING = """
+import multiprocessing
+import clip
+from clip.model import CLIP
+
+def work(queue):
+    import clip
+    queue.put((clip.load.__module__, CLIP.__module__, clip.available_models()[0]))
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    queue = context.SimpleQueue()
+    process = context.Process(target=work, args=(queue,))
+    process.start()
+    print(queue.get())
+    process.join()
+"""
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No `clip` is imported, and what a test imports as such is forgotten."""
+    others = {name: module for name, module in sys.modules.items() if _is_clip(name)}
+    for name in others:
+        del sys.modules[name]
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name in [name for name in sys.modules if _is_clip(name)]:
+        del sys.modules[name]
+    sys.modules.update(others)
+
+
+def _is_clip(name: str) -> bool:
+    return name.partition(".")[0] == "clip"
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], check=False, capture_output=True, text=True
+    )
+
+
+def test_clip_and_its_three_modules_mean_hfclip() -> None:
+    compat.install()
+    clip = importlib.import_module("clip")
+    model = importlib.import_module("clip.model")
+    assert model.CLIP is hfclip.CLIP
+    assert clip.model is model
+    assert clip.clip is importlib.import_module("clip.clip")
+    assert clip.simple_tokenizer is importlib.import_module("clip.simple_tokenizer")
+    assert clip.load is clip.clip.load
+    assert clip.available_models() == hfclip.available_models()
+    assert torch.equal(clip.tokenize("a cat"), hfclip.tokenize("a cat"))
+    spec = importlib.util.find_spec("clip")
+    assert spec is not None
+    assert spec.name == "clip"
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("clip.nothing")
+
+
+def test_installing_twice_is_installing_once() -> None:
+    compat.install()
+    first, path = sys.modules["clip"], list(sys.path)
+    compat.install()
+    assert sys.modules["clip"] is first
+    assert sys.path == path
+
+
+def test_another_clip_is_not_replaced_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    other, inner = ModuleType("clip"), ModuleType("clip.model")
+    other.__file__ = "/somewhere/clip/__init__.py"
+    sys.modules.update({"clip": other, "clip.model": inner})
+    with pytest.raises(compat.ClipImportedError, match=r"from /somewhere/clip.*replace=True"):
+        compat.install()
+    assert sys.modules["clip"] is other
+    compat.install(replace=True)
+    assert importlib.import_module("clip.model").CLIP is hfclip.CLIP
+
+
+def test_the_refusal_is_of_our_tree() -> None:
+    assert issubclass(compat.ClipImportedError, hfclip.HfclipError)
+    assert issubclass(compat.ClipImportedError, ImportError)
+
+
+def test_uninstalling_gives_the_name_back() -> None:
+    before = list(sys.path)
+    compat.install()
+    compat.uninstall()
+    assert not any(map(_is_clip, sys.modules))
+    assert sys.path == before
+    sys.modules["clip"] = other = ModuleType("clip")
+    compat.uninstall()
+    assert sys.modules["clip"] is other
+
+
+def test_a_script_runs_unchanged_and_gives_the_same_values(tmp_path: Path) -> None:
+    numbers = (16, 32, 1, 64, 16, 77, 49408, 64, 1, 1)
+    model = hfclip.CLIP(*numbers)
+    hfclip.model.convert_weights(model)
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "helper.py").write_text("NAME = 'beside'")
+    arguments = (tmp_path / "script.py", tmp_path / "weights.pt", "--epochs", "3")
+    ours = run("-W", "error", "-m", "hfclip.compat", *arguments)
+    assert (ours.returncode, ours.stderr) == (0, "")
+    theirs = run("-W", "ignore", *arguments)
+    assert theirs.returncode == 0, theirs.stderr
+    (logits, *rest), (expected, *others) = json.loads(ours.stdout), json.loads(theirs.stdout)
+    assert rest == others == [[320, 1929], ["--epochs", "3"], "beside"]
+    assert logits[0] == pytest.approx(expected[0], rel=1e-5)
+
+
+def test_processes_that_a_script_spawns_follow_it(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SPAWNING)
+    result = run("-W", "error", "-m", "hfclip.compat", tmp_path / "script.py")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "('hfclip.compat.clip', 'hfclip.model', 'RN50')\n"
+
+
+def test_a_module_runs_like_a_script() -> None:
+    result = run("-W", "error", "-m", "hfclip.compat", "-m", "this")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("The Zen of Python")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ((), 2, "usage: python -m hfclip.compat script.py"),
+        (("-m",), 2, "usage: python -m hfclip.compat script.py"),
+        (("absent.py", "x"), 2, "There is no file absent.py.\nusage:"),
+        (("--help",), 0, "usage: python -m hfclip.compat script.py"),
+    ],
+)
+def test_a_call_that_names_no_script_is_told_how(
+    arguments: tuple[str, ...], status: int, words: str
+) -> None:
+    result = run("-m", "hfclip.compat", *arguments)
+    assert result.returncode == status
+    assert (result.stderr if status else result.stdout).startswith(words)
+
+
+def test_importing_the_room_costs_no_torch() -> None:
+    code = "import sys, hfclip.compat; assert not {'torch', 'clip'} & set(sys.modules)"
+    assert run("-c", code).returncode == 0
+
+
+def names_in(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.alias):
+            yield node.name
+
+
+def modules_in(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: path.stem)
+def test_nothing_outside_the_room_knows_of_it(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert not [name for name in modules_in(tree) if name.startswith("hfclip.compat")]
+    assert not [name for name in modules_in(tree) if _is_clip(name)]
+    assert OLD_NAMES.isdisjoint(names_in(tree))
+
+
+def test_the_test_of_direction_sees_what_it_looks_for() -> None:
+    assert len(OUTSIDE) > 15
+    code = "from hfclip import compat\nimport hfclip.compat.clip as c\nc._MODELS['x']"
+    tree = ast.parse(code)
+    assert list(modules_in(tree)) == ["hfclip.compat", "hfclip.compat.clip"]
+    assert not OLD_NAMES.isdisjoint(names_in(tree))
