@@ -20,7 +20,7 @@ check: .venv/development
 	$(BIN)/mypy
 
 bench: .venv/development
-	$(BIN)/python -m benchmarks load
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

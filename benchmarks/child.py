@@ -2,8 +2,9 @@
 
     python -m benchmarks.child benchmarks.load:hfclip_file /tmp/weights.safetensors ViT-B/32 224
 
-A task is a generator that yields the name of a lap as the lap ends. The first lap begins before
-the task's module is imported, so that an engine's imports can be a lap of their own.
+A task is a generator that yields the name of a lap as the lap ends, or the name and a figure that
+the task has found out itself, such as a difference. The first lap begins before the task's module
+is imported, so that an engine's imports can be a lap of their own.
 """
 
 import json
@@ -15,14 +16,16 @@ from importlib import import_module
 from pathlib import Path
 
 
-def run(task: str, *arguments: str) -> dict[str, dict[str, float]]:
+def run(task: str, *arguments: str) -> dict[str, dict[str, float | None]]:
     """Runs `module:function` and gives each lap's seconds, and the memory in bytes at its end."""
-    laps: dict[str, dict[str, float]] = {}
+    laps: dict[str, dict[str, float | None]] = {}
     module, _, function = task.partition(":")
     start = time.perf_counter()
-    for name in getattr(import_module(module), function)(*arguments):
+    for step in getattr(import_module(module), function)(*arguments):
         seconds = time.perf_counter() - start
-        laps[name] = {"seconds": seconds, "resident": _resident(), "peak": _peak()}
+        name, figure = step if isinstance(step, tuple) else (step, None)
+        memory = {"resident": _resident(), "peak": _peak()}
+        laps[name] = {"seconds": seconds, **memory, "figure": figure}
         start = time.perf_counter()
     return laps
 

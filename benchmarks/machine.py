@@ -14,6 +14,11 @@ _PACKAGES = (
     "clip-anytorch",
     "open_clip_torch",
     "transformers",
+    "tokenizers",
+    "onnxruntime",
+    "openvino",
+    "pillow",
+    "numpy",
 )
 
 
@@ -21,7 +26,7 @@ def describe() -> dict[str, str | int | float]:
     """The processor, its cores, the memory, the system."""
     return {
         "cpu": _cpu(),
-        "cores": _cores(),
+        "cores": cores(),
         "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -92,6 +97,6 @@ def _cpu() -> str:
     return f"{facts['model name']} (family {facts['cpu family']}, model {facts['model']})"
 
 
-def _cores() -> int:
+def cores() -> int:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

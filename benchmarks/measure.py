@@ -43,11 +43,22 @@ class Case:
 
 @dataclass(frozen=True)
 class Lap:
-    """One leg of a run: its seconds, and the bytes held at its end and at most until then."""
+    """One leg of a run: its seconds, and the bytes held at its end and at most until then.
+
+    `figure` is what the task found out in it, if it says so.
+    """
 
     seconds: float
     resident: int
     peak: int
+    figure: float | None = None
+
+    @property
+    def found(self) -> float:
+        """The figure, of a lap that has one."""
+        if self.figure is None:
+            raise ValueError("this lap has no figure; its task yields (name, figure) for one")
+        return self.figure
 
 
 Sample = Mapping[str, Lap]

@@ -43,6 +43,21 @@ def judge(times: Sequence[float], goal: float | None) -> str:
     if min(times) < aim <= max(times):
         return f"{claim}the spread is too wide to tell"
     if goal:
-        return claim + ("met" if min(times) >= goal else "missed")
+        short = 1 - statistics.median(times) / goal
+        return claim + ("met" if min(times) >= goal else f"falls short by {short:.0%}")
     wide = max(times) - min(times) > statistics.median(times)
     return "the spread is too wide to tell how much" if wide else ""
+
+
+def judge_bounds(values: Sequence[float], least: float | None, most: float | None) -> str:
+    """Says whether a number itself, such as a difference, keeps its bounds in every round."""
+    verdicts = []
+    if least is not None:
+        verdicts.append(f"at least {least:g}: " + _kept(values, min(values) >= least))
+    if most is not None:
+        verdicts.append(f"at most {most:g}: " + _kept(values, max(values) <= most))
+    return "; ".join(verdicts)
+
+
+def _kept(values: Sequence[float], kept: bool) -> str:
+    return "met" if kept else f"falls short with {statistics.median(values):g}"

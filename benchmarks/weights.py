@@ -40,19 +40,29 @@ def locate(kind: str, model: str, cache: Path) -> Path:
 
 
 def provide(kind: str, model: str, cache: Path) -> Path:
-    """Writes the weights unless they are there; a broken-off try leaves nothing behind.
+    """Writes the weights of a model in one form unless they are there.
 
     Raises:
         subprocess.CalledProcessError: They could not be written; the reason was printed.
     """
-    path = locate(kind, model, cache)
+    return written(locate(kind, model, cache), __name__, kind, model)
+
+
+def written(path: Path, module: str, *arguments: str) -> Path:
+    """Has a module write `path`, which it is given last, unless that is there already.
+
+    It runs in a process of its own, and a broken-off try leaves nothing behind.
+
+    Raises:
+        subprocess.CalledProcessError: It could not be written; the reason was printed.
+    """
     if not path.exists():
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix="part-") as part:
-            written = Path(part) / path.name
-            command = [sys.executable, "-m", "benchmarks.weights", kind, model, str(written)]
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix="part-") as part:
+            unfinished = Path(part) / path.name
+            command = [sys.executable, "-m", module, *arguments, str(unfinished)]
             subprocess.run(command, cwd=ROOT, check=True)
-            written.replace(path)
+            unfinished.replace(path)
     return path
 
 

@@ -22,11 +22,14 @@ if TYPE_CHECKING:
         LabelError,
         ModelNotFoundError,
         NetworkError,
+        OptimizationError,
         RepositoryError,
+        ShapeError,
         TextTooLongError,
         UnsafeCheckpointError,
         WeightsMismatchError,
     )
+    from hfclip.inference import optimize
     from hfclip.loading import available_models, load
     from hfclip.model import CLIP
     from hfclip.preprocess import image_transform
@@ -43,6 +46,7 @@ _HOMES = {
     "decode": "tokenizer",
     "image_transform": "preprocess",
     "load": "loading",
+    "optimize": "inference",
     "tokenize": "tokenizer",
     "CacheError": "errors",
     "HubError": "errors",
@@ -55,6 +59,8 @@ _HOMES = {
     "ImageError": "errors",
     "LabelError": "errors",
     "ModelNotFoundError": "errors",
+    "OptimizationError": "errors",
+    "ShapeError": "errors",
     "TextTooLongError": "errors",
     "UnsafeCheckpointError": "errors",
     "WeightsMismatchError": "errors",
@@ -73,7 +79,9 @@ __all__ = [
     "LabelError",
     "ModelNotFoundError",
     "NetworkError",
+    "OptimizationError",
     "RepositoryError",
+    "ShapeError",
     "TextTooLongError",
     "UnsafeCheckpointError",
     "WeightsMismatchError",
@@ -82,6 +90,7 @@ __all__ = [
     "decode",
     "image_transform",
     "load",
+    "optimize",
     "tokenize",
 ]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import child, report, weights
+from benchmarks import child, plot, report, tokenization, weights
 from benchmarks.__main__ import main
 from benchmarks.measure import Case, Lap, Result, _least_disturbed, measure
 from benchmarks.report import Measure, Run, Section
-from benchmarks.summary import Summary, judge, ratios, summarize
+from benchmarks.summary import Summary, judge, judge_bounds, ratios, summarize
 
 SECTION = Section(
     name="load",
@@ -61,7 +61,7 @@ def test_ratios_are_taken_round_by_round() -> None:
     ("times", "goal", "verdict"),
     [
         ([10.0, 11.0, 12.0], 10, "at least 10 x: met"),
-        ([9.0, 9.5, 9.9], 10, "at least 10 x: missed"),
+        ([9.0, 9.5, 9.9], 10, "at least 10 x: falls short by 5%"),
         ([9.0, 11.0, 12.0], 10, "at least 10 x: the spread is too wide to tell"),
         ([11.0, 12.0], 10, "at least 10 x: too few rounds to tell"),
         ([1.1, 1.2, 1.3], None, ""),
@@ -147,11 +147,12 @@ def test_a_marker_without_its_end_is_an_error() -> None:
 def test_json_keeps_every_round(finished: Run, tmp_path: Path) -> None:
     report.write_json(tmp_path / "run.json", finished)
     written = json.loads((tmp_path / "run.json").read_text())
-    assert written["rows"][1]["ratio"] == {"median": 12.0, "low": 11.0, "high": 15.0}
-    assert written["results"][0]["samples"][2]["load"] == {
+    assert written["load"]["rows"][1]["ratio"] == {"median": 12.0, "low": 11.0, "high": 15.0}
+    assert written["load"]["results"][0]["samples"][2]["load"] == {
         "seconds": 0.8,
         "resident": 1_000_000,
         "peak": 100_000_000,
+        "figure": None,
     }
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
@@ -164,7 +165,142 @@ def two_laps() -> Iterator[str]:
 def test_a_task_gives_seconds_and_memory_for_each_lap() -> None:
     laps = child.run(f"{__name__}:two_laps")
     assert list(laps) == ["import", "load"]
-    assert all(lap["seconds"] >= 0 and lap["peak"] > 1_000_000 for lap in laps.values())
+    for lap in laps.values():
+        assert lap["seconds"] is not None
+        assert lap["seconds"] >= 0
+        assert lap["peak"] is not None
+        assert lap["peak"] > 1_000_000
+        assert lap["figure"] is None
+
+
+def one_figure() -> Iterator[str | tuple[str, float]]:
+    yield "difference", 0.25
+
+
+def test_a_task_gives_the_figures_that_it_finds() -> None:
+    lap = child.run(f"{__name__}:one_figure")["difference"]
+    assert Lap(**lap).found == 0.25  # type: ignore[arg-type]
+
+
+def test_a_lap_without_a_figure_says_so() -> None:
+    with pytest.raises(ValueError, match="this lap has no figure"):
+        _ = Lap(1.0, 2, 3).found
+
+
+RATES = Section(
+    name="rates",
+    title="Rates",
+    method="By hand.",
+    baseline="ours",
+    measures=[
+        Measure(
+            "Speed",
+            "images/s",
+            lambda sample: 10 / sample["load"].seconds,
+            {("tiny", "theirs"): 2},
+            baseline="fast",
+            more_is_better=True,
+        ),
+        Measure(
+            "Difference",
+            "levels",
+            lambda sample: sample["difference"].figure if "difference" in sample else None,
+            least={("tiny", "ours"): 1},
+            most={("tiny", "ours"): 2},
+            compared=False,
+        ),
+    ],
+    groups="of",
+    notes="What is short and why.",
+)
+
+
+def test_a_rate_is_compared_the_other_way_round_and_a_difference_not_at_all() -> None:
+    ours, theirs = result("fast", [0.5, 0.5, 0.4], 1), result("theirs", [2.0, 1.5, 1.0], 1)
+    ours.samples = [{**sample, "difference": Lap(0, 0, 0, 3.0)} for sample in ours.samples]
+    ours.case = Case("tiny", "fast", "")
+    exact = Result(Case("tiny", "ours", ""), [{**s, "load": Lap(1, 1, 1)} for s in ours.samples])
+    found = Run(RATES, "", 3, [exact, ours, theirs], MACHINE, {}, "2026-01-02")
+    assert report.text(found).splitlines() == [
+        "Speed",
+        "of    engine  images/s  lowest to highest  fast does              claim",
+        "tiny  ours    10.0      10.0 to 10.0       2.00 x (2.00 to 2.50)",
+        "tiny  fast    20.0      20.0 to 25.0       -",
+        "tiny  theirs  6.67      5.00 to 10.0       3.00 x (2.50 to 4.00)  at least 2 x: met",
+        "",
+        "Difference",
+        "of    engine  levels  lowest to highest  claim",
+        "tiny  ours    3.00    3.00 to 3.00       at least 1: met; at most 2: falls short with 3",
+        "tiny  fast    3.00    3.00 to 3.00",
+    ]
+    assert report.markdown(found).endswith("|\n\nWhat is short and why.")
+
+
+@pytest.mark.parametrize(
+    ("values", "least", "most", "verdict"),
+    [
+        ([1.0, 2.0], 1, None, "at least 1: met"),
+        ([0.5, 2.0, 3.0], 1, None, "at least 1: falls short with 2"),
+        ([0.0], None, 0, "at most 0: met"),
+        ([0.0, 0.1], None, 0, "at most 0: falls short with 0.05"),
+        ([5.0], None, None, ""),
+    ],
+)
+def test_a_bound_is_kept_if_every_round_keeps_it(
+    values: list[float], least: float | None, most: float | None, verdict: str
+) -> None:
+    assert judge_bounds(values, least, most) == verdict
+
+
+def test_a_run_of_one_section_leaves_those_of_others(finished: Run, tmp_path: Path) -> None:
+    document, runs = tmp_path / "RESULTS.md", tmp_path / "results.json"
+    document.write_text("An older head\n<!-- rates: begin -->\nold\n<!-- rates: end -->\n")
+    for run in (finished, Run(RATES, "a command", 3, [], MACHINE, {}, "2026-01-02")):
+        report.write_markdown(document, run)
+        report.write_json(runs, run)
+    report.write_markdown(document, finished)
+    text = document.read_text()
+    assert text.startswith(f"{report.HEADER}\n<!-- rates: begin -->\n## Rates\n")
+    assert text.count("\n## Load\n") == 1
+    assert "old" not in text
+    assert {name: run["command"] for name, run in report.read_json(runs).items()} == {
+        "load": "python -m benchmarks load",
+        "rates": "a command",
+    }
+
+
+def test_json_of_another_kind_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text('{"section": "load"}')
+    with pytest.raises(ValueError, match="holds no runs by section"):
+        report.read_json(tmp_path / "results.json")
+    answer = CliRunner().invoke(main, ["load", "--results", str(tmp_path / "RESULTS.md")])
+    assert answer.exit_code == 1
+    assert "holds no runs by section" in answer.output
+
+
+def test_the_plot_shows_the_ratios_that_have_a_target(finished: Run, tmp_path: Path) -> None:
+    runs = {"load": report.to_json(finished)}
+    assert plot.draw(runs, tmp_path / "one.svg")
+    assert plot.draw(runs, tmp_path / "two.svg")
+    drawing = (tmp_path / "one.svg").read_text()
+    assert "load - Load: tiny, theirs" in drawing
+    assert "Peak: tiny, theirs" not in drawing
+    assert drawing == (tmp_path / "two.svg").read_text()
+    assert not plot.draw({}, tmp_path / "none.svg")
+
+
+def test_the_captions_are_always_the_same_and_mostly_plain() -> None:
+    texts = tokenization.captions()
+    assert len(texts) == 20_000
+    assert texts == tokenization.captions()
+    plain = sum(text.isascii() and "&" not in text for text in texts)
+    assert plain / len(texts) == pytest.approx(0.857, abs=0.02)
+    assert not any("\n" in text for text in texts)
+    from hfclip.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer()
+    tokens = sum(len(tokenizer.encode(text)) + 2 for text in texts) / len(texts)
+    assert 15 < tokens < 19
 
 
 def test_an_engine_that_is_not_installed_gets_a_row_and_no_numbers() -> None:
@@ -211,6 +347,13 @@ def test_weights_that_cannot_be_written_leave_nothing_behind(
     with pytest.raises(FileNotFoundError):
         weights.provide("archive", "RN50", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_benchmark_is_refused_and_the_known_are_named() -> None:
+    answer = CliRunner().invoke(main, ["weather"])
+    assert answer.exit_code == 2
+    for name in ("machine", "imports", "load", "tokenize", "preprocess"):
+        assert f"'{name}'" in answer.output
 
 
 def test_an_unknown_model_is_refused_before_anything_runs() -> None:

@@ -16,14 +16,14 @@ LAYERS = [
     {"errors"},
     {"config", "integrity", "patience", "tokenizer", "archive", "images", "hub_errors"},
     {"releases", "layers", "layouts", "foreign_configs", "pixels", "hub", "tokenizer_files"},
-    {"resnet", "vit", "sources", "fast_transform"},
-    {"checkpoint", "folders", "cards", "preprocess"},
-    {"pushing"},
+    {"resnet", "vit", "kernels", "sources", "fast_transform"},
+    {"checkpoint", "onednn", "folders", "cards", "preprocess"},
+    {"pushing", "encoders"},
     {"hub_model"},
     {"model", "inspection"},
     {"scripted", "zeroshot", "onnx_graphs"},
     {"loading", "exporting"},
-    {"publishing"},
+    {"publishing", "inference"},
     {"cli"},
 ]
 

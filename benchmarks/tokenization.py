@@ -1,0 +1,237 @@
+"""20,000 captions to token ids, in one thread.
+
+The captions are made, the same every time, as they are found beside pictures: 17 tokens on
+average; words by Zipf's law out of some ten thousand English ones, names that no vocabulary has,
+numbers, punctuation, capitals. One in seven is not plain ASCII: typographic quotes and dashes,
+accents, emoji, another script, or a character reference left from a page.
+
+    python -m benchmarks.tokenization /tmp/folder
+"""
+
+# ruff: noqa: S311 - nothing is secret
+
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Case, Sample
+from benchmarks.report import Measure, Section
+from benchmarks.suite import Benchmark, Options
+from benchmarks.weights import written
+
+CAPTIONS = 20_000
+CONTEXT = 77
+_EVERY_UNUSUAL = 7
+_UNUSUAL: tuple[Callable[[str], str], ...] = (
+    lambda text: f"\u201c{text}\u201d",
+    lambda text: text.replace(" ", "\u2019s ", 1),
+    lambda text: text.replace(" ", " \u2013 ", 1),
+    lambda text: f"{text}\u2026",
+    lambda text: text.replace("e", "é", 1),
+    lambda text: f"Café {text}",
+    lambda text: f"{text} 😀❤\ufe0f",
+    lambda text: f"{text} | Москва",
+    lambda text: f"{text} 東京の写真",
+    lambda text: text.replace(" ", " &amp; ", 1),
+    lambda text: f"&quot;{text}&quot;",
+)
+
+
+def hfclip(folder: str) -> Iterator[str | tuple[str, float]]:
+    """The tokenizer of hfclip."""
+    _one_thread()
+    import hfclip as package
+
+    yield from _laps(folder, lambda texts: package.tokenize(texts, truncate=True))
+
+
+def clip(folder: str) -> Iterator[str | tuple[str, float]]:
+    """OpenAI's own."""
+    _one_thread()
+    import clip as package
+
+    yield from _laps(folder, lambda texts: package.tokenize(texts, truncate=True))
+
+
+def open_clip(folder: str) -> Iterator[str | tuple[str, float]]:
+    """That of open_clip, which cuts by itself."""
+    _one_thread()
+    from open_clip import SimpleTokenizer
+
+    yield from _laps(folder, SimpleTokenizer())
+
+
+def transformers(folder: str) -> Iterator[str | tuple[str, float]]:
+    """CLIPTokenizer, which the Rust tokenizer serves."""
+    tokenizer = _clip_tokenizer(folder)
+    options = {"padding": "max_length", "truncation": True, "max_length": CONTEXT}
+
+    def tokenize(texts: list[str]) -> Any:
+        return tokenizer(texts, **options, return_tensors="pt")["input_ids"]
+
+    yield from _laps(folder, tokenize)
+
+
+def rust(folder: str) -> Iterator[str | tuple[str, float]]:
+    """The Rust tokenizer alone, its ids made a tensor."""
+    import torch
+
+    tokenizer = _clip_tokenizer(folder).backend_tokenizer
+    tokenizer.enable_truncation(CONTEXT)
+    tokenizer.enable_padding(length=CONTEXT, pad_id=0)
+
+    def tokenize(texts: list[str]) -> Any:
+        return torch.tensor([encoding.ids for encoding in tokenizer.encode_batch(texts)])
+
+    yield from _laps(folder, tokenize)
+
+
+def _one_thread() -> None:
+    os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _clip_tokenizer(folder: str) -> Any:
+    _one_thread()
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def _laps(folder: str, tokenize: Callable[[list[str]], Any]) -> Iterator[str | tuple[str, float]]:
+    import torch
+
+    texts = (Path(folder) / "captions.txt").read_text(encoding="utf-8").splitlines()
+    tokenize(["a first text"])
+    yield "import"
+    tokenize(texts)
+    yield "cold"
+    rows = tokenize(texts)
+    yield "warm"
+    if (Path(folder) / "ids.pt").exists():
+        theirs = torch.load(Path(folder) / "ids.pt")
+        # Padding differs and says nothing: the ids up to the end token, which is the highest.
+        places = torch.arange(CONTEXT)
+        same = (rows == theirs) | (places > theirs.argmax(1, keepdim=True))
+        yield "equal", float(same.all(1).sum())
+
+
+def captions() -> list[str]:
+    """Gives the captions, the same ones every time."""
+    from hfclip.tokenizer import Tokenizer
+
+    rng, tokenizer = random.Random(20_000), Tokenizer()
+    # A merge that made an earlier token belongs to a more frequent word.
+    tokens = (tokenizer.decode([token]) for token in range(512, 30_000))
+    words = [token.strip() for token in tokens if token.endswith(" ") and token.strip().isalpha()]
+    words = [word for word in words if word.isascii() and len(word) > 1]
+    weights = [1 / (rank + 5) for rank in range(len(words))]
+    return [_caption(number, words, weights, rng) for number in range(CAPTIONS)]
+
+
+def _caption(number: int, words: list[str], weights: list[float], rng: random.Random) -> str:
+    chosen = rng.choices(words, weights, k=min(max(2, round(rng.lognormvariate(2.4, 0.5))), 60))
+    if rng.random() < 0.3:
+        chosen[rng.randrange(len(chosen))] = _name(rng)
+    if rng.random() < 0.2:
+        chosen.append(str(rng.randrange(3_000)))
+    if rng.random() < 0.3:
+        chosen[rng.randrange(len(chosen))] += rng.choice([",", " -", ":", "'s", "!"])
+    if rng.random() < 0.5:
+        chosen = [word.capitalize() if rng.random() < 0.3 else word for word in chosen]
+    text = " ".join(chosen) + rng.choice(["", "", ".", " |", " stock photo"])
+    return rng.choice(_UNUSUAL)(text) if number % _EVERY_UNUSUAL == 0 else text
+
+
+def _name(rng: random.Random) -> str:
+    syllables = ("ka", "lin", "mor", "dez", "tu", "ber", "shi", "van", "ro", "el", "gh", "ow")
+    return "".join(rng.choices(syllables, k=rng.randint(2, 4))).title()
+
+
+def write(folder: Path) -> None:
+    """Writes the captions, clip's ids of them if it is installed, and transformers' files."""
+    import torch
+
+    from hfclip.tokenizer_files import tokenizer_files
+
+    folder.mkdir(parents=True)
+    texts = captions()
+    (folder / "captions.txt").write_text("\n".join(texts), encoding="utf-8")
+    for name, content in tokenizer_files(CONTEXT).items():
+        (folder / name).write_text(content, encoding="utf-8")
+    if find_spec("clip"):
+        import clip as package
+
+        torch.save(package.tokenize(texts, truncate=True), folder / "ids.pt")
+
+
+HFCLIP, CLIP, RUST = "hfclip", "clip", "tokenizers, the Rust one alone"
+ENGINES: dict[str, Callable[[str], Iterator[str | tuple[str, float]]]] = {
+    HFCLIP: hfclip,
+    CLIP: clip,
+    "open_clip": open_clip,
+    "transformers": transformers,
+    RUST: rust,
+}
+GROUP = f"{CAPTIONS:,} captions"
+
+
+def cases(options: Options) -> list[Case]:
+    """Every engine with the same captions, which are written first."""
+    folder = written(options.cache / "captions-1", __name__)
+    return [
+        Case(GROUP, engine, f"{__name__}:{task.__name__}", (str(folder),))
+        for engine, task in ENGINES.items()
+    ]
+
+
+def _rate(lap: str) -> Callable[[Sample], float | None]:
+    return lambda sample: CAPTIONS / sample[lap].seconds
+
+
+def _equal(sample: Sample) -> float | None:
+    return sample["equal"].figure if "equal" in sample else None
+
+
+SECTION = Section(
+    name="tokenize",
+    title="Tokenize",
+    method=(
+        "20,000 captions at once to a tensor of 77 ids each, too long ones cut, in one thread of "
+        "a fresh process. Cold is the first time, warm the second time with the same captions. "
+        "They are made like those found beside pictures: 17 tokens on average, words by Zipf's "
+        "law, names, numbers and punctuation; one in seven is not plain ASCII. Rows count as "
+        "equal if the ids are clip's up to the end token; padding is not compared."
+    ),
+    baseline=HFCLIP,
+    measures=[
+        Measure("Cold", "captions/s", _rate("cold"), {(GROUP, CLIP): 2.5}, more_is_better=True),
+        Measure(
+            "Warm",
+            "captions/s",
+            _rate("warm"),
+            {(GROUP, CLIP): 6, (GROUP, RUST): 4},
+            more_is_better=True,
+        ),
+        Measure(
+            "Rows equal to clip's",
+            "rows",
+            _equal,
+            least={(GROUP, HFCLIP): CAPTIONS},
+            compared=False,
+        ),
+    ],
+    groups="of",
+)
+
+BENCHMARK = Benchmark(SECTION, cases)
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

@@ -1,0 +1,273 @@
+"""Layers of oneDNN on the CPU: packed weights, fused tails, products of eight-bit integers.
+
+torch reaches these through operators that it has for its own compiler (`torch.ops.mkldnn`,
+`torch.ops.onednn`) and that are not public. So each is run once on a small input before it is
+relied on, and where it is missing or wrong plain torch does the same.
+"""
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hfclip.config import Activation
+from hfclip.kernels import (
+    ACTIVATIONS,
+    QUICK,
+    BlockKernels,
+    Convolution,
+    Kernel,
+    Kernels,
+    Linear,
+    Mlp,
+    PlainKernels,
+    Toolbox,
+    plain_toolbox,
+)
+
+# One less than eight bits hold: rounding may then go up at both ends.
+_STEPS = 254
+# Images in a batch that convolutions are packed for; others do as well.
+_IMAGES = 8
+_TINY = torch.finfo(torch.float32).tiny
+
+
+class PackedKernels:
+    """oneDNN on the CPU, in float32 or bfloat16: weights in its own blocks, tails fused."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+    def linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
+        """As `BlockKernels.linear`."""
+        return _PackedLinear(weight, bias, self.dtype)
+
+    def qkv(self, weight: Tensor, bias: Tensor) -> Linear:
+        """As `BlockKernels.qkv`."""
+        return self.linear(weight, bias)
+
+    def mlp(self, layers: Mlp, activation: Activation) -> tuple[Linear, Linear]:
+        """As `BlockKernels.mlp`; QuickGELU becomes SiLU by its factor in the weights around it."""
+        first, second = folded(layers) if activation == "quick_gelu" else layers
+        tail = _TAILS[activation]
+        return _PackedLinear(*first, self.dtype, *tail), self.linear(*second)
+
+    def convolution(self, kernel: Kernel, *, relu: bool) -> Convolution:
+        """As `Kernels.convolution`."""
+        return _PackedConvolution(kernel, self.dtype, relu=relu)
+
+
+# The names of the fused activation, and of the algorithm that computes it.
+_TAILS: dict[Activation, tuple[str, str]] = {"quick_gelu": ("swish", ""), "gelu": ("gelu", "none")}
+
+
+def folded(layers: Mlp) -> Mlp:
+    """The MLP that is the same with SiLU for QuickGELU, which is SiLU(1.702 x) / 1.702."""
+    (weight, bias), (out_weight, out_bias) = layers
+    return (weight * QUICK, bias * QUICK), (out_weight / QUICK, out_bias)
+
+
+class _PackedLinear:
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        dtype: torch.dtype,
+        tail: str = "none",
+        algorithm: str = "",
+    ) -> None:
+        self._weight = _operator("mkldnn::_reorder_linear_weight")(weight.to(dtype).contiguous())
+        self._product = _operator("mkldnn::_linear_pointwise")
+        self._bias = None if bias is None else bias.to(dtype)
+        self._tail, self._algorithm = tail, algorithm
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        y: Tensor
+        if residual is None:
+            y = self._product(x, self._weight, self._bias, self._tail, [], self._algorithm)
+        else:
+            y = self._product.binary(x, residual, self._weight, self._bias, "add")
+        return y
+
+
+class _PackedConvolution:
+    def __init__(self, kernel: Kernel, dtype: torch.dtype, *, relu: bool) -> None:
+        padding, stride = [kernel.padding] * 2, [kernel.stride] * 2
+        self._geometry: tuple[object, ...] = (padding, stride, [1, 1], 1)
+        # Packed for images of another size, some are packed anew at every call.
+        images = [_IMAGES, kernel.weight.shape[1], kernel.side, kernel.side]
+        self._weight = _operator("mkldnn::_reorder_convolution_weight")(
+            kernel.weight.to(dtype), *self._geometry, images
+        )
+        self._convolve = _operator("mkldnn::_convolution_pointwise")
+        self._convolve_into = _operator("mkldnn::_convolution_pointwise_")
+        self._bias = kernel.bias.to(dtype)
+        self._tail = "relu" if relu else "none"
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        operands = (x, self._weight, self._bias, *self._geometry)
+        y: Tensor
+        if residual is None:
+            y = self._convolve(*operands, self._tail, [], "")
+        else:
+            y = self._convolve_into.binary(residual, *operands, "add", 1.0, self._tail, [], "")
+        return y
+
+
+class QuantizedKernels:
+    """oneDNN's products of eight-bit integers; what lies between them is float32.
+
+    Weights have a scale for each row; inputs have one scale and zero point, found anew for each
+    call, so that nothing needs to be calibrated.
+    """
+
+    dtype = torch.float32
+
+    def linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
+        """As `BlockKernels.linear`."""
+        return _QuantizedLinear(weight, bias)
+
+    def qkv(self, weight: Tensor, bias: Tensor) -> Linear:
+        """As `BlockKernels.qkv`."""
+        return _QuantizedLinear(weight, bias, out_dtype=torch.bfloat16)
+
+    def mlp(self, layers: Mlp, activation: Activation) -> tuple[Linear, Linear]:
+        """As `BlockKernels.mlp`."""
+        first, second = folded(layers) if activation == "quick_gelu" else layers
+        return _QuantizedLinear(*first, *_TAILS[activation]), self.linear(*second)
+
+
+class _QuantizedLinear:
+    """A linear layer in eight bits: (T, in) float32 -> (T, out) float32 or `out_dtype`."""
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        tail: str = "none",
+        algorithm: str = "",
+        out_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        scales = (weight.abs().amax(dim=1) / 127).clamp_min(_TINY)
+        integers = (weight / scales[:, None]).round_().to(torch.int8)
+        self._weight = _operator("onednn::qlinear_prepack")(integers, None)
+        self._product = _operator("onednn::qlinear_pointwise")
+        self._scales = scales
+        self._zeros = torch.zeros(len(scales), dtype=torch.int64)
+        self._bias, self._tail, self._algorithm = bias, tail, algorithm
+        self._out_dtype = out_dtype
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        operands = (*quantize(x.float()), self._weight, self._scales, self._zeros)
+        ends = (self._bias, 1.0, 0, self._out_dtype)
+        y: Tensor
+        if residual is None:
+            y = self._product(*operands, *ends, self._tail, [], self._algorithm)
+        else:
+            y = self._product.binary(*operands, residual, *ends, 1.0, 0, "add", 1.0, "none", [], "")
+        return y
+
+
+def quantize(x: Tensor) -> tuple[Tensor, float, int]:
+    """Rounds to one of 255 even steps from the least to the greatest: (uint8, scale, zero point).
+
+    x is about (uint8 - zero point) * scale, and a zero stays exactly zero. x, in float32, is
+    overwritten: fresh memory costs more than the arithmetic.
+    """
+    low, high = (edge.item() for edge in torch.aminmax(x))
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = (high - low) / _STEPS
+    if scale < _TINY:  # all but zero, and its reciprocal no number
+        scale = 1.0
+    if not math.isfinite(scale):
+        return torch.zeros_like(x, dtype=torch.uint8), math.nan, 0
+    zero = round(-low / scale)
+    # Positive, so that cutting the fraction off rounds. Straight to uint8 is four times slower.
+    torch.add(torch.tensor(zero + 0.5, dtype=x.dtype), x, alpha=1 / scale, out=x)
+    return x.to(torch.int16).to(torch.uint8), scale, zero
+
+
+def _operator(name: str) -> Any:
+    """One of torch's own operators by its full name.
+
+    Raises:
+        AttributeError: This torch has none of that name.
+    """
+    namespace, _, operator = name.partition("::")
+    return getattr(getattr(torch.ops, namespace), operator)
+
+
+def toolbox(precision: str, device: torch.device) -> Toolbox:
+    """The fastest kernels for "float32", "bfloat16" or "int8" that work here.
+
+    Without products of eight-bit integers, "int8" is computed in bfloat16.
+
+    Raises:
+        ValueError: There are none: "int8" is for the CPU.
+    """
+    dtype = torch.float32 if precision == "float32" else torch.bfloat16
+    if device.type != "cpu":
+        if precision == "int8":
+            raise ValueError(f"int8 is for the CPU and the model is on {device}: choose bfloat16.")
+        return plain_toolbox(dtype)
+    rest: Kernels = PackedKernels(dtype) if _packs(dtype) else PlainKernels(dtype)
+    blocks = QuantizedKernels() if precision == "int8" and _quantizes() else rest
+    return Toolbox(blocks, blocks, rest)
+
+
+@cache
+def _packs(dtype: torch.dtype) -> bool:
+    limit = 1e-5 if dtype == torch.float32 else 0.05
+    return _agrees(lambda: _results(PackedKernels(dtype)) + _convolved(PackedKernels(dtype)), limit)
+
+
+@cache
+def _quantizes() -> bool:
+    return _agrees(lambda: _results(QuantizedKernels()), 0.1)
+
+
+def _agrees(probe: Callable[[], list[Tensor]], limit: float) -> bool:
+    """Whether operators exist, run, and give what plain torch gives in float32."""
+    plain = PlainKernels(torch.float32)
+    try:
+        found = probe()
+    except (AttributeError, RuntimeError, TypeError):  # missing, not for this machine, changed
+        return False
+    pairs = zip(found, _results(plain) + _convolved(plain), strict=False)
+    return all(bool((ours - own).norm() <= limit * own.norm()) for ours, own in pairs)
+
+
+@torch.no_grad()
+def _results(kernels: BlockKernels) -> list[Tensor]:
+    """What each kind of product gives for small numbers, always the same."""
+    draw = _numbers()
+    layers = ((draw(64, 16), draw(64)), (draw(16, 64), draw(16)))
+    x, residual = draw(3, 16).to(kernels.dtype), draw(3, 16).to(kernels.dtype)
+    found = [kernels.qkv(*layers[0])(x.clone())]
+    for activation in ACTIVATIONS:
+        first, second = kernels.mlp(layers, activation)
+        found += [second(first(x.clone())), second(first(x.clone()), residual)]
+    return [y.float() for y in found]
+
+
+@torch.no_grad()
+def _convolved(kernels: Kernels) -> list[Tensor]:
+    """The same of convolutions."""
+    draw = _numbers()
+    x, residual = draw(2, 4, 8, 8).to(kernels.dtype), draw(2, 8, 4, 4).to(kernels.dtype)
+    x, residual = (t.contiguous(memory_format=torch.channels_last) for t in (x, residual))
+    kernel = Kernel(draw(8, 4, 3, 3), draw(8), padding=1, stride=2, side=8)
+    convolution = kernels.convolution(kernel, relu=True)
+    projection = kernels.convolution(
+        Kernel(draw(6, 4, 1, 1), draw(6), padding=0, stride=1, side=8), relu=False
+    )
+    found = [convolution(x), projection(x), convolution(x, residual)]
+    return [y.float() for y in found]
+
+
+def _numbers() -> Callable[..., Tensor]:
+    random = torch.Generator().manual_seed(0)
+    return lambda *shape: torch.randn(*shape, generator=random) / math.sqrt(math.prod(shape[1:]))
