@@ -8,6 +8,10 @@ from typing import Any
 from benchmarks.report import write_whole
 
 _MET, _SHORT = "#2a7f62", "#c0503c"
+_LEGEND = (
+    "Times better than the peer: median, lowest to highest. A mark stands at the target; green if "
+    "every round reached it."
+)
 
 
 def draw(runs: Mapping[str, Any], path: Path) -> bool:
@@ -37,6 +41,7 @@ def draw(runs: Mapping[str, Any], path: Path) -> bool:
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "hfclip", "font.size": 8}):
         figure = Figure(figsize=(10, 1 + 0.24 * len(rows)), layout="constrained")
         _bars(figure.subplots(), rows)
+        figure.supxlabel(_LEGEND, fontsize=8)
         drawing = io.StringIO()
         figure.savefig(drawing, format="svg", metadata={"Date": None})
     write_whole(path, "".join(f"{line.rstrip()}\n" for line in drawing.getvalue().splitlines()))
@@ -59,10 +64,6 @@ def _bars(axes: Any, rows: list[dict[str, Any]]) -> None:
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.axvline(1, color="grey", linewidth=0.8)
-    axes.set_xlabel(
-        "Times better than the peer: median, lowest to highest.\n"
-        "A mark stands at the target; green if every round reached it."
-    )
 
 
 def _label(row: Mapping[str, Any]) -> str:

@@ -1,0 +1,106 @@
+"""What the encoding benchmarks read beside weights: graphs of image towers, clip's own features.
+
+    python -m benchmarks.graphs onnx ViT-B/32 /tmp/ViT-B-32.safetensors /tmp/folder
+
+A graph is written once, by the tools of the engine that runs it, from the same weights.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import weights
+from benchmarks.weights import written
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IMAGES = 16
+FEATURES, GRAPH, QUANTIZED, OPENVINO = "features.pt", "image.onnx", "image-int8.onnx", "image.xml"
+_OF_SAFETENSORS, _OF_ARCHIVE = "safetensors", "archive"
+
+
+def provide(kind: str, model: str, cache: Path) -> Path:
+    """Writes a folder of one kind for a model, unless it is there.
+
+    Raises:
+        subprocess.CalledProcessError: It could not be written; the reason was printed.
+    """
+    source = weights.provide(_SOURCES[kind], model, cache)
+    return written(locate(kind, model, cache), __name__, kind, model, str(source))
+
+
+def locate(kind: str, model: str, cache: Path) -> Path:
+    """Where such a folder lies, be it written yet or not."""
+    return weights.locate(_OF_SAFETENSORS, model, cache).with_suffix(f".{kind}")
+
+
+def images(model: str, count: int = IMAGES) -> "Tensor":
+    """Pictures of random numbers as from a preprocess, (count, 3, S, S), always the same ones."""
+    import torch
+
+    from hfclip.releases import RELEASES
+
+    side = RELEASES[model].config.image_resolution
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def write_features(model: str, source: Path, folder: Path) -> None:
+    """What clip computes for the pictures in float32."""
+    import clip
+    import torch
+
+    folder.mkdir()
+    with torch.no_grad():
+        features = clip.load(str(source), "cpu")[0].encode_image(images(model))
+    torch.save(features, folder / FEATURES)
+
+
+def write_onnx(model: str, source: Path, folder: Path) -> None:
+    """The image tower as torch exports it, for any number of images; of a ViT in int8 too."""
+    import torch
+    from onnxruntime.quantization import quantize_dynamic
+
+    folder.mkdir()
+    tower = _tower(source)
+    torch.onnx.export(
+        tower,
+        (images(model, 2),),
+        folder / GRAPH,
+        input_names=["image"],
+        dynamic_shapes=({0: torch.export.Dim("images", min=1, max=1024)},),
+        external_data=True,
+    )
+    # Convolutions in dynamic int8 are slower than in float32.
+    if model.startswith("ViT"):
+        quantize_dynamic(folder / GRAPH, folder / QUANTIZED)
+
+
+def write_openvino(model: str, source: Path, folder: Path) -> None:
+    """The image tower as OpenVINO converts it from torch, in float32."""
+    import openvino
+
+    folder.mkdir()
+    graph = openvino.convert_model(_tower(source), example_input=images(model, 2))
+    openvino.save_model(graph, folder / OPENVINO, compress_to_fp16=False)
+
+
+def _tower(source: Path) -> Any:
+    from hfclip import load
+
+    return load(source, "cpu")[0].visual.requires_grad_(requires_grad=False)
+
+
+_SOURCES = {"features": _OF_ARCHIVE, "onnx": _OF_SAFETENSORS, "openvino": _OF_SAFETENSORS}
+_WRITERS: dict[str, Callable[[str, Path, Path], None]] = {
+    "features": write_features,
+    "onnx": write_onnx,
+    "openvino": write_openvino,
+}
+KINDS = frozenset(_WRITERS)
+
+
+if __name__ == "__main__":
+    _kind, _model, _source, _folder = sys.argv[1:]
+    _WRITERS[_kind](_model, Path(_source), Path(_folder))
