@@ -20,7 +20,7 @@ from benchmarks.weights import written
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hfclip.inference import Precision
+    from hfclip.kernels import Precision
 
 CAPTIONS = 256
 MODEL = "ViT-B/32"

@@ -45,12 +45,14 @@ def _resident() -> int:
 
 
 def main() -> None:
-    """Prints the laps as the last line of standard output, or what is not installed."""
+    """Prints the laps as the last line of standard output, or what is missing for them."""
     answer: dict[str, object]
     try:
         answer = {"laps": run(*sys.argv[1:])}
     except ImportError as error:
         answer = {"not_installed": str(error)}
+    except NotImplementedError as error:
+        answer = {"not_here": str(error)}
     # The engines may have printed something, without a line's end.
     print(f"\n{json.dumps(answer)}")
 

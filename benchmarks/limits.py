@@ -117,7 +117,10 @@ def _packed(dtype: str) -> Iterator[Step]:
 
     def product(x: "Tensor", weight: "Tensor") -> Callable[[], object]:
         reorder = torch.ops.mkldnn._reorder_linear_weight  # noqa: SLF001  # none is public
-        packed = reorder(weight)
+        try:
+            packed = reorder(weight)
+        except RuntimeError as error:  # in a type that this processor has no instructions for
+            raise NotImplementedError(str(error)) from error
         linear = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
         return lambda: linear(x, packed, None, "none", [], "")
 

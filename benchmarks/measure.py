@@ -73,6 +73,7 @@ class Result:
         samples: One a round.
         others: For each, the part of the cores' time that other programs had; empty if unknown.
         not_installed: What the engine lacks.
+        not_here: What this machine lacks for it.
         failure: The last line that it wrote.
     """
 
@@ -80,6 +81,7 @@ class Result:
     samples: list[Sample] = field(default_factory=list)
     others: list[float] = field(default_factory=list)
     not_installed: str = ""
+    not_here: str = ""
     failure: str = ""
 
     @property
@@ -87,6 +89,8 @@ class Result:
         """Why there are no samples, in words; empty if there are."""
         if self.not_installed:
             return f"not installed: {self.not_installed}"
+        if self.not_here:
+            return f"not on this machine: {self.not_here}"
         return f"failed: {self.failure}" if self.failure else ""
 
 
@@ -123,6 +127,7 @@ def _turns(results: list[Result], number: int) -> Iterator[Result]:
 def _run_once(result: Result, patience: float, *, counted: bool) -> None:
     answer, others = _least_disturbed(result.case, patience)
     result.not_installed = answer.get("not_installed", "")
+    result.not_here = answer.get("not_here", "")
     result.failure = answer.get("failure", "")
     if result.absence:
         result.samples.clear()

@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hfclip import __version__
-from hfclip.errors import HfclipError, ImageError
+from hfclip.errors import HfclipError, ImageError, OptimizationError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from hfclip.model import CLIP
     from hfclip.pushing import CardRule
-    from hfclip.zeroshot import Guess, ZeroShotClassifier
+    from hfclip.zeroshot import Encoder, Guess, ZeroShotClassifier
 
 BATCH = 16
+# Pictures from which on `optimize`, which takes as long as some dozens of them, saves time.
+MANY = 64
 
 
 class _Commands(click.Group):
@@ -90,7 +93,7 @@ def classify(
     names = list(find_images(images))
     network, preprocess = load(model, device)
     choices = [label.strip() for label in labels.split(",")]
-    classifier = ZeroShotClassifier(network, choices, templates)
+    classifier = ZeroShotClassifier(_encoder(network, len(names)), choices, templates)
     results = _progress(_classify(names, classifier, preprocess, top), len(names))
     broken = _print_json(results) if as_json else _print_text(results)
     sys.exit(1 if broken else 0)
@@ -275,6 +278,18 @@ def _print_facts(facts: dict[str, Any]) -> None:
         click.echo(f"{key.replace('_', ' '):<14} {_sentence(value)}")
 
 
+def _encoder(model: "CLIP", pictures: int) -> "Encoder":
+    """The model, or what `optimize` makes of it where there is enough to do to pay for that."""
+    from hfclip.inference import optimize  # noqa: PLC0415
+
+    if pictures < MANY or model.logit_scale.device.type != "cpu":
+        return model
+    try:
+        return optimize(model)
+    except OptimizationError:  # rare weights that lose precision; the model itself does not
+        return model
+
+
 def _classify(
     names: list[str],
     classifier: "ZeroShotClassifier",
@@ -282,22 +297,14 @@ def _classify(
     top: int,
 ) -> "Iterator[tuple[str, list[Guess] | ImageError]]":
     """Ranks labels for each image in turn; an image that cannot be read gives its error."""
-    import torch  # noqa: PLC0415
-
-    from hfclip.images import open_image  # noqa: PLC0415
+    from hfclip.images import load_batch  # noqa: PLC0415
 
     remaining = iter(names)
     while batch := list(islice(remaining, BATCH)):
-        outcome: dict[int, Any] = {}
-        tensors = []
+        pixels, errors = load_batch(batch, preprocess)
+        ranked = iter(classifier.rank(pixels, top) if len(pixels) else [])
         for index, name in enumerate(batch):
-            try:
-                tensors.append(preprocess(open_image(name)))
-            except ImageError as error:
-                outcome[index] = error
-        ranked = iter(classifier.rank(torch.stack(tensors), top) if tensors else [])
-        for index, name in enumerate(batch):
-            yield name, outcome[index] if index in outcome else next(ranked)
+            yield name, errors[index] if index in errors else next(ranked)
 
 
 def _progress(results: Iterator[Any], total: int) -> Iterable[Any]:

@@ -37,7 +37,7 @@ def find_images(arguments: Iterable[str]) -> Iterator[str]:
 
     A folder stands for the pictures in it and below it, in order of name; a pattern such as
     `*.jpg` (or `**/*.jpg`) for what it matches; `-` for standard input; anything else for itself.
-    What is found to be missing is left for `open_image` to report.
+    What is found to be missing is left for `load_batch` to report.
     """
     for argument in arguments:
         path = Path(argument)
@@ -50,18 +50,6 @@ def find_images(arguments: Iterable[str]) -> Iterator[str]:
             yield from sorted(glob.glob(argument, recursive=True)) or [argument]  # noqa: PTH207
         else:
             yield argument
-
-
-def open_image(name: str) -> Image.Image:
-    """Opens and decodes one picture.
-
-    Raises:
-        ImageError: It does not exist, is no picture, is damaged or is absurdly large.
-    """
-    with _reported(name):
-        image = Image.open(_content(name))
-        image.load()
-    return image
 
 
 def load_batch(

@@ -6,7 +6,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,11 @@ from hfclip.checkpoint import Checkpoint
 from hfclip.config import ClipConfig
 from hfclip.encoders import ResNetEncoder, TextEncoder, VisionEncoder
 from hfclip.errors import HfclipError, OptimizationError, ShapeError
-from hfclip.kernels import Toolbox
+from hfclip.kernels import Precision, Toolbox
 from hfclip.layers import LayerNorm, QuickGELU, ResidualAttentionBlock, Transformer
 from hfclip.model import CLIP
 from hfclip.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
 from hfclip.vit import VisionTransformer
-
-Precision = Literal["float32", "bfloat16", "int8"]
 
 
 class Accuracy(NamedTuple):
@@ -57,7 +55,9 @@ class FastCLIP:
     weights; after these have changed, make another.
 
     Attributes:
-        precision: What it computes in: "float32", "bfloat16" or "int8".
+        precision: What was asked for: "float32", "bfloat16" or "int8".
+        computes_in: What its transformers multiply in, the same or more precise: where a processor
+            has no instructions for `precision`, the next is faster.
         stated: The largest difference from the model, and the lowest cosine, that are allowed.
         measured: Both as found when it was built, for pictures and texts of random numbers.
         config: The model's configuration.
@@ -67,6 +67,7 @@ class FastCLIP:
 
     def __init__(self, model: CLIP, precision: Precision, toolbox: Toolbox) -> None:
         self.precision, self.stated = precision, STATED[precision]
+        self.computes_in = toolbox.texts.precision
         self.config: ClipConfig = model.config
         self.context_length = model.context_length
         self.logit_scale = model.logit_scale
@@ -124,8 +125,9 @@ class FastCLIP:
     __call__ = forward
 
     def __repr__(self) -> str:
+        computed = "" if self.precision == self.computes_in else f" computed in {self.computes_in}"
         return (
-            f"FastCLIP({self.config.describe_image_tower()}; {self.precision}, "
+            f"FastCLIP({self.config.describe_image_tower()}; {self.precision}{computed}, "
             f"difference {self.measured.difference:.1e} of at most {self.stated.difference:.1e})"
         )
 
@@ -164,7 +166,9 @@ def optimize(model: CLIP, dtype: Precision = "float32") -> FastCLIP:
             "bfloat16" has cosines over 0.999; "int8" has over 0.995. In "int8" the products of
             both transformers are of eight-bit integers, with one scale for all inputs of a call,
             so that a picture's features depend a little on its neighbours; a ResNet computes in
-            bfloat16, as does what surrounds the transformers.
+            bfloat16, as does what surrounds the transformers. On a CPU without instructions for
+            a type, what is more precise is also faster and takes its place: see
+            `FastCLIP.computes_in`.
 
     Raises:
         OptimizationError: The model was patched, or its features come out worse than stated.

@@ -4,13 +4,15 @@
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from torch import Tensor
 
 from hfclip.config import Activation
+
+Precision = Literal["float32", "bfloat16", "int8"]
 
 # QuickGELU is x * sigmoid(1.702 x).
 QUICK = 1.702
@@ -33,12 +35,15 @@ class Convolution(Protocol):
 
 
 class BlockKernels(Protocol):
-    """Makes the layers of transformers; `dtype` is what activations are kept in between them.
+    """Makes the layers of transformers.
+
+    `dtype` is what activations are kept in between them, `precision` what they are multiplied in.
 
     Weights and biases come in as float32 and are shared where they can be used as they are.
     """
 
     dtype: torch.dtype
+    precision: Precision
 
     def linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
         """Of a weight (out, in) and a bias (out,)."""
@@ -94,11 +99,16 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 
+def name_of(dtype: torch.dtype) -> Precision:
+    """A type's name without torch's."""
+    return cast("Precision", str(dtype).removeprefix("torch."))
+
+
 class PlainKernels:
     """Plain torch, on any device and in any type; in float32 it shares every weight."""
 
     def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
+        self.dtype, self.precision = dtype, name_of(dtype)
 
     def linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
         """As `BlockKernels.linear`."""

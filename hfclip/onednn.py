@@ -24,13 +24,15 @@ from hfclip.kernels import (
     Linear,
     Mlp,
     PlainKernels,
+    Precision,
     Toolbox,
+    name_of,
     plain_toolbox,
 )
 
 # One less than eight bits hold: rounding may then go up at both ends.
 _STEPS = 254
-# Images in a batch that convolutions are packed for; others do as well.
+# Images in a batch that convolutions are packed for; more than one do as well.
 _IMAGES = 8
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -39,7 +41,7 @@ class PackedKernels:
     """oneDNN on the CPU, in float32 or bfloat16: weights in its own blocks, tails fused."""
 
     def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
+        self.dtype, self.precision = dtype, name_of(dtype)
 
     def linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
         """As `BlockKernels.linear`."""
@@ -97,18 +99,24 @@ class _PackedConvolution:
     def __init__(self, kernel: Kernel, dtype: torch.dtype, *, relu: bool) -> None:
         padding, stride = [kernel.padding] * 2, [kernel.stride] * 2
         self._geometry: tuple[object, ...] = (padding, stride, [1, 1], 1)
-        # Packed for images of another size, some are packed anew at every call.
-        images = [_IMAGES, kernel.weight.shape[1], kernel.side, kernel.side]
-        self._weight = _operator("mkldnn::_reorder_convolution_weight")(
-            kernel.weight.to(dtype), *self._geometry, images
-        )
+        self._many = self._pack(kernel, dtype, _IMAGES)
+        # Packed for images of another size, some are packed anew at every call; for a single image,
+        # those are that narrow a small one to fewer channels.
+        narrows = kernel.weight.shape[0] < kernel.weight.shape[1]
+        self._one = self._pack(kernel, dtype, 1) if narrows else self._many
         self._convolve = _operator("mkldnn::_convolution_pointwise")
         self._convolve_into = _operator("mkldnn::_convolution_pointwise_")
         self._bias = kernel.bias.to(dtype)
         self._tail = "relu" if relu else "none"
 
+    def _pack(self, kernel: Kernel, dtype: torch.dtype, images: int) -> Any:
+        shape = [images, kernel.weight.shape[1], kernel.side, kernel.side]
+        pack = _operator("mkldnn::_reorder_convolution_weight")
+        return pack(kernel.weight.to(dtype), *self._geometry, shape)
+
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        operands = (x, self._weight, self._bias, *self._geometry)
+        weight = self._one if len(x) == 1 else self._many
+        operands = (x, weight, self._bias, *self._geometry)
         y: Tensor
         if residual is None:
             y = self._convolve(*operands, self._tail, [], "")
@@ -121,10 +129,15 @@ class QuantizedKernels:
     """oneDNN's products of eight-bit integers; what lies between them is float32.
 
     Weights have a scale for each row; inputs have one scale and zero point, found anew for each
-    call, so that nothing needs to be calibrated.
+    call, so that nothing needs to be calibrated. Queries, keys and values come out in
+    `attention_dtype`.
     """
 
     dtype = torch.float32
+    precision: Precision = "int8"
+
+    def __init__(self, attention_dtype: torch.dtype) -> None:
+        self._attention_dtype = attention_dtype
 
     def linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
         """As `BlockKernels.linear`."""
@@ -132,7 +145,7 @@ class QuantizedKernels:
 
     def qkv(self, weight: Tensor, bias: Tensor) -> Linear:
         """As `BlockKernels.qkv`."""
-        return _QuantizedLinear(weight, bias, out_dtype=torch.bfloat16)
+        return _QuantizedLinear(weight, bias, out_dtype=self._attention_dtype)
 
     def mlp(self, layers: Mlp, activation: Activation) -> tuple[Linear, Linear]:
         """As `BlockKernels.mlp`."""
@@ -200,22 +213,41 @@ def _operator(name: str) -> Any:
     return getattr(getattr(torch.ops, namespace), operator)
 
 
-def toolbox(precision: str, device: torch.device) -> Toolbox:
-    """The fastest kernels for "float32", "bfloat16" or "int8" that work here.
+# What a processor of the x86 kind needs to multiply in a type faster than in float32.
+_INSTRUCTIONS: dict[Precision, tuple[str, ...]] = {
+    "float32": (),
+    "bfloat16": ("avx512_bf16", "amx_bf16"),
+    "int8": ("avx512_vnni", "avx_vnni", "amx_int8"),
+}
 
-    Without products of eight-bit integers, "int8" is computed in bfloat16.
+
+def toolbox(precision: Precision, device: torch.device) -> Toolbox:
+    """The fastest kernels that work here and are at least as precise as asked for.
+
+    Where the processor has no instructions for a type, the next more precise one takes its place:
+    it is faster there. Nor is "int8" then right: its sums would overflow without a word.
 
     Raises:
         ValueError: There are none: "int8" is for the CPU.
     """
-    dtype = torch.float32 if precision == "float32" else torch.bfloat16
     if device.type != "cpu":
         if precision == "int8":
             raise ValueError(f"int8 is for the CPU and the model is on {device}: choose bfloat16.")
-        return plain_toolbox(dtype)
+        return plain_toolbox(getattr(torch, precision))
+    whole = precision == "float32" or not _has_instructions("bfloat16")
+    dtype = torch.float32 if whole else torch.bfloat16
     rest: Kernels = PackedKernels(dtype) if _packs(dtype) else PlainKernels(dtype)
-    blocks = QuantizedKernels() if precision == "int8" and _quantizes() else rest
+    quantized = precision == "int8" and _has_instructions("int8") and _quantizes()
+    blocks = QuantizedKernels(dtype) if quantized else rest
     return Toolbox(blocks, blocks, rest)
+
+
+def _has_instructions(precision: Precision) -> bool:
+    """Whether this processor multiplies in a type; where torch does not tell, it is taken to."""
+    ask = getattr(torch.cpu, "get_capabilities", dict)
+    found: dict[str, Any] = ask()
+    other = found.get("architecture") != "x86_64"
+    return other or any(found.get(name) for name in _INSTRUCTIONS[precision])
 
 
 @cache
@@ -226,7 +258,7 @@ def _packs(dtype: torch.dtype) -> bool:
 
 @cache
 def _quantizes() -> bool:
-    return _agrees(lambda: _results(QuantizedKernels()), 0.1)
+    return _agrees(lambda: _results(QuantizedKernels(torch.bfloat16)), 0.1)
 
 
 def _agrees(probe: Callable[[], list[Tensor]], limit: float) -> bool:

@@ -1,16 +1,17 @@
 """A classifier out of words: labels and templates in, ranked labels out."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from hfclip.errors import LabelError
-from hfclip.model import CLIP
 from hfclip.tokenizer import tokenize
 
 DEFAULT_TEMPLATE = "a photo of a {}"
+# Captions that are encoded at once, so that a thousand labels need no more memory than some.
+CAPTIONS = 256
 
 
 class Guess(NamedTuple):
@@ -20,22 +21,45 @@ class Guess(NamedTuple):
     probability: float
 
 
+class Encoder(Protocol):
+    """What a classifier asks of a model: a `CLIP` has it, and so does what `optimize` makes."""
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """The logarithm of what cosines are multiplied by, on the device that computes."""
+        ...
+
+    @property
+    def context_length(self) -> int:
+        """Tokens in a text at most."""
+        ...
+
+    def encode_image(self, image: Tensor, /) -> Tensor:
+        """Encodes images: (B, 3, S, S) -> (B, D)."""
+        ...
+
+    def encode_text(self, text: Tensor, /) -> Tensor:
+        """Encodes token ids: (T, L) integers -> (T, D)."""
+        ...
+
+
 class ZeroShotClassifier:
     """Ranks labels by how near their captions lie to an image.
 
     Each label is put into each template; the normalised features of its captions are averaged and
-    normalised again, as in OpenAI's evaluation of prompt ensembles.
+    normalised again, as in OpenAI's evaluation of prompt ensembles. The model is a `CLIP`, or for
+    many images sooner what `hfclip.optimize` made of one.
 
     Attributes:
         labels: The labels, in the order given.
-        weights: Unit columns (D, N) in the model's dtype, one for each label.
+        weights: Unit columns (D, N) in the type of the model's features, one for each label.
 
     Raises:
         LabelError: There is no label, a label is empty or repeated, or a template has no {}.
     """
 
     def __init__(
-        self, model: CLIP, labels: Sequence[str], templates: Sequence[str] = (DEFAULT_TEMPLATE,)
+        self, model: Encoder, labels: Sequence[str], templates: Sequence[str] = (DEFAULT_TEMPLATE,)
     ) -> None:
         _check(labels, templates)
         self.model = model
@@ -60,15 +84,19 @@ class ZeroShotClassifier:
 
 
 @torch.no_grad()
-def _label_features(model: CLIP, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Unit rows (N, D): a label at a time, so that a thousand labels need no more memory."""
-    device = model.logit_scale.device
-    rows = []
-    for label in labels:
-        captions = [template.replace("{}", label) for template in templates]
-        tokens = tokenize(captions, model.context_length, padding="longest").to(device)
-        rows.append(_unit(_unit(model.encode_text(tokens)).mean(dim=0)))
-    return torch.stack(rows)
+def _label_features(model: Encoder, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Unit rows (N, D)."""
+    captions = [template.replace("{}", label) for label in labels for template in templates]
+    rows = torch.cat(list(_encoded(model, captions)))
+    return _unit(rows.view(len(labels), len(templates), -1).mean(dim=1))
+
+
+def _encoded(model: Encoder, captions: Sequence[str]) -> Iterator[Tensor]:
+    """Unit rows (n, D) of some captions after the other."""
+    for start in range(0, len(captions), CAPTIONS):
+        some = captions[start : start + CAPTIONS]
+        tokens = tokenize(some, model.context_length, padding="longest")
+        yield _unit(model.encode_text(tokens.to(model.logit_scale.device)))
 
 
 def _unit(features: Tensor) -> Tensor:

@@ -4,9 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 import hfclip
+from hfclip import cli
 from hfclip.cli import main
 
 DIGITS = Path(hfclip.__file__).parent / "digits"
@@ -43,7 +45,11 @@ def test_a_person_reads_the_name_and_the_ranking() -> None:
     assert result.stderr == ""
 
 
-def test_the_answers_of_many_pictures_keep_their_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("many", [1, 21], ids=["optimized", "as loaded"])
+def test_the_answers_of_many_pictures_keep_their_order(
+    tmp_path: Path, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "MANY", many)
     expected: list[tuple[str, str]] = []
     for copy in range(4):
         for word in ("three", "eight", "one", "six", "two"):
@@ -52,6 +58,20 @@ def test_the_answers_of_many_pictures_keep_their_order(tmp_path: Path) -> None:
             expected.append((str(tmp_path / name), word))
     rows = json.loads(classify(str(tmp_path), "--json").stdout)
     assert [(row["image"], row["labels"][0]["label"]) for row in rows] == expected
+
+
+def test_the_model_is_optimized_where_that_pays() -> None:
+    model, _ = hfclip.load("digits", device="cpu")
+    assert cli._encoder(model, 63) is model
+    assert repr(cli._encoder(model, 64)).startswith("FastCLIP(ViT")
+    assert cli._encoder(model.to("meta"), 64) is model
+
+
+def test_a_model_that_cannot_be_optimized_classifies_as_it_is() -> None:
+    model, _ = hfclip.load("digits", device="cpu")
+    with torch.no_grad():
+        model.text_projection.fill_(float("nan"))
+    assert cli._encoder(model, 64) is model
 
 
 def test_a_broken_picture_is_reported_and_the_rest_go_on(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import io
+import re
 import sys
 from pathlib import Path
 from typing import Literal
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 import hfclip
-from hfclip.images import find_images, load_batch, open_image
+from hfclip.images import find_images, load_batch
 
 
 @pytest.fixture
@@ -45,7 +46,9 @@ def test_the_order_given_is_kept(folder: Path) -> None:
 def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     content = io.BytesIO((folder / "b.png").read_bytes())
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(content))
-    assert open_image("-").size == (4, 4)
+    pixels, errors = load_batch(["-"], hfclip.image_transform(4, (0, 0, 0), (1, 1, 1)))
+    assert torch.equal(pixels, torch.zeros(1, 3, 4, 4))
+    assert errors == {}
 
 
 def test_broken_pictures_are_named_with_what_is_wrong(folder: Path) -> None:
@@ -59,9 +62,9 @@ def test_broken_pictures_are_named_with_what_is_wrong(folder: Path) -> None:
         ("missing.png", "no such file"),
         ("below", "cannot be decoded"),
     ):
-        with pytest.raises(hfclip.ImageError, match=message) as caught:
-            open_image(str(folder / name))
-        assert str(folder / name) in str(caught.value)
+        _, errors = load_batch([str(folder / name)], hfclip.image_transform(4))
+        assert re.search(message, str(errors[0])), name
+        assert str(folder / name) in str(errors[0])
 
 
 def grey(pixels: torch.Tensor) -> list[float]:

@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 import hfclip
+from hfclip import zeroshot
 from hfclip.zeroshot import ZeroShotClassifier
 
 
@@ -34,6 +35,26 @@ def test_several_templates_are_averaged_on_the_sphere(model: hfclip.CLIP, images
     features /= features.norm(dim=-1, keepdim=True)
     mean = features.sum(dim=0)
     assert torch.allclose(classifier.weights[:, 1], mean / mean.norm(), atol=1e-6)
+
+
+def test_labels_that_are_encoded_some_at_a_time_give_the_same(
+    model: hfclip.CLIP, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels, templates = ["one", "two", "three", "four"], ["a {}", "the digit {}", "{}"]
+    together = ZeroShotClassifier(model, labels, templates)
+    monkeypatch.setattr(zeroshot, "CAPTIONS", 5)
+    apart = ZeroShotClassifier(model, labels, templates)
+    assert together.weights.shape == (64, 4)
+    assert torch.allclose(apart.weights, together.weights, atol=1e-6)
+
+
+def test_an_optimized_model_gives_the_same_probabilities(
+    model: hfclip.CLIP, images: Tensor
+) -> None:
+    labels, templates = ["one", "two", "three"], ["a {}", "the digit {}"]
+    own = ZeroShotClassifier(model, labels, templates).probabilities(images)
+    fast = ZeroShotClassifier(hfclip.optimize(model), labels, templates).probabilities(images)
+    assert torch.allclose(fast, own, atol=1e-5)
 
 
 def test_labels_are_ranked_best_first(model: hfclip.CLIP, images: Tensor) -> None:
