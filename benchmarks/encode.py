@@ -330,11 +330,11 @@ nine tenths of the time go into products by oneDNN's own log; in the rest, the w
 lie the 5% and 10% by which onnxruntime and OpenVINO are ahead there.
 
 There, bfloat16 through `F.linear` reaches 0.17 of float32 and has no packed product. Eight-bit
-products are no faster than float32 and overflow: a small model of the tests came out with a cosine
-of 0.96. Both are computed in float32 instead. A ResNet's weights that were packed for eight pictures
-were packed anew at each call with one; with a second packing of most of those concerned, RN50 went
-from 2.7 to 5.5 pictures a second, one at a time. The three small kernels that are left take about
-a tenth of that time."""
+products are no faster than float32 and overflow: a small model of the tests came out with a
+cosine of 0.96. Both are computed in float32 instead. A ResNet's weights that were packed for eight
+pictures were packed anew at each call with one; with a second packing of most of those concerned,
+RN50 went from 2.7 to 5.5 pictures a second, one at a time. The three small kernels that are left
+take about a tenth of that time."""
 
 SECTION = Section(
     name="encode",
