@@ -280,10 +280,10 @@ def _print_facts(facts: dict[str, Any]) -> None:
 
 def _encoder(model: "CLIP", pictures: int) -> "Encoder":
     """The model, or what `optimize` makes of it where there is enough to do to pay for that."""
-    from hfclip.inference import optimize  # noqa: PLC0415
-
     if pictures < MANY or model.logit_scale.device.type != "cpu":
         return model
+    from hfclip.inference import optimize  # noqa: PLC0415
+
     try:
         return optimize(model)
     except OptimizationError:  # rare weights that lose precision; the model itself does not

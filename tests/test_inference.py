@@ -117,8 +117,12 @@ def test_less_precision_keeps_the_direction_of_every_release(
 ) -> None:
     fast = hfclip.optimize(release, precision)
     images, ids = images_for(release, 3), ids_for(release, 9)
-    assert cosine(fast.encode_image(images), release.encode_image(images)) > lowest
-    assert cosine(fast.encode_text(ids), release.encode_text(ids)) > lowest
+    image = cosine(fast.encode_image(images), release.encode_image(images))
+    text = cosine(fast.encode_text(ids), release.encode_text(ids))
+    assert lowest < min(image, text)
+    if fast.computes_in == precision:  # and not in what is more precise, for want of instructions
+        assert text < 1 - 1e-7
+        assert release.config.is_resnet or image < 1 - 1e-7  # a ResNet is not computed in int8
 
 
 def test_bfloat16_rounds_every_release_and_keeps_its_direction(release: hfclip.CLIP) -> None:
