@@ -34,6 +34,8 @@ from hfclip.kernels import (
 _STEPS = 254
 # Images in a batch that convolutions are packed for; more than one do as well.
 _IMAGES = 8
+# Channels up to which a kernel is packed a second time for one image.
+_NARROW = 128
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -100,10 +102,11 @@ class _PackedConvolution:
         padding, stride = [kernel.padding] * 2, [kernel.stride] * 2
         self._geometry: tuple[object, ...] = (padding, stride, [1, 1], 1)
         self._many = self._pack(kernel, dtype, _IMAGES)
-        # Packed for images of another size, some are packed anew at every call; for a single image,
-        # those are that narrow a small one to fewer channels.
-        narrows = kernel.weight.shape[0] < kernel.weight.shape[1]
-        self._one = self._pack(kernel, dtype, 1) if narrows else self._many
+        # Packed for many images, some kernels are packed anew at every call with one: which, depends
+        # on the processor, but wide ones of 3 x 3, which are half of all weights, never were.
+        channels, _, height, _ = kernel.weight.shape
+        again = height == 1 or channels <= _NARROW
+        self._one = self._pack(kernel, dtype, 1) if again else self._many
         self._convolve = _operator("mkldnn::_convolution_pointwise")
         self._convolve_into = _operator("mkldnn::_convolution_pointwise_")
         self._bias = kernel.bias.to(dtype)
