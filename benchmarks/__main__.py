@@ -138,7 +138,7 @@ def _run(benchmark: Benchmark, options: Options, rounds: int | None, patience: f
         raise click.ClickException(f"what is read could not be written: {error}") from error
     models = ["--models", ",".join(options.models)] if options.models else []
     command = " ".join(["python -m benchmarks", section.name, *models, f"--rounds {rounds}"])
-    found = measure(cases, rounds, patience)
+    found = measure(cases, rounds, patience, warms_up=benchmark.warms_up)
     return report.Run(section, command, rounds, found, machine.describe(), machine.packages())
 
 

@@ -47,20 +47,7 @@ def packed_bfloat16() -> Iterator[Step]:
 
 def packed_int8() -> Iterator[Step]:
     """Through oneDNN in int8 with int32 sums and float32 results, weights laid out once."""
-    import torch
-
-    def product(x: "Tensor", weight: "Tensor") -> Callable[[], object]:
-        quantized = (weight * 20).clamp(-127, 127).to(torch.int8)
-        packed = torch.ops.onednn.qlinear_prepack(quantized, None)
-        scales = torch.full((len(weight),), 0.05)
-        zeros = torch.zeros(len(weight), dtype=torch.int32)
-        pixels = (x * 20 + 128).clamp(0, 255).to(torch.uint8)
-        tail: tuple[Any, ...] = (None, 1.0, 0, torch.float32, "none", [], "")
-        return lambda: torch.ops.onednn.qlinear_pointwise(
-            pixels, 0.05, 128, packed, scales, zeros, *tail
-        )
-
-    yield from _products(torch.float32, product)
+    yield from _packed("int8")
 
 
 def memory_read() -> Iterator[Step]:
@@ -112,19 +99,51 @@ def _linear(dtype: str) -> Iterator[Step]:
     yield from _products(getattr(torch, dtype), lambda x, weight: lambda: linear(x, weight))
 
 
-def _packed(dtype: str) -> Iterator[Step]:
+def _packed(precision: str) -> Iterator[Step]:
     import torch
 
-    def product(x: "Tensor", weight: "Tensor") -> Callable[[], object]:
-        reorder = torch.ops.mkldnn._reorder_linear_weight  # noqa: SLF001  # none is public
-        try:
-            packed = reorder(weight)
-        except RuntimeError as error:  # in a type that this processor has no instructions for
-            raise NotImplementedError(str(error)) from error
-        linear = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
-        return lambda: linear(x, packed, None, "none", [], "")
+    make = _PACKED[precision]
+    yield from _products(getattr(torch, _GIVEN.get(precision, precision)), make)
 
-    yield from _products(getattr(torch, dtype), product)
+
+def packed_product(precision: str) -> tuple[Callable[[], object], float]:
+    """The first of `SHAPES` in a precision, ready to run, and the operations that it takes."""
+    import torch
+
+    rows, width, columns = SHAPES[0]
+    dtype = getattr(torch, _GIVEN.get(precision, precision))
+    x, weight = torch.randn(rows, width).to(dtype), torch.randn(columns, width).to(dtype)
+    return _PACKED[precision](x, weight), 2.0 * rows * width * columns
+
+
+def _in_floats(x: "Tensor", weight: "Tensor") -> Callable[[], object]:
+    import torch
+
+    reorder = torch.ops.mkldnn._reorder_linear_weight  # noqa: SLF001  # none is public
+    try:
+        packed = reorder(weight)
+    except RuntimeError as error:  # in a type that this processor has no instructions for
+        raise NotImplementedError(str(error)) from error
+    linear = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
+    return lambda: linear(x, packed, None, "none", [], "")
+
+
+def _in_integers(x: "Tensor", weight: "Tensor") -> Callable[[], object]:
+    import torch
+
+    quantized = (weight * 20).clamp(-127, 127).to(torch.int8)
+    packed = torch.ops.onednn.qlinear_prepack(quantized, None)
+    scales = torch.full((len(weight),), 0.05)
+    zeros = torch.zeros(len(weight), dtype=torch.int32)
+    pixels = (x * 20 + 128).clamp(0, 255).to(torch.uint8)
+    tail: tuple[Any, ...] = (None, 1.0, 0, torch.float32, "none", [], "")
+    linear = torch.ops.onednn.qlinear_pointwise
+    return lambda: linear(pixels, 0.05, 128, packed, scales, zeros, *tail)
+
+
+_PACKED = {"float32": _in_floats, "bfloat16": _in_floats, "int8": _in_integers}
+# The type that numbers are given in, where it is not that of the products.
+_GIVEN = {"int8": "float32"}
 
 
 def _products(

@@ -94,10 +94,11 @@ class Result:
         return f"failed: {self.failure}" if self.failure else ""
 
 
-def measure(cases: Sequence[Case], rounds: int, patience: float = 0) -> list[Result]:
+def measure(
+    cases: Sequence[Case], rounds: int, patience: float = 0, *, warms_up: bool = True
+) -> list[Result]:
     """Runs every case once a round, behind a progress bar.
 
-    A round before the first is not counted: it brings programs and weights into the page cache.
     A case that fails is left out of the rounds that follow.
 
     Args:
@@ -105,10 +106,12 @@ def measure(cases: Sequence[Case], rounds: int, patience: float = 0) -> list[Res
         rounds: How often.
         patience: Seconds for which a run waits for other programs to rest, and is repeated if
             they did not.
+        warms_up: Whether a round that is not counted goes before the first.
     """
     results = [Result(case) for case in cases]
-    with tqdm(total=len(cases) * (rounds + 1), unit="run", disable=None) as bar:
-        for number in range(rounds + 1):
+    numbers = range(0 if warms_up else 1, rounds + 1)
+    with tqdm(total=len(cases) * len(numbers), unit="run", disable=None) as bar:
+        for number in numbers:
             for result in _turns(results, number):
                 bar.set_postfix_str(f"{result.case.group}: {result.case.engine}")
                 if not result.absence:

@@ -34,8 +34,11 @@ class Benchmark:
         cases: Writes what the engines read, unless it is there, and gives one case for each
             engine and group. It runs in the process that measures: it imports no torch.
         rounds: How often each case runs, unless the command line says otherwise.
+        warms_up: Whether a round that is not counted goes before, which brings programs and weights
+            into the page cache; not where what is measured begins after they were read.
     """
 
     section: Section
     cases: Callable[[Options], Sequence[Case]]
     rounds: int = 3
+    warms_up: bool = True

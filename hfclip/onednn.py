@@ -102,8 +102,8 @@ class _PackedConvolution:
         padding, stride = [kernel.padding] * 2, [kernel.stride] * 2
         self._geometry: tuple[object, ...] = (padding, stride, [1, 1], 1)
         self._many = self._pack(kernel, dtype, _IMAGES)
-        # Packed for many images, some kernels are packed anew at every call with one: which, depends
-        # on the processor, but wide ones of 3 x 3, which are half of all weights, never were.
+        # Packed for many images, some kernels are packed anew at every call with one. Which ones,
+        # depends on the processor; wide ones of 3 x 3, half of all weights, never were.
         channels, _, height, _ = kernel.weight.shape
         again = height == 1 or channels <= _NARROW
         self._one = self._pack(kernel, dtype, 1) if again else self._many
