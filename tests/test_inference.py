@@ -175,6 +175,19 @@ def test_texts_are_gathered_by_length_without_padding() -> None:
     assert list(encoders.batches([2000, 2001])) == [[(1, 2000)], [(1, 2001)]]
 
 
+@pytest.mark.parametrize("causal", [False, True], ids=["all", "causal"])
+@pytest.mark.parametrize("inputs", [1, 20], ids=["few rows", "many rows"])
+def test_attention_in_bfloat16_is_that_of_float32(inputs: int, causal: bool) -> None:
+    groups = [encoders.Group(inputs, 12), encoders.Group(1, 7)]
+    random = torch.Generator().manual_seed(0)
+    rows = sum(count * length for count, length in groups)
+    qkv = (3 * torch.randn(rows, 3 * 64, generator=random)).bfloat16()
+    found = encoders.attend(qkv, groups, 2, causal=causal)
+    assert found.dtype == torch.bfloat16
+    expected = encoders.attend(qkv.float(), groups, 2, causal=causal)
+    assert difference(found.float(), expected) < 0.02
+
+
 @both_ways
 def test_ids_may_be_cut_anywhere_after_the_end_token(make: Make) -> None:
     model = draw(TINY_VIT)
