@@ -181,7 +181,7 @@ def test_attention_in_bfloat16_is_that_of_float32(inputs: int, causal: bool) -> 
     groups = [encoders.Group(inputs, 12), encoders.Group(1, 7)]
     random = torch.Generator().manual_seed(0)
     rows = sum(count * length for count, length in groups)
-    qkv = (3 * torch.randn(rows, 3 * 64, generator=random)).bfloat16()
+    qkv = torch.randn(rows, 3 * 64, generator=random).bfloat16()
     found = encoders.attend(qkv, groups, 2, causal=causal)
     assert found.dtype == torch.bfloat16
     expected = encoders.attend(qkv.float(), groups, 2, causal=causal)
