@@ -218,15 +218,9 @@ def _share(
     encode()
     product()
     while sum(encoding) < SECONDS:
-        encoding.append(_elapsed(encode))
-        multiplying += [_elapsed(product) for _ in range(_PRODUCTS)]
+        encoding.append(limits.elapsed(encode))
+        multiplying += [limits.elapsed(product) for _ in range(_PRODUCTS)]
     return work / statistics.median(encoding) * statistics.median(multiplying) / operations
-
-
-def _elapsed(do: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    do()
-    return time.perf_counter() - start
 
 
 def differences(features: "Tensor", expected: "Tensor") -> Iterator[tuple[str, float]]:

@@ -23,6 +23,8 @@ _REPETITIONS = 12
 _NUMBERS = 2**24
 
 Step = tuple[str, float]
+# Of numbers (rows, width) and weights (columns, width), what multiplies them once.
+Make = Callable[["Tensor", "Tensor"], Callable[[], object]]
 
 
 def linear_float32() -> Iterator[Step]:
@@ -102,18 +104,16 @@ def _linear(dtype: str) -> Iterator[Step]:
 def _packed(precision: str) -> Iterator[Step]:
     import torch
 
-    make = _PACKED[precision]
-    yield from _products(getattr(torch, _GIVEN.get(precision, precision)), make)
+    given, make = _PACKED[precision]
+    yield from _products(getattr(torch, given), make)
 
 
 def packed_product(precision: str) -> tuple[Callable[[], object], float]:
     """The first of `SHAPES` in a precision, ready to run, and the operations that it takes."""
     import torch
 
-    rows, width, columns = SHAPES[0]
-    dtype = getattr(torch, _GIVEN.get(precision, precision))
-    x, weight = torch.randn(rows, width).to(dtype), torch.randn(columns, width).to(dtype)
-    return _PACKED[precision](x, weight), 2.0 * rows * width * columns
+    given, make = _PACKED[precision]
+    return _product(SHAPES[0], getattr(torch, given), make)
 
 
 def _in_floats(x: "Tensor", weight: "Tensor") -> Callable[[], object]:
@@ -141,24 +141,31 @@ def _in_integers(x: "Tensor", weight: "Tensor") -> Callable[[], object]:
     return lambda: linear(pixels, 0.05, 128, packed, scales, zeros, *tail)
 
 
-_PACKED = {"float32": _in_floats, "bfloat16": _in_floats, "int8": _in_integers}
-# The type that numbers are given in, where it is not that of the products.
-_GIVEN = {"int8": "float32"}
+# A precision's name, the type that numbers are given in, and what makes a product of them.
+_PACKED: dict[str, tuple[str, Make]] = {
+    "float32": ("float32", _in_floats),
+    "bfloat16": ("bfloat16", _in_floats),
+    "int8": ("float32", _in_integers),
+}
 
 
-def _products(
-    dtype: Any, product: "Callable[[Tensor, Tensor], Callable[[], object]]"
-) -> Iterator[Step]:
-    """Billions of operations a second for each shape, a product counting two for each term."""
+def _products(dtype: Any, make: Make) -> Iterator[Step]:
+    """Billions of operations a second for each shape."""
     import torch
 
     with torch.inference_mode():
         for shape in SHAPES:
-            rows, width, columns = shape
-            x = torch.randn(rows, width).to(dtype)
-            weight = torch.randn(columns, width).to(dtype)
-            seconds = _best(product(x, weight))
-            yield _name(shape), 2 * rows * width * columns / 1e9 / seconds
+            product, operations = _product(shape, dtype, make)
+            yield _name(shape), operations / 1e9 / _best(product)
+
+
+def _product(shape: Sequence[int], dtype: Any, make: Make) -> tuple[Callable[[], object], float]:
+    """One of random numbers, ready to run, and its operations: two for each term."""
+    import torch
+
+    rows, width, columns = shape
+    x, weight = torch.randn(rows, width).to(dtype), torch.randn(columns, width).to(dtype)
+    return make(x, weight), 2.0 * rows * width * columns
 
 
 def _name(shape: Sequence[int]) -> str:
@@ -167,12 +174,14 @@ def _name(shape: Sequence[int]) -> str:
 
 def _best(do: Callable[[], object], repetitions: int = _REPETITIONS) -> float:
     do()
-    seconds = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        do()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return min(elapsed(do) for _ in range(repetitions))
+
+
+def elapsed(do: Callable[[], object]) -> float:
+    """The seconds that something takes, once."""
+    start = time.perf_counter()
+    do()
+    return time.perf_counter() - start
 
 
 LINEAR = "F.linear, float32 (MKL)"
