@@ -10,6 +10,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from hfclip.arrow import lent_pixels
 from hfclip.pixels import Recipe, keep_freed_memory
 
 # A decoder's own scaling leaves at least this multiple of the result's side; less blurs.
@@ -119,6 +120,8 @@ def _levels(image: Image.Image) -> Tensor:
 
     Pillow keeps a fourth byte a pixel. To leave it in spares both Pillow and torch the repacking.
     """
-    content = bytearray(image.tobytes("raw", "RGBX"))
-    pixels = torch.frombuffer(content, dtype=torch.uint8)
-    return pixels.view(image.height, image.width, 4).permute(2, 0, 1)
+    pixels = lent_pixels(image)
+    if pixels is None:
+        content = bytearray(image.tobytes("raw", "RGBX"))
+        pixels = torch.frombuffer(content, dtype=torch.uint8).view(image.height, image.width, 4)
+    return pixels.permute(2, 0, 1)

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 import hfclip
+from hfclip.arrow import lent_pixels
 
 SIDE = 224
 
@@ -181,6 +182,29 @@ def test_files_are_read_from_any_place(tmp_path: Path) -> None:
     fast = hfclip.image_transform(SIDE, mode="fast")
     with Image.open(tmp_path / "a.jpg") as image:
         assert torch.equal(fast(image), fast(opened(content)))
+
+
+def test_pixels_that_pillow_lends_are_the_images_own_and_outlive_it() -> None:
+    image = drawn((640, 480))
+    pixels = lent_pixels(image)
+    assert pixels is not None
+    assert np.array_equal(pixels[..., :3], np.asarray(image))
+    image.putpixel((2, 1), (7, 8, 9))
+    assert pixels[1, 2, :3].tolist() == [7, 8, 9]
+    expected = np.array(image)
+    del image
+    others = [drawn((640, 480), noise) for noise in (1, 2, 3)]
+    assert np.array_equal(pixels[..., :3], expected)
+    assert len(others) == 3
+
+
+def test_pixels_that_pillow_does_not_lend_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    content, fast = saved(drawn((640, 480))), hfclip.image_transform(SIDE, mode="fast")
+    expected = fast(opened(content))
+    assert lent_pixels(Image.new("RGB", (2400, 1800))) is None  # 17 MB, so in two pieces
+    monkeypatch.delattr(Image.Image, "__arrow_c_array__")
+    assert lent_pixels(opened(content)) is None
+    assert torch.equal(fast(opened(content)), expected)
 
 
 def test_threads_and_processes_may_share_it() -> None:

@@ -15,7 +15,16 @@ PACKAGE = Path(hfclip.__file__).parent
 LAYERS = [
     {"errors"},
     {"config", "integrity", "patience", "tokenizer", "archive", "images", "hub_errors"},
-    {"releases", "layers", "layouts", "foreign_configs", "pixels", "hub", "tokenizer_files"},
+    {
+        "releases",
+        "layers",
+        "layouts",
+        "foreign_configs",
+        "pixels",
+        "arrow",
+        "hub",
+        "tokenizer_files",
+    },
     {"resnet", "vit", "kernels", "sources", "fast_transform"},
     {"checkpoint", "onednn", "folders", "cards", "preprocess"},
     {"pushing", "encoders"},
