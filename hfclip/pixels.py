@@ -13,8 +13,6 @@ from hfclip.config import Triple
 # glibc's limit for this is 32 MB; it then keeps up to twice as much.
 _LARGEST_BLOCK_KEPT = 31 * 2**20
 
-_BICUBIC = Image.Resampling.BICUBIC
-
 _Levels: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
 _Tables: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 
@@ -41,22 +39,12 @@ class Recipe(NamedTuple):
     def exact(self, image: Image.Image) -> Tensor:
         """What the five steps of torchvision give, to the bit, without torchvision."""
         keep_freed_memory()
-        return self._standardised(np.asarray(to_rgb(self._middle(image))))
-
-    def _middle(self, image: Image.Image) -> Image.Image:
-        """Resizes an image and cuts the middle out: -> (S, S) pixels of the image's own mode."""
-        side = self.resolution
-        width, height = resized = self.resized(image.size)
-        left, top = self.corner(resized)
-        if image.size != resized and image.mode == "RGB":
-            # Pillow resizes across, then down: between the two, columns that go need not stay.
-            image = image.resize((width, image.height), _BICUBIC)
-            image = image.crop((left, 0, left + side, image.height))
-            image, left = image.resize((side, height), _BICUBIC), 0
-        elif image.size != resized:
-            # Other modes are converted before and after, so it takes one call.
-            image = image.resize(resized, _BICUBIC)
-        return image.crop((left, top, left + side, top + side))
+        size = self.resized(image.size)
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.BICUBIC)
+        left, top = self.corner(size)
+        image = image.crop((left, top, left + self.resolution, top + self.resolution))
+        return self._standardised(np.asarray(to_rgb(image)))
 
     def _standardised(self, levels: _Levels) -> Tensor:
         """Levels (S, S, 3) -> (3, S, S): there are but 256 of them, so a table has the results."""

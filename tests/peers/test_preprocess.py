@@ -9,7 +9,10 @@ from PIL import Image
 
 import hfclip
 
-SIZES = [(224, 224), (640, 480), (480, 641), (225, 300), (50, 37), (1, 500), (1200, 223)]
+SIZES = [
+    *[(224, 224), (640, 480), (480, 641), (225, 300), (50, 37), (1, 500), (1200, 223)],
+    (300, 700),  # from 13.0 on Pillow resizes one so tall down first, and others across
+]
 MODES = ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK", "I;16"]
 
 
