@@ -212,7 +212,9 @@ SECTION = Section(
         "Peak memory by the end of the load is for the most part that of `import torch`, which "
         "stands alone among the imports above. Where two thirds of transformers' peak are less "
         "than that, no package that uses torch can reach them; what hfclip adds to its imports is "
-        "in the table below it."
+        "in the table below it. On 2026-11-25 torch alone took 533 MB and two thirds were 540. Of "
+        "the 35 MB above torch, 10 are pages that safetensors touches in handing out tensors, and "
+        "14 the modules of hfclip's imports."
     ),
 )
 
