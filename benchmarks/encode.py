@@ -355,10 +355,11 @@ torch's profiler 94% of float32's time are products. The fused activation costs 
 product of an MLP; apart from it, it costs as much. RN50 with one picture packed eight
 kernels anew at each call, half of its time; packed twice, it went from 7.7 to 16 a second.
 
-One picture of ViT-B/32 in bfloat16: 23 of 27 ms are products, at nine tenths of the limit, and 1.6
-the attention of 50 tokens, for which two products, float32 or a scaled product are no faster. In
-turns with OpenVINO in one process it is level with it (29.4 ms to 30.2), alone behind by a tenth.
-No page is touched anew, and in eight bits too the activation costs less fused than apart."""
+One picture of ViT-B/32 in bfloat16: 23 of 27 ms are products, at eight tenths of the limit since
+their weights come from memory, and 1.6 the attention of 50 tokens, for which two products, float32
+or a scaled product are no faster. In turns with OpenVINO in one process it is level with it (29.4
+ms to 30.2), alone behind by a tenth. No page is touched anew, and in eight bits too the activation
+costs less fused than apart."""
 
 SECTION = Section(
     name="encode",
