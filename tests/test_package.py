@@ -14,17 +14,8 @@ PACKAGE = Path(hfclip.__file__).parent
 # Each module may import only modules of the rows above its own.
 LAYERS = [
     {"errors"},
-    {"config", "integrity", "patience", "tokenizer", "archive", "images", "hub_errors"},
-    {
-        "releases",
-        "layers",
-        "layouts",
-        "foreign_configs",
-        "pixels",
-        "arrow",
-        "hub",
-        "tokenizer_files",
-    },
+    {"config", "integrity", "patience", "tokenizer", "archive", "images", "hub_errors", "arrow"},
+    {"releases", "layers", "layouts", "foreign_configs", "pixels", "hub", "tokenizer_files"},
     {"resnet", "vit", "kernels", "sources", "fast_transform"},
     {"checkpoint", "onednn", "folders", "cards", "preprocess"},
     {"pushing", "encoders"},
