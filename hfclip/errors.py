@@ -10,6 +10,24 @@ class HfclipError(Exception):
     """The root of the tree: `except HfclipError` catches whatever hfclip refuses."""
 
 
+class ArgumentError(HfclipError, ValueError):
+    """An argument has a value that the function does not accept."""
+
+
+class ArgumentTypeError(HfclipError, TypeError):
+    """An argument has a type that the function does not accept."""
+
+
+class DeviceError(HfclipError, RuntimeError):
+    """A device has a name that torch does not know, or is not available on this machine."""
+
+
+class UnknownTokenError(HfclipError, KeyError):
+    """A token id is not in the vocabulary."""
+
+    __str__ = Exception.__str__  # KeyError would show the message in quotation marks
+
+
 class ConfigError(HfclipError, ValueError):
     """A model configuration is malformed, contradicts itself or asks for too much memory."""
 

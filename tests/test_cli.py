@@ -8,7 +8,7 @@ import torch
 from click.testing import CliRunner, Result
 
 import hfclip
-from hfclip import cli
+from hfclip.cli import classify as command
 from hfclip.cli import main
 
 DIGITS = Path(hfclip.__file__).parent / "digits"
@@ -49,7 +49,7 @@ def test_a_person_reads_the_name_and_the_ranking() -> None:
 def test_the_answers_of_many_pictures_keep_their_order(
     tmp_path: Path, many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "MANY", many)
+    monkeypatch.setattr(command, "MANY", many)
     expected: list[tuple[str, str]] = []
     for copy in range(4):
         for word in ("three", "eight", "one", "six", "two"):
@@ -62,16 +62,16 @@ def test_the_answers_of_many_pictures_keep_their_order(
 
 def test_the_model_is_optimized_where_that_pays() -> None:
     model, _ = hfclip.load("digits", device="cpu")
-    assert cli._encoder(model, 63) is model
-    assert repr(cli._encoder(model, 64)).startswith("FastCLIP(ViT")
-    assert cli._encoder(model.to("meta"), 64) is model
+    assert command._encoder(model, 63) is model
+    assert repr(command._encoder(model, 64)).startswith("FastCLIP(ViT")
+    assert command._encoder(model.to("meta"), 64) is model
 
 
 def test_a_model_that_cannot_be_optimized_classifies_as_it_is() -> None:
     model, _ = hfclip.load("digits", device="cpu")
     with torch.no_grad():
         model.text_projection.fill_(float("nan"))
-    assert cli._encoder(model, 64) is model
+    assert command._encoder(model, 64) is model
 
 
 def test_a_broken_picture_is_reported_and_the_rest_go_on(tmp_path: Path) -> None:

@@ -41,14 +41,17 @@ def imports_of(path: Path) -> set[str]:
 
 def test_every_module_has_its_place() -> None:
     placed = [name for layer in LAYERS for name in layer]
-    assert sorted(placed) == sorted(path.stem for path in PACKAGE.glob("[!_]*.py"))
+    there = [path.stem for path in PACKAGE.glob("[!_]*.py")]
+    assert sorted(placed) == sorted([*there, "cli"])
 
 
 @pytest.mark.parametrize("depth", range(len(LAYERS)))
 def test_imports_run_one_way(depth: int) -> None:
     below = set().union(*LAYERS[:depth])
     for name in LAYERS[depth]:
-        assert imports_of(PACKAGE / f"{name}.py") <= below, name
+        paths = [*(PACKAGE / name).glob("*.py")] or [PACKAGE / f"{name}.py"]
+        for path in paths:
+            assert imports_of(path) - {name} <= below, path
 
 
 def test_nothing_imports_the_workshop_or_the_tests() -> None:
@@ -62,6 +65,13 @@ def test_every_public_name_is_there_and_documented() -> None:
         assert getattr(hfclip, name).__doc__, name
     assert set(hfclip.__all__) <= set(dir(hfclip))
     assert sorted(hfclip.__all__) == sorted(hfclip._HOMES)
+
+
+def test_every_error_is_exported() -> None:
+    from hfclip import errors
+
+    kinds = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    assert kinds <= set(hfclip.__all__)
 
 
 def test_type_checkers_are_told_that_the_package_is_typed() -> None:

@@ -1,0 +1,30 @@
+"""How the commands print facts and tables."""
+
+from typing import Any
+
+import click
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+    """Prints one fact a line: its name, then its value."""
+    for key, value in facts.items():
+        click.echo(f"{key.replace('_', ' '):<14} {sentence(value)}")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Left-aligned columns under their names; numbers with thousands marked."""
+    lines = [list(rows[0]), *([sentence(value) for value in row.values()] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def sentence(value: Any) -> str:
+    """Returns a value as a person reads it: thousands marked, lists joined by commas."""
+    if isinstance(value, dict):
+        return ", ".join(f"{sentence(count)} {name}" for name, count in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)
