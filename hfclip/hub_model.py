@@ -5,7 +5,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
-import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import nn
 
@@ -13,6 +12,7 @@ from hfclip import pushing, sources
 from hfclip.cards import About, model_card
 from hfclip.checkpoint import Checkpoint, adapted, read_checkpoint
 from hfclip.config import ClipConfig
+from hfclip.devices import Device, choose_device
 from hfclip.folders import CARD_FILE, check_finite, write_layout, written_whole
 from hfclip.hub import Access
 from hfclip.sources import CONFIG_FILE
@@ -46,7 +46,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         revision: str | None = None,
-        map_location: str | torch.device = "cpu",
+        map_location: Device = "cpu",
         **model_kwargs: Any,
     ) -> Self:
         """Loads a model in float32, strictly; `hfclip.load` also gives the preprocess.
@@ -58,16 +58,17 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
             cache_dir: The Hub cache's folder.
             local_files_only: Whether to make no request.
             revision: A branch, tag or commit.
-            map_location: The device to put the model on.
+            map_location: The device of the model; None stands for the CPU.
             model_kwargs: Constructor arguments that take the place of the configuration's.
 
         Raises:
             HfclipError: As `hfclip.load` does.
         """
+        target = choose_device("cpu" if map_location is None else map_location)
         access = Access(token, cache_dir, local_files_only, force_download)
         source = sources.find(pretrained_model_name_or_path, access, revision=revision)
         model = cls.from_checkpoint(read_checkpoint(source), **model_kwargs)
-        return model.float().to(map_location)
+        return model.float().to(target)
 
     def save_pretrained(
         self,

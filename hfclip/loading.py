@@ -7,6 +7,7 @@ import torch
 
 from hfclip import sources
 from hfclip.checkpoint import read_checkpoint
+from hfclip.devices import Device, choose_device
 from hfclip.hub import Access
 from hfclip.model import CLIP, convert_weights
 from hfclip.preprocess import PreprocessMode, image_transform
@@ -39,7 +40,7 @@ def available_models() -> list[str]:
 @overload
 def load(
     name: str | Path,
-    device: str | torch.device | None = ...,
+    device: Device = ...,
     jit: Literal[False] = ...,
     download_root: str | Path | None = ...,
     **options: Unpack[HubOptions],
@@ -49,7 +50,7 @@ def load(
 @overload
 def load(
     name: str | Path,
-    device: str | torch.device | None,
+    device: Device,
     jit: Literal[True],
     download_root: str | Path | None = ...,
     **options: Unpack[HubOptions],
@@ -59,7 +60,7 @@ def load(
 @overload
 def load(
     name: str | Path,
-    device: str | torch.device | None = ...,
+    device: Device = ...,
     *,
     jit: Literal[True],
     download_root: str | Path | None = ...,
@@ -69,7 +70,7 @@ def load(
 
 def load(
     name: str | Path,
-    device: str | torch.device | None = None,
+    device: Device = None,
     jit: bool = False,
     download_root: str | Path | None = None,
     *,
@@ -89,7 +90,8 @@ def load(
             and model.safetensors, a weight file, or a repository on the Hub: "org/name",
             "hf-hub:org/name" or "org/name@revision", in hfclip's, open_clip's or transformers'
             layout.
-        device: Where to put the model; by default the GPU if there is one, else the CPU.
+        device: The device of the model: a name, the index of a CUDA GPU or a `torch.device`. By
+            default the GPU if there is one, else the CPU.
         jit: Whether to return a `torch.jit.ScriptModule` with `encode_image`, `encode_text`,
             `forward`, `input_resolution`, `context_length` and `vocab_size`.
         download_root: The folder in which OpenAI's own .pt files are looked for, and used instead
@@ -110,12 +112,13 @@ def load(
         The model, and a transform from a PIL image to a float32 tensor (3, S, S).
 
     Raises:
+        DeviceError: torch does not know the device, or cannot use it here.
         ModelNotFoundError: The name means nothing (a RuntimeError, as in OpenAI's release).
         HubError: The files cannot be had, or are not what was published.
         CheckpointError: The weights are damaged, unsafe or do not fit.
         ConfigError: The configuration is refused.
     """
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = choose_device(device)
     dtype = dtype or (torch.float16 if target.type == "cuda" else torch.float32)
     if dtype not in _DTYPES:
         raise ValueError(f"dtype is {dtype}; a CLIP computes in {', '.join(map(str, _DTYPES))}.")

@@ -16,7 +16,7 @@ LAYERS = [
     {"errors"},
     {"config", "integrity", "patience", "tokenizer", "archive", "images", "hub_errors", "arrow"},
     {"releases", "layers", "layouts", "foreign_configs", "pixels", "hub", "tokenizer_files"},
-    {"resnet", "vit", "kernels", "sources", "fast_transform"},
+    {"resnet", "vit", "kernels", "sources", "fast_transform", "devices"},
     {"checkpoint", "onednn", "folders", "cards", "preprocess"},
     {"pushing", "encoders"},
     {"hub_model"},

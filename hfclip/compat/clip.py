@@ -28,6 +28,7 @@ from hfclip.compat.model import assemble, build_model
 from hfclip.compat.simple_tokenizer import SimpleTokenizer
 from hfclip.compat.simple_tokenizer import SimpleTokenizer as _Tokenizer
 from hfclip.config import OPENAI_MEAN, OPENAI_STD
+from hfclip.devices import Device, choose_device
 from hfclip.errors import ModelNotFoundError, TextTooLongError
 from hfclip.releases import RELEASES
 from hfclip.sources import Source
@@ -49,7 +50,7 @@ def available_models() -> list[str]:
 
 def load(
     name: str | Path,
-    device: str | torch.device | None = None,
+    device: Device = None,
     jit: bool = False,
     download_root: str | Path | None = None,
 ) -> tuple[Any, Any]:
@@ -70,7 +71,7 @@ def load(
     Raises:
         HfclipError: As `hfclip.load` does.
     """
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = choose_device(device)
     checkpoint = read_checkpoint(_find(str(name), download_root))
     model = _build(checkpoint, torch.float16 if target.type == "cuda" else torch.float32)
     model = model.to(target)
