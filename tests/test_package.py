@@ -14,7 +14,9 @@ PACKAGE = Path(hfclip.__file__).parent
 # Each module may import only modules of the rows above its own.
 LAYERS = [
     {"errors", "templates"},
-    {"config", "integrity", "patience", "tokenizer", "archive", "images", "hub_errors", "arrow"},
+    {"config", "integrity", "patience", "tokenizer", "archive", "hub_errors", "arrow"},
+    {"display", "picture_formats"},
+    {"images"},
     {"releases", "layers", "layouts", "foreign_configs", "pixels", "hub", "tokenizer_files"},
     {"resnet", "vit", "kernels", "sources", "fast_transform", "devices"},
     {"checkpoint", "onednn", "folders", "cards", "preprocess"},

@@ -1,0 +1,127 @@
+"""Converts an opened picture to what an image viewer shows: upright, 8 bits per channel."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from hfclip.errors import ImageError
+
+_Values: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+
+# What undoes each value of the EXIF tag Orientation. Exif 2.32, section 4.6.4; 1 is upright.
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Entries of `Image.info` in which Pillow looks for an orientation.
+_ORIENTATION_ENTRIES = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
+# Formats whose decoder can scale (`Image.draft`), so they stay undecoded.
+_SCALED_BY_DECODER = ("JPEG", "MPO")
+# Formats that Pillow opens in mode "I" if they have 16 bits per pixel.
+_16_BITS_IN_MODE_I = ("PNG", "PPM")
+# TIFF 6.0, sections 3 and 8.
+_TIFF_BITS_PER_SAMPLE = 258
+_TIFF_PHOTOMETRIC = 262
+_TIFF_WHITE_IS_ZERO = 0
+
+
+def as_displayed(image: Image.Image, *, auto_orient: bool = True) -> Image.Image:
+    """Returns the picture upright and with 8 bits per channel.
+
+    Returns the image itself if nothing is to be done. A JPEG without an orientation is not decoded.
+
+    Args:
+        image: A picture of any mode, as `Image.open` returned it.
+        auto_orient: Whether to apply the EXIF orientation.
+
+    Raises:
+        ImageError: The mode has more than 8 bits and the values do not tell which one is white.
+    """
+    if image.format not in _SCALED_BY_DECODER:
+        image.load()  # Pillow itself applies the orientation of a TIFF when it decodes the file.
+    transposition = _TRANSPOSITIONS.get(_orientation(image)) if auto_orient else None
+    to_8_bits = _TO_8_BITS.get(image.mode)
+    shown = to_8_bits(image) if to_8_bits else image
+    return shown if transposition is None else _transposed(shown, transposition)
+
+
+def _orientation(image: Image.Image) -> Any:
+    """Returns the value of the EXIF tag, or 1 if there is none or the EXIF data is damaged."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001  # Pillow raises many kinds; viewers ignore damaged EXIF
+        return 1
+
+
+def _transposed(image: Image.Image, transposition: Image.Transpose) -> Image.Image:
+    """Returns a transposed copy without the orientation, so that nobody applies it again."""
+    copy = image.transpose(transposition)
+    copy.info = {key: copy.info[key] for key in copy.info if key not in _ORIENTATION_ENTRIES}
+    return copy
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    """Scales 16-bit grey, or the 12 bits that some TIFF files hold, by the range of the type."""
+    bits = _tiff_tag(image, _TIFF_BITS_PER_SAMPLE)
+    white = 4095 if bits == (12,) else 65535
+    return _grey(image, np.asarray(image).astype(np.float64) * (255 / white))
+
+
+def _from_integers(image: Image.Image) -> Image.Image:
+    """Scales 32-bit grey: 16-bit files, or values from 0 to 255."""
+    values = np.asarray(image)
+    if image.format in _16_BITS_IN_MODE_I:
+        return _grey(image, values.clip(0, 65535) / 257)
+    if _within(values, 255):
+        return _grey(image, values)
+    raise _unknown_range(image, values, "0 to 255")
+
+
+def _from_floats(image: Image.Image) -> Image.Image:
+    """Scales float grey: values from 0 to 1, or from 0 to 255."""
+    values = np.asarray(image)
+    for white in (1, 255):
+        if _within(values, white):
+            return _grey(image, values * (255 / white))
+    raise _unknown_range(image, values, "0 to 1 or 0 to 255")
+
+
+_TO_8_BITS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "I;16": _from_16_bits,
+    "I;16L": _from_16_bits,
+    "I;16B": _from_16_bits,
+    "I;16N": _from_16_bits,
+    "I": _from_integers,
+    "F": _from_floats,
+}
+
+
+def _grey(image: Image.Image, levels: _Values) -> Image.Image:
+    """Returns levels (H, W) from 0 to 255 as an image of mode L."""
+    if _tiff_tag(image, _TIFF_PHOTOMETRIC) == _TIFF_WHITE_IS_ZERO:
+        levels = 255 - levels  # Pillow does this for up to 8 bits alone.
+    return Image.fromarray(np.rint(levels).astype(np.uint8))
+
+
+def _within(values: _Values, white: int) -> bool:
+    """Tells whether all values are from 0 to `white`; NaN is not."""
+    return bool(((values >= 0) & (values <= white)).all())
+
+
+def _unknown_range(image: Image.Image, values: _Values, expected: str) -> ImageError:
+    return ImageError(
+        f"has mode {image.mode!r} with values from {values.min():g} to {values.max():g}; expected "
+        f"{expected}. Scale it and save it with 8 bits per channel"
+    )
+
+
+def _tiff_tag(image: Image.Image, tag: int) -> Any:
+    """Returns the value of a TIFF tag, or None if the picture is no TIFF file or lacks the tag."""
+    return getattr(image, "tag_v2", {}).get(tag)
