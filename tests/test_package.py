@@ -15,7 +15,7 @@ PACKAGE = Path(hfclip.__file__).parent
 LAYERS = [
     {"errors", "templates"},
     {"config", "integrity", "patience", "tokenizer", "archive", "hub_errors", "arrow"},
-    {"display", "picture_formats"},
+    {"display", "picture_formats", "labels"},
     {"images"},
     {"releases", "layers", "layouts", "foreign_configs", "pixels", "hub", "tokenizer_files"},
     {"resnet", "vit", "kernels", "sources", "fast_transform", "devices"},
