@@ -6,14 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from huggingface_hub import constants
 
 import hfclip
-from hfclip.cli import classify as command
-from hfclip.cli import main
+from hfclip.cli import encoding, main
+from hfclip.cli.encoding import Encoders
 
 DIGITS = Path(hfclip.__file__).parent / "digits"
 WORDS = "zero,one,two,three,four,five,six,seven,eight,nine"
 TEMPLATE = "a handwritten {}"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path_factory.mktemp("home")))
 
 
 def run(*arguments: str, stdin: bytes | None = None) -> Result:
@@ -49,7 +55,7 @@ def test_a_person_reads_the_name_and_the_ranking() -> None:
 def test_the_answers_of_many_pictures_keep_their_order(
     tmp_path: Path, many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "MANY", many)
+    monkeypatch.setattr(encoding, "MANY_PICTURES", many)
     expected: list[tuple[str, str]] = []
     for copy in range(4):
         for word in ("three", "eight", "one", "six", "two"):
@@ -62,16 +68,16 @@ def test_the_answers_of_many_pictures_keep_their_order(
 
 def test_the_model_is_optimized_where_that_pays() -> None:
     model, _ = hfclip.load("digits", device="cpu")
-    assert command._encoder(model, 63) is model
-    assert repr(command._encoder(model, 64)).startswith("FastCLIP(ViT")
-    assert command._encoder(model.to("meta"), 64) is model
+    assert Encoders(model).for_pictures(63) is model
+    assert repr(Encoders(model).for_pictures(64)).startswith("FastCLIP(ViT")
+    assert Encoders(model.to("meta")).for_pictures(64) is model
 
 
 def test_a_model_that_cannot_be_optimized_classifies_as_it_is() -> None:
     model, _ = hfclip.load("digits", device="cpu")
     with torch.no_grad():
         model.text_projection.fill_(float("nan"))
-    assert command._encoder(model, 64) is model
+    assert Encoders(model).for_pictures(64) is model
 
 
 def test_a_broken_picture_is_reported_and_the_rest_go_on(tmp_path: Path) -> None:

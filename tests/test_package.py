@@ -23,7 +23,7 @@ LAYERS = [
     {"pushing", "encoders"},
     {"hub_model"},
     {"model", "inspection"},
-    {"scripted", "zeroshot", "onnx_graphs"},
+    {"scripted", "zeroshot", "onnx_graphs", "label_cache"},
     {"loading", "exporting"},
     {"publishing", "inference"},
     {"cli"},

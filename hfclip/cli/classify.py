@@ -1,84 +1,133 @@
 """`hfclip classify`: ranks labels for pictures."""
 
-import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from hfclip.errors import ImageError, OptimizationError
+from hfclip.cli.completion import complete_models
+from hfclip.cli.encoding import Encoders, encode_labels
+from hfclip.cli.label_options import read_labels, read_templates
+from hfclip.cli.results import PRINTERS, Result, echo, progress
+from hfclip.errors import ImageError
+from hfclip.templates import TEMPLATES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from hfclip.model import CLIP
-    from hfclip.zeroshot import Encoder, Guess, ZeroShotClassifier
+    from hfclip.images import FoundImages
+    from hfclip.zeroshot import ZeroShotClassifier
 
+# Pictures that are read and encoded at once.
 BATCH = 16
-# Pictures from which on `optimize`, which takes as long as some dozens of them, saves time.
-MANY = 64
+# Names that a message shows at most.
+_SHOWN = 5
+
+_TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--labels", required=True, help='What to choose from, as in "a cat,a dog".')
-@click.option("--model", default="ViT-B/32", show_default=True, help="A name, folder or file.")
+@click.option("--labels", help='What to choose from, separated by commas: "a cat,a dog".')
+@click.option("--labels-file", type=_TEXT_FILE, help="A text file with one label a line.")
+@click.option(
+    "--model",
+    default="ViT-B/32",
+    show_default=True,
+    shell_complete=complete_models,
+    help="A name, folder, file or repository.",
+)
+@click.option("--namespace", help="The account whose copies of the nine releases are used.")
 @click.option(
     "--template",
-    "templates",
+    "template",
     multiple=True,
-    default=("a photo of a {}",),
-    show_default=True,
-    help="The caption, {} for the label. Repeat it to average several.",
+    help="The caption, {} for the label; by default a photo of a {}. Repeat it to average several.",
 )
+@click.option(
+    "--templates",
+    type=click.Choice(list(TEMPLATES)),
+    help="Average the 80 templates of OpenAI's evaluation on ImageNet.",
+)
+@click.option("--templates-file", type=_TEXT_FILE, help="A text file with one template a line.")
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Labels.")
-@click.option("--device", help="cpu, cuda, ...; the GPU if there is one.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@click.option("--device", help="cpu, cuda, cuda:1, ...; by default the GPU if there is one.")
+@click.option("--json", "form", flag_value="json", help="Print one JSON array at the end.")
+@click.option(
+    "--json-lines", "form", flag_value="json-lines", help="Print a JSON object a line, at once."
+)
+@click.option(
+    "--auto-orient/--no-auto-orient",
+    default=True,
+    show_default=True,
+    help="Turn photographs as their EXIF orientation says.",
+)
+@click.option(
+    "--label-cache/--no-label-cache",
+    default=True,
+    show_default=True,
+    help="Remember encoded labels under HF_HOME/hfclip/labels.",
+)
 def classify(
     images: tuple[str, ...],
-    labels: str,
+    labels: str | None,
+    labels_file: Path | None,
     model: str,
-    templates: tuple[str, ...],
+    namespace: str | None,
+    template: tuple[str, ...],
+    templates: str | None,
+    templates_file: Path | None,
     top: int,
     device: str | None,
-    as_json: bool,
+    form: Literal["json", "json-lines"] | None,
+    auto_orient: bool,
+    label_cache: bool,
 ) -> None:
     """Rank labels for pictures.
 
     IMAGE is a file, a folder, a pattern such as "*.jpg", or - for standard input. A picture that
-    cannot be read is reported and the others go on; the exit status is then 1.
+    cannot be read is reported and the others go on; the exit status is then 1. Other files in a
+    folder are skipped. After Ctrl-C the exit status is 130, and complete results are printed.
+
+    Labels are encoded once for a model, labels and templates. The features are remembered on disk,
+    up to 256 MB; --no-label-cache turns this off.
 
     \b
     Examples:
       hfclip classify cat.jpg --labels "a cat,a dog" --template "a photo of {}"
+      hfclip classify photos/ --labels-file labels.txt --templates imagenet
+      hfclip classify photos/ --labels "indoors,outdoors" --top 1 --json-lines > places.jsonl
+      hfclip classify "**/*.jpg" --labels-file birds.txt --templates-file prompts.txt --json
+      hfclip classify cat.jpg --labels "cat,dog" --model ViT-B/16 --namespace me --device cuda
       cat cat.jpg | hfclip classify - --labels "cat,dog"
     """  # noqa: D301  # \b is click's own mark
+    choices = read_labels(labels, labels_file)
+    captions = read_templates(template, templates, templates_file)
+    if len(choices) == 1:
+        _warn_of_one_label(choices[0])
     from hfclip.images import find_images  # noqa: PLC0415
+
+    found = find_images(images)
+    _report_skipped(found)
     from hfclip.loading import load  # noqa: PLC0415
     from hfclip.zeroshot import ZeroShotClassifier  # noqa: PLC0415
 
-    names = list(find_images(images))
-    network, preprocess = load(model, device)
-    choices = [label.strip() for label in labels.split(",")]
-    classifier = ZeroShotClassifier(_encoder(network, len(names)), choices, templates)
-    results = _progress(_classify(names, classifier, preprocess, top), len(names))
-    broken = _print_json(results) if as_json else _print_text(results)
+    network, preprocess = load(model, device, namespace=namespace)
+    encoders = Encoders(network)
+    features = encode_labels(encoders, choices, captions, remember=label_cache)
+    classifier = ZeroShotClassifier(
+        encoders.for_pictures(len(found)), choices, preprocess=preprocess, features=features
+    )
+    results = _classify(found.names, classifier, preprocess, top, auto_orient)
+    with progress(results, len(found), shown=len(found) > BATCH) as watched:
+        broken = PRINTERS[form or "text"](watched)
+    if broken and len(found) > BATCH:
+        echo(f"{broken:,} of {len(found):,} pictures could not be read.", err=True)
     sys.exit(1 if broken else 0)
-
-
-def _encoder(model: "CLIP", pictures: int) -> "Encoder":
-    """The model, or what `optimize` makes of it where there is enough to do to pay for that."""
-    if pictures < MANY or model.logit_scale.device.type != "cpu":
-        return model
-    from hfclip.inference import optimize  # noqa: PLC0415
-
-    try:
-        return optimize(model)
-    except OptimizationError:  # rare weights that lose precision; the model itself does not
-        return model
 
 
 def _classify(
@@ -86,47 +135,49 @@ def _classify(
     classifier: "ZeroShotClassifier",
     preprocess: "Callable[[Image], Tensor]",
     top: int,
-) -> "Iterator[tuple[str, list[Guess] | ImageError]]":
+    auto_orient: bool,
+) -> Iterator[Result]:
     """Ranks labels for each image in turn; an image that cannot be read gives its error."""
     from hfclip.images import load_batch  # noqa: PLC0415
 
     remaining = iter(names)
     while batch := list(islice(remaining, BATCH)):
-        pixels, errors = load_batch(batch, preprocess)
+        pixels, errors = load_batch(batch, preprocess, auto_orient=auto_orient)
         ranked = iter(classifier.rank(pixels, top) if len(pixels) else [])
         for index, name in enumerate(batch):
             yield name, errors[index] if index in errors else next(ranked)
 
 
-def _progress(results: Iterator[Any], total: int) -> Iterable[Any]:
-    """Shows a bar on a terminal, where there is more than one batch to wait for."""
-    if total <= BATCH:
-        return results
-    from tqdm import tqdm  # noqa: PLC0415
-
-    return tqdm(results, total=total, unit="image", disable=None)
-
-
-def _print_text(results: "Iterable[tuple[str, list[Guess] | ImageError]]") -> int:
-    broken = 0
-    for name, outcome in results:
-        if isinstance(outcome, ImageError):
-            click.echo(f"Error: {outcome}", err=True)
-            broken += 1
-            continue
-        click.echo(name)
-        width = max(len(guess.label) for guess in outcome)
-        for label, probability in outcome:
-            click.echo(f"  {label:<{width}}  {probability:7.2%}")
-    return broken
+def _warn_of_one_label(label: str) -> None:
+    echo(
+        f"Warning: there is one label, {label!r}, so each picture gets 100% for it. --labels "
+        "separates labels by commas, --labels-file by lines.",
+        err=True,
+    )
 
 
-def _print_json(results: "Iterable[tuple[str, list[Guess] | ImageError]]") -> int:
-    rows: list[dict[str, Any]] = []
-    for name, outcome in results:
-        if isinstance(outcome, ImageError):
-            rows.append({"image": name, "error": str(outcome)})
-        else:
-            rows.append({"image": name, "labels": [guess._asdict() for guess in outcome]})
-    click.echo(json.dumps(rows, indent=2))
-    return sum("error" in row for row in rows)
+def _report_skipped(found: "FoundImages") -> None:
+    """Names files and folders that give no picture.
+
+    Raises:
+        ImageError: There is no picture at all.
+    """
+    if found.skipped:
+        echo(
+            f"Skipped {_counted(found.skipped, 'file')} without a picture: "
+            f"{_listed(found.skipped)}.",
+            err=True,
+        )
+    if not found.names:
+        raise ImageError(f"There is no picture in {_listed(found.empty_folders)}.")
+    if found.empty_folders:
+        echo(f"Warning: there is no picture in {_listed(found.empty_folders)}.", err=True)
+
+
+def _counted(names: list[str], noun: str) -> str:
+    return f"{len(names):,} {noun}{'' if len(names) == 1 else 's'}"
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -6,6 +6,7 @@ import click
 
 from hfclip import __version__
 from hfclip.cli.classify import classify
+from hfclip.cli.completion import completion
 from hfclip.cli.models import download, inspect, models, verify
 from hfclip.cli.publish import export, publish
 from hfclip.errors import HfclipError
@@ -35,8 +36,9 @@ def main() -> None:
       hfclip inspect model.safetensors
       hfclip export ViT-B/32 clip-b32 --layout transformers
       hfclip publish last.pt me/my-clip --base ViT-B/16
+      hfclip completion bash >> ~/.bashrc
     """  # noqa: D301  # \b is click's own mark
 
 
-for command in (classify, models, download, verify, inspect, export, publish):
+for command in (classify, models, download, verify, inspect, export, publish, completion):
     main.add_command(command)

@@ -4,6 +4,7 @@ import json
 
 import click
 
+from hfclip.cli.completion import complete_models
 from hfclip.cli.output import print_facts, table
 
 
@@ -18,7 +19,7 @@ def models(as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_models)
 @click.option("--revision", help="A branch, tag or commit, in place of the pinned one.")
 @click.option("--namespace", help="Whose copies of the nine releases to fetch.")
 @click.option("--force", is_flag=True, help="Fetch again what is cached.")
@@ -44,7 +45,7 @@ def download(
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_models)
 @click.option("--repair", is_flag=True, help="Fetch anew what is damaged.")
 @click.option("--namespace", help="Whose copies of the nine releases are meant.")
 def verify(names: tuple[str, ...], repair: bool, namespace: str | None) -> None:
@@ -65,7 +66,7 @@ def verify(names: tuple[str, ...], repair: bool, namespace: str | None) -> None:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def inspect(model: str, as_json: bool) -> None:
     """Show what a model is: its numbers, dtypes, hash and origin.

@@ -13,6 +13,8 @@ def print_facts(facts: dict[str, Any]) -> None:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Left-aligned columns under their names; numbers with thousands marked."""
+    if not rows:
+        return ""
     lines = [list(rows[0]), *([sentence(value) for value in row.values()] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
@@ -22,9 +24,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def sentence(value: Any) -> str:
-    """Returns a value as a person reads it: thousands marked, lists joined by commas."""
+    """Returns a value for people: thousands separated, lists joined by commas, yes or no."""
     if isinstance(value, dict):
         return ", ".join(f"{sentence(count)} {name}" for name, count in value.items())
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else str(value)

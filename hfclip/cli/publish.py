@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hfclip.cli.completion import complete_models
 from hfclip.cli.output import print_facts
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--layout",
@@ -43,9 +44,13 @@ def export(model: str, folder: Path, layout: str, revision: str | None, force: b
 
 
 @click.command()
-@click.argument("source")
+@click.argument("source", shell_complete=complete_models)
 @click.argument("repository")
-@click.option("--base", help="What it was fine-tuned from: a name, folder or repository.")
+@click.option(
+    "--base",
+    shell_complete=complete_models,
+    help="What it was fine-tuned from: a name, folder or repository.",
+)
 @click.option(
     "--layout",
     type=click.Choice(["hfclip", "open_clip", "transformers"]),

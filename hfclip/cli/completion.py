@@ -1,0 +1,53 @@
+"""Completes names of models in the shell: `hfclip completion bash` prints the script for it."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from hfclip.releases import BUNDLED, RELEASES
+
+_CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
+# Files that only a CLIP's or another image-text model's repository has beside config.json.
+_MARKS = ("model.safetensors", "open_clip_model.safetensors")
+
+
+def complete_models(
+    ctx: click.Context,  # noqa: ARG001  # click's signature
+    param: click.Parameter,  # noqa: ARG001
+    incomplete: str,
+) -> list[CompletionItem]:
+    """Gives the names of models that start with what was typed, and files and folders."""
+    names = [*RELEASES, *BUNDLED, *sorted(_cached_repositories())]
+    matching = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    # The file item is first: in bash it clears the list, and counts if no name matches.
+    return [CompletionItem(incomplete, type="file"), *matching]
+
+
+def _cached_repositories() -> Iterator[str]:
+    """Repositories in the Hub's cache that hold weights that hfclip may read."""
+    from huggingface_hub import constants  # noqa: PLC0415
+
+    for folder in Path(constants.HF_HUB_CACHE).glob("models--*--*"):
+        match = _CACHED.fullmatch(folder.name)
+        if match and any(next(folder.glob(f"snapshots/*/{mark}"), None) for mark in _MARKS):
+            yield f"{match[1]}/{match[2]}"
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print a script that completes commands, options and models in SHELL.
+
+    \b
+    Examples:
+      hfclip completion bash >> ~/.bashrc
+      hfclip completion zsh >> ~/.zshrc
+      hfclip completion fish > ~/.config/fish/completions/hfclip.fish
+    """  # noqa: D301  # \b is click's own mark
+    script = get_completion_class(shell)
+    assert script is not None  # noqa: S101  # click has all three
+    click.echo(script(ctx.find_root().command, {}, "hfclip", "_HFCLIP_COMPLETE").source())

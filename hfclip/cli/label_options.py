@@ -1,0 +1,98 @@
+"""Reads the labels and templates that the options of `hfclip classify` name."""
+
+import codecs
+import io
+from pathlib import Path
+
+import click
+
+from hfclip.errors import LabelError
+from hfclip.labels import DEFAULT_TEMPLATE, check_labels
+from hfclip.templates import TEMPLATES
+
+# Byte-order marks that Windows writes at the start of a text file.
+_ENCODINGS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def read_labels(labels: str | None, path: Path | None) -> tuple[str, ...]:
+    """Returns the labels of --labels or of --labels-file.
+
+    Raises:
+        UsageError: Both options are given, or none.
+        LabelError: A label is empty or repeated, or the file is not a text with one label a line.
+    """
+    if (labels is None) == (path is None):
+        raise click.UsageError("Give exactly one of --labels and --labels-file.")
+    if path is None:
+        return check_labels(_split(labels or ""))
+    lines = _read_lines(path)
+    first: dict[str, int] = {}
+    for number, label in lines:
+        if label in first:
+            raise LabelError(
+                f"{path}: line {number} repeats line {first[label]}, {label!r}. Give each label "
+                "once."
+            )
+        first[label] = number
+    return check_labels(label for _, label in lines)
+
+
+def read_templates(
+    strings: tuple[str, ...], name: str | None, path: Path | None
+) -> tuple[str, ...]:
+    """Returns the templates of --template, --templates or --templates-file.
+
+    Raises:
+        UsageError: More than one of the three options is given.
+        LabelError: A line of the file has no {}, or the file is not a text.
+    """
+    if bool(strings) + (name is not None) + (path is not None) > 1:
+        raise click.UsageError("Give only one of --template, --templates and --templates-file.")
+    if name is not None:
+        return TEMPLATES[name]
+    if path is None:
+        return strings or (DEFAULT_TEMPLATE,)
+    lines = _read_lines(path)
+    for number, template in lines:
+        if "{}" not in template:
+            raise LabelError(
+                f"{path}: line {number}, {template!r}, has no {{}} where the label goes, as in "
+                f"{DEFAULT_TEMPLATE!r}."
+            )
+    return tuple(template for _, template in lines)
+
+
+def _split(labels: str) -> list[str]:
+    parts = [label.strip() for label in labels.split(",")]
+    if not all(parts):
+        raise LabelError(
+            f"Label {parts.index('') + 1} of --labels is empty: give at least one, and none empty. "
+            "Commas stand between labels only; --labels-file takes labels with commas in them."
+        )
+    return parts
+
+
+def _read_lines(path: Path) -> list[tuple[int, str]]:
+    """Returns the lines that are not blank, with their numbers."""
+    content = path.read_bytes()
+    marked = (name for mark, name in _ENCODINGS.items() if content.startswith(mark))
+    encoding = next(marked, "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise LabelError(
+            f"{path} is not in UTF-8: line {line} has the byte 0x{content[error.start]:02x}. Save "
+            "it as UTF-8."
+        ) from error
+    if "\0" in text:
+        raise LabelError(f"{path} is not a text: it contains NUL bytes. Save it as UTF-8.")
+    numbered = enumerate(io.StringIO(text, newline=None), start=1)
+    lines = [(number, line.strip()) for number, line in numbered if line.strip()]
+    if not lines:
+        raise LabelError(f"{path} is empty; expected is one label or template a line.")
+    return lines

@@ -1,0 +1,84 @@
+"""Prints what `hfclip classify` found: as text, as one JSON array, or as a JSON object a line."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import click
+
+from hfclip.errors import ImageError
+
+if TYPE_CHECKING:
+    from hfclip.zeroshot import Guess
+
+# The name of a picture, and its labels or the reason for which it has none.
+Result: TypeAlias = "tuple[str, list[Guess] | ImageError]"
+
+
+def print_text(results: Iterable[Result]) -> int:
+    """Prints labels for people and returns the number of pictures that could not be read."""
+    broken = 0
+    for name, outcome in results:
+        if isinstance(outcome, ImageError):
+            echo(f"Error: {outcome}", err=True)
+            broken += 1
+            continue
+        width = max(len(guess.label) for guess in outcome)
+        lines = [f"  {label:<{width}}  {probability:7.2%}" for label, probability in outcome]
+        echo("\n".join([name, *lines]))
+    return broken
+
+
+def print_json(results: Iterable[Result]) -> int:
+    """Prints one JSON array at the end, and after Ctrl-C with what is complete."""
+    rows: list[dict[str, Any]] = []
+    try:
+        rows.extend(map(_row, results))  # keeps what came before an exception
+    finally:
+        echo(json.dumps(rows, indent=2))
+    return sum("error" in row for row in rows)
+
+
+def print_json_lines(results: Iterable[Result]) -> int:
+    """Prints a JSON object a line as soon as a batch of pictures is done."""
+    broken = 0
+    for row in map(_row, results):
+        echo(json.dumps(row))
+        broken += "error" in row
+    return broken
+
+
+PRINTERS: dict[str, Callable[[Iterable[Result]], int]] = {
+    "text": print_text,
+    "json": print_json,
+    "json-lines": print_json_lines,
+}
+
+
+@contextmanager
+def progress(results: Iterator[Result], total: int, *, shown: bool) -> Iterator[Iterable[Result]]:
+    """Shows a bar on standard error while results are taken, if that is a terminal."""
+    from tqdm import tqdm  # noqa: PLC0415
+
+    with tqdm(results, total=total, unit="image", disable=None if shown else True) as bar:
+        yield bar
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Prints lines at once, on lines of their own: a bar is taken away before and put back after.
+
+    Bytes of a file name that are not UTF-8 are shown as question marks.
+    """
+    from tqdm import tqdm  # noqa: PLC0415
+
+    printable = text.encode("utf-8", "replace").decode("utf-8")
+    with tqdm.external_write_mode():
+        click.echo(printable, err=err)
+
+
+def _row(result: Result) -> dict[str, Any]:
+    name, outcome = result
+    if isinstance(outcome, ImageError):
+        return {"image": name, "error": str(outcome)}
+    return {"image": name, "labels": [guess._asdict() for guess in outcome]}

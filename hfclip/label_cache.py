@@ -1,0 +1,171 @@
+"""Remembers encoded labels on disk, so that the same labels are encoded once for a model.
+
+An entry is a safetensors file under HF_HOME/hfclip/labels. The SHA-256 in its name covers all that
+the features depend on: the weights of the text tower, the configuration, labels, templates, and
+the hardware and software that encode. Neither a path nor a time stamp counts. Labels are not
+stored in readable form. The oldest entries are removed when the folder exceeds `LIMIT`.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from huggingface_hub import constants
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from hfclip import __version__
+from hfclip.model import CLIP
+
+logger = logging.getLogger(__name__)
+
+# Bytes of all entries together.
+LIMIT = 256 * 2**20
+# Changes when tokenization, averaging or the contents of an entry change.
+_FORMAT = 1
+_IMAGE_TOWER = "visual."
+# Seconds after which an unfinished file belongs to no running process.
+_ABANDONED = 3600
+
+
+def features_key(model: CLIP, labels: Sequence[str], templates: Sequence[str], encoder: str) -> str:
+    """Returns the name under which label features are remembered, 64 hexadecimal digits.
+
+    Args:
+        model: A CLIP as `hfclip.load` returns it. Its text tower is hashed, at 1.4 GB/s per core.
+        labels: The labels in their order.
+        templates: The templates in their order.
+        encoder: Says how the model is run, for example "optimized".
+    """
+    facts = [
+        *(_FORMAT, __version__, torch.__version__, *_hardware(model.logit_scale.device)),
+        encoder,
+        model.config.to_dict(),
+        _hash_text_tower(model),
+        list(labels),
+        list(templates),
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def read_features(key: str) -> Tensor | None:
+    """Returns the label features (N, D) of an entry on the CPU, or None.
+
+    A damaged entry counts as missing.
+    """
+    path = _folder() / f"{key}.safetensors"
+    try:
+        entry = load(path.read_bytes())
+        features, digest = entry["features"].clone(), bytes(entry["sha256"].tolist())
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        logger.debug("%s cannot be used: %s", path, error)
+        return None
+    if _hash(features) != digest:
+        logger.debug("%s is damaged", path)
+        return None
+    _touch(path)
+    return features
+
+
+def write_features(key: str, features: Tensor) -> None:
+    """Writes an entry, whole or not at all, and removes old ones beyond `LIMIT`.
+
+    An entry that cannot be written is not an error: the labels are encoded again next time.
+    """
+    folder = _folder()
+    path, part = folder / f"{key}.safetensors", folder / f"{key}.{uuid.uuid4().hex}.part"
+    digest = torch.tensor(list(_hash(features)), dtype=torch.uint8)
+    content = save({"features": features.cpu().contiguous(), "sha256": digest})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        _trim(folder)
+    except OSError as error:
+        logger.debug("%s cannot be written: %s", path, error)
+    finally:
+        _remove(part)
+
+
+def _folder() -> Path:
+    return Path(constants.HF_HOME) / "hfclip" / "labels"
+
+
+def _hardware(device: torch.device) -> Iterator[str | int]:
+    """What the last bits of features depend on."""
+    yield device.type
+    if device.type == "cuda":
+        yield torch.cuda.get_device_name(device)
+    yield torch.backends.cpu.get_cpu_capability()
+    yield torch.get_num_threads()
+
+
+def _hash_text_tower(model: CLIP) -> list[tuple[str, str, str]]:
+    """Returns the name, type and SHA-256 of each tensor that `encode_text` uses."""
+    tensors = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if not name.startswith(_IMAGE_TOWER)
+    }
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # hashlib releases the GIL
+        hashes = list(pool.map(_hash, tensors.values()))
+    return [
+        (name, str(tensor.dtype), digest.hex())
+        for (name, tensor), digest in zip(tensors.items(), hashes, strict=True)
+    ]
+
+
+def _hash(tensor: Tensor) -> bytes:
+    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.sha256(content.numpy()).digest()
+
+
+def _trim(folder: Path) -> None:
+    """Removes the entries that were used least recently, and what killed processes left."""
+    for part in folder.glob("*.part"):
+        if time.time() - _used(part) > _ABANDONED:
+            _remove(part)
+    total = 0
+    for path in sorted(folder.glob("*.safetensors"), key=_used, reverse=True):
+        total += _size(path)
+        if total > LIMIT:
+            _remove(path)
+
+
+def _used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # another process has removed it
+        return 0
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _touch(path: Path) -> None:
+    try:
+        os.utime(path)
+    except OSError as error:  # a read-only home
+        logger.debug("%s: %s", path, error)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        logger.debug("%s cannot be removed: %s", path, error)
