@@ -128,7 +128,7 @@ def _hash_text_tower(model: CLIP) -> list[tuple[str, str, str]]:
 
 def _hash(tensor: Tensor) -> bytes:
     content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return hashlib.sha256(content.numpy()).digest()
+    return hashlib.sha256(content.numpy().data).digest()
 
 
 def _trim(folder: Path) -> None:

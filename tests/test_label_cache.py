@@ -58,7 +58,12 @@ def damage(path: Path, kind: str) -> None:
 
         save_file({"features": torch.zeros(5, 64)}, path)
     else:
-        path.write_bytes({"empty": b"", "half": content[:700], "no tensors": b"x" * 900}[kind])
+        contents: dict[str, bytes] = {
+            "empty": b"",
+            "half": bytes(content[:700]),
+            "no tensors": b"x" * 900,
+        }
+        path.write_bytes(contents[kind])
 
 
 @pytest.mark.parametrize("kind", ["empty", "half", "no tensors", "one bit", "no checksum"])
@@ -169,7 +174,7 @@ def test_the_key_is_the_same_for_the_same_model_wherever_it_lies(
 
 def change_a_weight(model: hfclip.CLIP) -> None:
     with torch.no_grad():
-        weight = model.transformer.resblocks[1].mlp.c_fc.weight
+        weight = model.get_parameter("transformer.resblocks.1.mlp.c_fc.weight")
         weight[0, 0] = torch.nextafter(weight[0, 0], torch.tensor(9.0))
 
 
