@@ -30,7 +30,8 @@ class FastTransform:
     where a side is no multiple of 8, single pixels differ by up to 10, one in a thousand by more
     than 3. The cosine of the features to the exact ones is above 0.999. Images that are smaller
     than the result, and those that are not RGB (grey, palette, alpha, CMYK, 16 bits), are
-    prepared exactly. As in OpenAI's release, the orientation in Exif data is not applied.
+    prepared exactly. As in OpenAI's release, the EXIF orientation is not applied here;
+    `hfclip.images.load_batch` applies it.
 
     Picklable, and safe to share between threads, which it leaves free to run meanwhile.
 
@@ -40,6 +41,11 @@ class FastTransform:
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
+
+    @property
+    def least_side(self) -> int:
+        """Pixels that the shorter side of a picture should keep if a decoder scales it down."""
+        return _KEPT_FOR_RESIZING * self._recipe.resolution
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Prepares one image of any size and mode."""

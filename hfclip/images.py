@@ -107,10 +107,9 @@ def load_batch(
     Float                       Times 255 if all are from 0 to 1, kept if all are from 0 to 255,
                                 otherwise an error.
     TIFF where white is zero    Inverted, if Pillow does not do it (more than 8 bits).
-    Alpha, palette, CMYK, 1     As in OpenAI's release: `convert("RGB")` after resizing. It drops
+    Alpha, palette, CMYK, ...   As in OpenAI's release: `convert("RGB")` after resizing. It drops
                                 the alpha channel and takes the inverted CMYK of Adobe's JPEGs
                                 for what it is. Colour profiles are not applied.
-    LAB                         An error: Pillow does not convert it.
     Animation, several pages    The first frame.
     HEIC                        Read if `hfclip[heic]` is installed, otherwise an error.
     ==========================  ==================================================================
@@ -131,11 +130,18 @@ def load_batch(
     """
     import torch  # noqa: PLC0415  # to find pictures needs no torch
 
+    from hfclip.fast_transform import FastTransform  # noqa: PLC0415
+
+    # Not isinstance: it would look into the exact transform and import torchvision.
+    least_side = preprocess.least_side if type(preprocess) is FastTransform else None
+
     def prepare(numbered: "tuple[int, Picture]") -> "Tensor | ImageError":
         number, picture = numbered
         name = _name(picture, f"picture {number}")
         try:
-            with open_picture(picture, auto_orient=auto_orient, name=name) as image:
+            with open_picture(
+                picture, auto_orient=auto_orient, least_side=least_side, name=name
+            ) as image:
                 return _preprocessed(image, preprocess, name)
         except ImageError as error:
             return error
@@ -149,7 +155,11 @@ def load_batch(
 
 @contextmanager
 def open_picture(
-    picture: "Picture", *, auto_orient: bool = True, name: str | None = None
+    picture: "Picture",
+    *,
+    auto_orient: bool = True,
+    least_side: int | None = None,
+    name: str | None = None,
 ) -> Iterator[Image.Image]:
     """Opens one picture as `load_batch` does and gives it to a `with` statement.
 
@@ -164,6 +174,8 @@ def open_picture(
     Args:
         picture: A path, "-" for standard input, the bytes of a file, or a PIL image.
         auto_orient: Whether to apply the EXIF orientation.
+        least_side: A JPEG file that has to be turned may be decoded at a half, a quarter or an
+            eighth, as long as its shorter side keeps this many pixels. None decodes it whole.
         name: What errors call the picture; by default its path.
 
     Raises:
@@ -172,9 +184,11 @@ def open_picture(
         ArgumentTypeError: `picture` has none of the types above.
     """
     name = name or _name(picture, "picture")
+    if isinstance(picture, Image.Image):
+        least_side = None  # scaling would change the image that was given
     with _opened(picture, name) as image:
         with _reported(name, Exception):  # decoders raise many kinds for damaged data
-            shown = as_displayed(image, auto_orient=auto_orient)
+            shown = as_displayed(image, auto_orient=auto_orient, least_side=least_side)
         with _reported(name, OSError):
             yield shown
 
