@@ -3,11 +3,12 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hfclip.cli.pictures import empty_folders, report_skipped
 from hfclip.errors import ImageError, OptimizationError
 
 if TYPE_CHECKING:
@@ -37,6 +38,12 @@ MANY = 64
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Labels.")
 @click.option("--device", help="cpu, cuda, ...; the GPU if there is one.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@click.option(
+    "--auto-orient/--no-auto-orient",
+    default=True,
+    show_default=True,
+    help="Turn pictures as their EXIF orientation says.",
+)
 def classify(
     images: tuple[str, ...],
     labels: str,
@@ -45,11 +52,13 @@ def classify(
     top: int,
     device: str | None,
     as_json: bool,
+    auto_orient: bool,
 ) -> None:
     """Rank labels for pictures.
 
     IMAGE is a file, a folder, a pattern such as "*.jpg", or - for standard input. A picture that
-    cannot be read is reported and the others go on; the exit status is then 1.
+    cannot be read is reported and the others go on; the exit status is then 1. In a folder, files
+    without the ending of a picture are skipped and named.
 
     \b
     Examples:
@@ -60,11 +69,15 @@ def classify(
     from hfclip.loading import load  # noqa: PLC0415
     from hfclip.zeroshot import ZeroShotClassifier  # noqa: PLC0415
 
-    names = list(find_images(images))
-    network, preprocess = load(model, device)
-    choices = [label.strip() for label in labels.split(",")]
-    classifier = ZeroShotClassifier(_encoder(network, len(names)), choices, templates)
-    results = _progress(_classify(names, classifier, preprocess, top), len(names))
+    found = find_images(images)
+    report_skipped(found)
+    results: Iterable[Any] = empty_folders(found)
+    if found.names:  # otherwise no model is needed
+        network, preprocess = load(model, device)
+        choices = [label.strip() for label in labels.split(",")]
+        classifier = ZeroShotClassifier(_encoder(network, len(found)), choices, templates)
+        ranked = _classify(found.names, classifier, preprocess, top, auto_orient)
+        results = chain(results, _progress(ranked, len(found)))
     broken = _print_json(results) if as_json else _print_text(results)
     sys.exit(1 if broken else 0)
 
@@ -86,13 +99,14 @@ def _classify(
     classifier: "ZeroShotClassifier",
     preprocess: "Callable[[Image], Tensor]",
     top: int,
+    auto_orient: bool,
 ) -> "Iterator[tuple[str, list[Guess] | ImageError]]":
     """Ranks labels for each image in turn; an image that cannot be read gives its error."""
     from hfclip.images import load_batch  # noqa: PLC0415
 
     remaining = iter(names)
     while batch := list(islice(remaining, BATCH)):
-        pixels, errors = load_batch(batch, preprocess)
+        pixels, errors = load_batch(batch, preprocess, auto_orient=auto_orient)
         ranked = iter(classifier.rank(pixels, top) if len(pixels) else [])
         for index, name in enumerate(batch):
             yield name, errors[index] if index in errors else next(ranked)
