@@ -104,7 +104,7 @@ class FastTransform:
     def _line(self) -> tuple[Tensor, Tensor]:
         """What each channel's levels, 0 to 255, are multiplied with, and what is added."""
         mean, std = (
-            torch.tensor(numbers, dtype=torch.float32)[:, None, None]
+            torch.tensor(numbers, dtype=torch.float32, device="cpu")[:, None, None]
             for numbers in (self._recipe.mean, self._recipe.std)
         )
         return 1 / (255 * std), -mean / std

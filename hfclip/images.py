@@ -150,7 +150,8 @@ def load_batch(
         outcomes = list(pool.map(prepare, enumerate(pictures)))
     prepared = [outcome for outcome in outcomes if not isinstance(outcome, ImageError)]
     errors = {i: outcome for i, outcome in enumerate(outcomes) if isinstance(outcome, ImageError)}
-    return ImageBatch(torch.stack(prepared) if prepared else torch.empty(0), errors)
+    nothing = torch.empty(0, dtype=torch.float32, device="cpu")
+    return ImageBatch(torch.stack(prepared) if prepared else nothing, errors)
 
 
 @contextmanager

@@ -180,8 +180,7 @@ def test_what_is_neither_path_nor_picture_is_refused(picture: object) -> None:
 def test_one_picture_is_opened_and_closed(folder: Path) -> None:
     with open_picture(folder / "a.JPG") as image:
         assert (image.mode, image.size) == ("RGB", (4, 4))
-    with pytest.raises(ValueError, match="closed"):
-        image.load()
+    assert getattr(image, "fp", None) is None
     for name, message in (("missing.png", "no such file"), ("notes.txt", "not a picture")):
         with (
             pytest.raises(hfclip.ImageError, match=rf"{name}: {message}"),
@@ -290,3 +289,15 @@ def test_avif_without_its_decoder_names_the_pillow_that_has_it(
     monkeypatch.setattr(AvifImagePlugin, "SUPPORTED", False)
     _, errors = load_batch([b"\0\0\0\x20ftypavif" + bytes(40)], hfclip.image_transform(8))
     assert str(errors[0]) == "picture 0: AVIF needs a decoder: pip install 'Pillow>=11.3'."
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_a_batch_stays_on_the_cpu_whatever_the_default_device(
+    mode: Literal["exact", "fast"], folder: Path
+) -> None:
+    expected, _ = load_batch([folder / "a.JPG"], hfclip.image_transform(9, mode=mode))
+    with torch.device("meta"):
+        pixels, _ = load_batch([folder / "a.JPG"], hfclip.image_transform(9, mode=mode))
+        none, _ = load_batch([b"none"], hfclip.image_transform(9, mode=mode))
+    assert torch.equal(pixels, expected)
+    assert (none.device.type, none.dtype) == ("cpu", torch.float32)
