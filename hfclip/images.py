@@ -107,9 +107,9 @@ def load_batch(
     Float                       Times 255 if all are from 0 to 1, kept if all are from 0 to 255,
                                 otherwise an error.
     TIFF where white is zero    Inverted, if Pillow does not do it (more than 8 bits).
-    Alpha, palette, CMYK, ...   As in OpenAI's release: `convert("RGB")` after resizing. It drops
-                                the alpha channel and takes the inverted CMYK of Adobe's JPEGs
-                                for what it is. Colour profiles are not applied.
+    Alpha, palette, CMYK, ...   As in OpenAI's release: `convert("RGB")` after resizing, which drops
+                                the alpha channel. Pillow knows the inverted CMYK of Adobe's JPEGs.
+                                Colour profiles are not applied.
     Animation, several pages    The first frame.
     HEIC                        Read if `hfclip[heic]` is installed, otherwise an error.
     ==========================  ==================================================================
@@ -247,13 +247,12 @@ _MEANINGS: tuple[tuple[type[Exception], str], ...] = (
     (ImageError, "{}."),
     (FileNotFoundError, "no such file, and nothing matches it as a pattern."),
     (IsADirectoryError, "a folder cannot be decoded; `find_images` gives the pictures in it."),
-    (PermissionError, "no permission to read the file."),
     (UnidentifiedImageError, "not a picture of any kind that Pillow can read."),
     (
         Image.DecompressionBombError,
         "not decoded, as it is too large ({}) Scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS.",
     ),
-    (Exception, "cannot be decoded ({}); the file is damaged or truncated."),
+    (Exception, "cannot be decoded ({}); it is damaged, truncated or of a kind not supported."),
 )
 
 
@@ -265,8 +264,14 @@ def _reported(name: str, kind: type[Exception]) -> Iterator[None]:
     except MemoryError:
         raise
     except kind as error:
-        meaning = next(text for cause, text in _MEANINGS if isinstance(error, cause))
-        raise ImageError(f"{name}: {meaning.format(error)}") from error
+        raise ImageError(f"{name}: {_meaning(error).format(error)}") from error
+
+
+def _meaning(error: Exception) -> str:
+    *known, (_, otherwise) = _MEANINGS
+    system = isinstance(error, OSError) and error.errno is not None  # a decoder's has no number
+    unknown = "cannot be read ({})." if system else otherwise
+    return next((text for kind, text in known if isinstance(error, kind)), unknown)
 
 
 def _cores() -> int:

@@ -335,6 +335,18 @@ def test_values_that_do_not_tell_which_one_is_white_are_refused(
 # Other modes
 
 
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "RGBA", "CMYK"])
+def test_a_turned_picture_of_any_mode_gives_the_pixels_of_the_upright_one(mode: str) -> None:
+    colours = Image.fromarray(blocks(5, 3, side=4))
+    upright = colours.quantize(9) if mode == "P" else colours.convert(mode)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    kind = "TIFF" if mode == "CMYK" else "PNG"
+    content = saved(upright.transpose(Image.Transpose.ROTATE_90), kind, exif=exif)
+    assert Image.open(io.BytesIO(content)).mode == mode
+    assert torch.equal(pixels_of(content), hfclip.image_transform(SIDE)(upright))
+
+
 def test_alpha_is_dropped_as_in_openais_release() -> None:
     colours = blocks(5, 3, side=4)
     transparent = np.concatenate([colours, np.zeros((12, 20, 1), np.uint8)], axis=-1)

@@ -212,6 +212,16 @@ def test_a_preprocess_that_fails_is_not_taken_for_a_broken_picture(folder: Path)
     )
 
 
+def test_what_the_system_refuses_is_not_called_truncated(folder: Path) -> None:
+    names = [str(folder / "b.png" / "c.png"), str(folder / ("long" * 100))]
+    _, errors = load_batch(names, hfclip.image_transform(4))
+    for number, cause in enumerate(("Not a directory", "File name too long")):
+        said = str(errors[number])
+        assert said.startswith(f"{names[number]}: cannot be read ([Errno"), said
+        assert cause in said
+        assert "truncated" not in said
+
+
 def test_a_picture_that_is_too_large_is_not_called_truncated(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
