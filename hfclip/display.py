@@ -32,7 +32,9 @@ _TIFF_PHOTOMETRIC = 262
 _TIFF_WHITE_IS_ZERO = 0
 
 
-def as_displayed(image: Image.Image, *, auto_orient: bool = True) -> Image.Image:
+def as_displayed(
+    image: Image.Image, *, auto_orient: bool = True, least_side: int | None = None
+) -> Image.Image:
     """Returns the picture upright and with 8 bits per channel.
 
     Returns the image itself if nothing is to be done. A JPEG without an orientation is not decoded.
@@ -40,6 +42,8 @@ def as_displayed(image: Image.Image, *, auto_orient: bool = True) -> Image.Image
     Args:
         image: A picture of any mode, as `Image.open` returned it.
         auto_orient: Whether to apply the EXIF orientation.
+        least_side: A JPEG that has to be turned may be decoded at a half, a quarter or an eighth,
+            as long as its shorter side keeps this many pixels. This changes `image` itself.
 
     Raises:
         ImageError: The mode has more than 8 bits and the values do not tell which one is white.
@@ -47,6 +51,8 @@ def as_displayed(image: Image.Image, *, auto_orient: bool = True) -> Image.Image
     if image.format not in _SCALED_BY_DECODER:
         image.load()  # Pillow itself applies the orientation of a TIFF when it decodes the file.
     transposition = _TRANSPOSITIONS.get(_orientation(image)) if auto_orient else None
+    if transposition is not None and least_side is not None:
+        _scale_while_decoding(image, least_side)
     to_8_bits = _TO_8_BITS.get(image.mode)
     shown = to_8_bits(image) if to_8_bits else image
     return shown if transposition is None else _transposed(shown, transposition)
@@ -58,6 +64,18 @@ def _orientation(image: Image.Image) -> Any:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001  # Pillow raises many kinds; viewers ignore damaged EXIF
         return 1
+
+
+def _scale_while_decoding(image: Image.Image, least_side: int) -> None:
+    """Tells the decoder of a large JPEG in RGB to scale it down.
+
+    Sides that 8 does not divide are left alone: their last block would no longer fit the grid.
+    """
+    shorter = min(image.size)
+    fits = image.mode == "RGB" and not any(side % 8 for side in image.size)
+    if image.format == "JPEG" and fits and shorter >= 2 * least_side:
+        width, height = (least_side * side // shorter for side in image.size)
+        image.draft("RGB", (width, height))
 
 
 def _transposed(image: Image.Image, transposition: Image.Transpose) -> Image.Image:

@@ -30,7 +30,8 @@ class FastTransform:
     where a side is no multiple of 8, single pixels differ by up to 10, one in a thousand by more
     than 3. The cosine of the features to the exact ones is above 0.999. Images that are smaller
     than the result, and those that are not RGB (grey, palette, alpha, CMYK, 16 bits), are
-    prepared exactly. As in OpenAI's release, the orientation in Exif data is not applied.
+    prepared exactly. As in OpenAI's release, the EXIF orientation is not applied here;
+    `hfclip.images.load_batch` applies it.
 
     Picklable, and safe to share between threads, which it leaves free to run meanwhile.
 
@@ -40,6 +41,11 @@ class FastTransform:
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
+
+    @property
+    def least_side(self) -> int:
+        """Pixels that the shorter side of a picture should keep if a decoder scales it down."""
+        return _KEPT_FOR_RESIZING * self._recipe.resolution
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Prepares one image of any size and mode."""
@@ -98,7 +104,7 @@ class FastTransform:
     def _line(self) -> tuple[Tensor, Tensor]:
         """What each channel's levels, 0 to 255, are multiplied with, and what is added."""
         mean, std = (
-            torch.tensor(numbers, dtype=torch.float32)[:, None, None]
+            torch.tensor(numbers, dtype=torch.float32, device="cpu")[:, None, None]
             for numbers in (self._recipe.mean, self._recipe.std)
         )
         return 1 / (255 * std), -mean / std

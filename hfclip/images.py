@@ -107,10 +107,9 @@ def load_batch(
     Float                       Times 255 if all are from 0 to 1, kept if all are from 0 to 255,
                                 otherwise an error.
     TIFF where white is zero    Inverted, if Pillow does not do it (more than 8 bits).
-    Alpha, palette, CMYK, 1     As in OpenAI's release: `convert("RGB")` after resizing. It drops
-                                the alpha channel and takes the inverted CMYK of Adobe's JPEGs
-                                for what it is. Colour profiles are not applied.
-    LAB                         An error: Pillow does not convert it.
+    Alpha, palette, CMYK, ...   As in OpenAI's release: `convert("RGB")` after resizing, which drops
+                                the alpha channel. Pillow knows the inverted CMYK of Adobe's JPEGs.
+                                Colour profiles are not applied.
     Animation, several pages    The first frame.
     HEIC                        Read if `hfclip[heic]` is installed, otherwise an error.
     ==========================  ==================================================================
@@ -131,11 +130,18 @@ def load_batch(
     """
     import torch  # noqa: PLC0415  # to find pictures needs no torch
 
+    from hfclip.fast_transform import FastTransform  # noqa: PLC0415
+
+    # Not isinstance: it would look into the exact transform and import torchvision.
+    least_side = preprocess.least_side if type(preprocess) is FastTransform else None
+
     def prepare(numbered: "tuple[int, Picture]") -> "Tensor | ImageError":
         number, picture = numbered
         name = _name(picture, f"picture {number}")
         try:
-            with open_picture(picture, auto_orient=auto_orient, name=name) as image:
+            with open_picture(
+                picture, auto_orient=auto_orient, least_side=least_side, name=name
+            ) as image:
                 return _preprocessed(image, preprocess, name)
         except ImageError as error:
             return error
@@ -144,12 +150,17 @@ def load_batch(
         outcomes = list(pool.map(prepare, enumerate(pictures)))
     prepared = [outcome for outcome in outcomes if not isinstance(outcome, ImageError)]
     errors = {i: outcome for i, outcome in enumerate(outcomes) if isinstance(outcome, ImageError)}
-    return ImageBatch(torch.stack(prepared) if prepared else torch.empty(0), errors)
+    nothing = torch.empty(0, dtype=torch.float32, device="cpu")
+    return ImageBatch(torch.stack(prepared) if prepared else nothing, errors)
 
 
 @contextmanager
 def open_picture(
-    picture: "Picture", *, auto_orient: bool = True, name: str | None = None
+    picture: "Picture",
+    *,
+    auto_orient: bool = True,
+    least_side: int | None = None,
+    name: str | None = None,
 ) -> Iterator[Image.Image]:
     """Opens one picture as `load_batch` does and gives it to a `with` statement.
 
@@ -164,6 +175,8 @@ def open_picture(
     Args:
         picture: A path, "-" for standard input, the bytes of a file, or a PIL image.
         auto_orient: Whether to apply the EXIF orientation.
+        least_side: A JPEG file that has to be turned may be decoded at a half, a quarter or an
+            eighth, as long as its shorter side keeps this many pixels. None decodes it whole.
         name: What errors call the picture; by default its path.
 
     Raises:
@@ -172,9 +185,11 @@ def open_picture(
         ArgumentTypeError: `picture` has none of the types above.
     """
     name = name or _name(picture, "picture")
+    if isinstance(picture, Image.Image):
+        least_side = None  # scaling would change the image that was given
     with _opened(picture, name) as image:
         with _reported(name, Exception):  # decoders raise many kinds for damaged data
-            shown = as_displayed(image, auto_orient=auto_orient)
+            shown = as_displayed(image, auto_orient=auto_orient, least_side=least_side)
         with _reported(name, OSError):
             yield shown
 
@@ -232,13 +247,12 @@ _MEANINGS: tuple[tuple[type[Exception], str], ...] = (
     (ImageError, "{}."),
     (FileNotFoundError, "no such file, and nothing matches it as a pattern."),
     (IsADirectoryError, "a folder cannot be decoded; `find_images` gives the pictures in it."),
-    (PermissionError, "no permission to read the file."),
     (UnidentifiedImageError, "not a picture of any kind that Pillow can read."),
     (
         Image.DecompressionBombError,
         "not decoded, as it is too large ({}) Scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS.",
     ),
-    (Exception, "cannot be decoded ({}); the file is damaged or truncated."),
+    (Exception, "cannot be decoded ({}); it is damaged, truncated or of a kind not supported."),
 )
 
 
@@ -250,8 +264,14 @@ def _reported(name: str, kind: type[Exception]) -> Iterator[None]:
     except MemoryError:
         raise
     except kind as error:
-        meaning = next(text for cause, text in _MEANINGS if isinstance(error, cause))
-        raise ImageError(f"{name}: {meaning.format(error)}") from error
+        raise ImageError(f"{name}: {_meaning(error).format(error)}") from error
+
+
+def _meaning(error: Exception) -> str:
+    *known, (_, otherwise) = _MEANINGS
+    system = isinstance(error, OSError) and error.errno is not None  # a decoder's has no number
+    unknown = "cannot be read ({})." if system else otherwise
+    return next((text for kind, text in known if isinstance(error, kind)), unknown)
 
 
 def _cores() -> int:

@@ -69,8 +69,10 @@ def keep_freed_memory() -> None:
 @lru_cache(maxsize=64)
 def _tables(mean: Triple, std: Triple) -> _Tables:
     """(3, 256) float32: each level of a channel, by the arithmetic of ToTensor and Normalize."""
-    levels = torch.arange(256, dtype=torch.float32).div(255).repeat(3, 1)
-    columns = (torch.tensor(numbers, dtype=torch.float32)[:, None] for numbers in (mean, std))
+    levels = torch.arange(256, dtype=torch.float32, device="cpu").div(255).repeat(3, 1)
+    columns = (
+        torch.tensor(numbers, dtype=torch.float32, device="cpu")[:, None] for numbers in (mean, std)
+    )
     tables: _Tables = levels.sub(next(columns)).div(next(columns)).numpy()
     return tables
 

@@ -7,6 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from hfclip.config import OPENAI_MEAN, OPENAI_STD, Triple
+from hfclip.errors import ArgumentError
 from hfclip.fast_transform import FastTransform
 from hfclip.pixels import Recipe, to_rgb
 
@@ -38,18 +39,23 @@ def image_transform(
         resizing, as in OpenAI's release: a palette image would differ otherwise.
 
     Raises:
-        ValueError: `mode` is neither of the two, or a number of `std` is zero.
+        ArgumentError: `mode` is neither of the two, `resolution` is not positive, `mean` or `std`
+            has not three numbers, or a number of `std` is zero.
     """
     if mode not in ("exact", "fast"):
-        raise ValueError(f"the preprocess is {mode!r}, expected 'exact' or 'fast'")
-    if not all(std):
-        raise ValueError(f"std is {std}; no channel can be divided by zero")
-    recipe = Recipe(resolution, _triple(mean), _triple(std))
+        raise ArgumentError(f"the preprocess is {mode!r}, expected 'exact' or 'fast'")
+    if resolution < 1:
+        raise ArgumentError(f"resolution is {resolution}; expected 1 or more pixels")
+    recipe = Recipe(resolution, _triple("mean", mean), _triple("std", std))
+    if not all(recipe.std):
+        raise ArgumentError(f"std is {std}; no channel can be divided by zero")
     return FastTransform(recipe) if mode == "fast" else _DeferredCompose(recipe)
 
 
-def _triple(numbers: Triple) -> Triple:
-    """A tuple also of a list, as JSON has them: the tables are kept by their numbers."""
+def _triple(name: str, numbers: Triple) -> Triple:
+    """Returns a tuple also of a list, as JSON has them: the tables are kept by their numbers."""
+    if len(numbers) != len("RGB"):
+        raise ArgumentError(f"{name} is {numbers}; expected three numbers, for R, G and B")
     red, green, blue = numbers
     return red, green, blue
 

@@ -3,7 +3,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,7 +11,11 @@ from PIL import Image
 from torchvision.transforms import Compose, InterpolationMode, Normalize, Resize, ToTensor
 
 import hfclip
+from hfclip.config import OPENAI_MEAN, OPENAI_STD
 from hfclip.fast_transform import FastTransform
+from hfclip.pixels import Recipe, _tables
+
+RECIPE = Recipe(16, OPENAI_MEAN, OPENAI_STD)
 
 
 def steps(resolution: int) -> Compose:
@@ -112,6 +116,43 @@ def test_the_default_type_is_that_of_torchvision() -> None:
     assert torch.equal(pixels, theirs)
 
 
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+@pytest.mark.parametrize("size", [(40, 30), (300, 200), (10, 12)])
+def test_the_default_device_does_not_matter(
+    size: tuple[int, int], mode: Literal["exact", "fast"]
+) -> None:
+    image = Image.effect_noise(size, 80).convert("RGB")
+    expected = hfclip.image_transform(16, mode=mode)(image)
+    _tables.cache_clear()  # they are kept, and would be made under the default device
+    with torch.device("meta"):
+        pixels = hfclip.image_transform(16, mode=mode)(image)
+    torch.set_default_device("meta")
+    try:
+        again = hfclip.image_transform(16, mode=mode)(image)
+    finally:
+        torch.set_default_device(None)
+    for found in (pixels, again, hfclip.image_transform(16, mode=mode)(image)):
+        assert (found.device.type, found.dtype) == ("cpu", torch.float32)
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_tables_that_are_made_under_another_default_type_are_the_same(dtype: torch.dtype) -> None:
+    images = [Image.effect_noise(size, 80).convert("RGB") for size in ((40, 30), (300, 200))]
+    expected = [(hfclip.image_transform(16)(i), FastTransform(RECIPE)(i)) for i in images]
+    _tables.cache_clear()
+    torch.set_default_dtype(dtype)
+    try:
+        fast = [FastTransform(RECIPE)(image) for image in images]
+        short = [RECIPE.exact(image) for image in images]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for pixels, quick, (exact, ours) in zip(short, fast, expected, strict=True):
+        assert (pixels.dtype, quick.dtype) == (torch.float32, torch.float32)
+        assert torch.equal(pixels, exact)
+        assert torch.equal(quick, ours)
+
+
 def test_what_is_no_picture_is_refused_as_by_torchvision() -> None:
     for transform in (hfclip.image_transform(16), steps(16)):
         with pytest.raises(TypeError, match="Unexpected type <class 'str'>"):
@@ -129,6 +170,9 @@ def test_a_zero_deviation_and_an_unknown_mode_are_refused() -> None:
         hfclip.image_transform(16, std=(1, 0, 1))
     with pytest.raises(ValueError, match="the preprocess is 'quick', expected 'exact' or 'fast'"):
         hfclip.image_transform(16, mode="quick")  # type: ignore[arg-type]
+    for wrong in ({"std": (1, 0, 1)}, {"mode": "quick"}, {"mean": (1, 2)}, {"resolution": 0}):
+        with pytest.raises(hfclip.ArgumentError):
+            hfclip.image_transform(**{"resolution": 16, **wrong})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="the preprocess is 'quick', expected 'exact' or 'fast'"):
         hfclip.load("no/such-model", preprocess="quick")  # type: ignore[call-overload]
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,21 +11,18 @@ import click
 from hfclip.cli.completion import complete_models
 from hfclip.cli.encoding import Encoders, encode_labels
 from hfclip.cli.label_options import read_labels, read_templates
+from hfclip.cli.pictures import empty_folders, report_skipped
 from hfclip.cli.results import PRINTERS, Result, echo, progress
-from hfclip.errors import ImageError
 from hfclip.templates import TEMPLATES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from hfclip.images import FoundImages
     from hfclip.zeroshot import ZeroShotClassifier
 
 # Pictures that are read and encoded at once.
 BATCH = 16
-# Names that a message shows at most.
-_SHOWN = 5
 
 _TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -90,8 +87,9 @@ def classify(
     """Rank labels for pictures.
 
     IMAGE is a file, a folder, a pattern such as "*.jpg", or - for standard input. A picture that
-    cannot be read is reported and the others go on; the exit status is then 1. Other files in a
-    folder are skipped. After Ctrl-C the exit status is 130, and complete results are printed.
+    cannot be read is reported and the others go on; the exit status is then 1. In a folder, files
+    without the ending of a picture are skipped and named. After Ctrl-C the exit status is 130, and
+    complete results are printed.
 
     Labels are encoded once for a model, labels and templates. The features are remembered on disk,
     up to 256 MB; --no-label-cache turns this off.
@@ -107,27 +105,23 @@ def classify(
     """  # noqa: D301  # \b is click's own mark
     choices = read_labels(labels, labels_file)
     captions = read_templates(template, templates, templates_file)
-    if len(choices) == 1:
-        _warn_of_one_label(choices[0])
     from hfclip.images import find_images  # noqa: PLC0415
 
     found = find_images(images)
-    _report_skipped(found)
-    from hfclip.loading import load  # noqa: PLC0415
-    from hfclip.zeroshot import ZeroShotClassifier  # noqa: PLC0415
+    report_skipped(found)
+    results: Iterator[Result] = iter(empty_folders(found))
+    if found.names:  # otherwise no model is needed
+        from hfclip.loading import load  # noqa: PLC0415
+        from hfclip.zeroshot import ZeroShotClassifier  # noqa: PLC0415
 
-    network, preprocess = load(model, device, namespace=namespace)
-    encoders = Encoders(network)
-    features = encode_labels(encoders, choices, captions, remember=label_cache)
-    classifier = ZeroShotClassifier(
-        encoders.for_pictures(len(found)), choices, preprocess=preprocess, features=features
-    )
-    results = _classify(found.names, classifier, preprocess, top, auto_orient)
-    with progress(results, len(found), shown=len(found) > BATCH) as watched:
-        broken = PRINTERS[form or "text"](watched)
-    if broken and len(found) > BATCH:
-        echo(f"{broken:,} of {len(found):,} pictures could not be read.", err=True)
-    sys.exit(1 if broken else 0)
+        network, preprocess = load(model, device, namespace=namespace)
+        encoders = Encoders(network)
+        features = encode_labels(encoders, choices, captions, remember=label_cache)
+        encoder = encoders.for_pictures(len(found))
+        classifier = ZeroShotClassifier(encoder, choices, features=features)
+        ranked = _classify(found.names, classifier, preprocess, top, auto_orient)
+        results = chain(results, ranked)
+    sys.exit(1 if _print(results, len(found) + len(found.empty_folders), form) else 0)
 
 
 def _classify(
@@ -148,36 +142,11 @@ def _classify(
             yield name, errors[index] if index in errors else next(ranked)
 
 
-def _warn_of_one_label(label: str) -> None:
-    echo(
-        f"Warning: there is one label, {label!r}, so each picture gets 100% for it. --labels "
-        "separates labels by commas, --labels-file by lines.",
-        err=True,
-    )
-
-
-def _report_skipped(found: "FoundImages") -> None:
-    """Names files and folders that give no picture.
-
-    Raises:
-        ImageError: There is no picture at all.
-    """
-    if found.skipped:
-        echo(
-            f"Skipped {_counted(found.skipped, 'file')} without a picture: "
-            f"{_listed(found.skipped)}.",
-            err=True,
-        )
-    if not found.names:
-        raise ImageError(f"There is no picture in {_listed(found.empty_folders)}.")
-    if found.empty_folders:
-        echo(f"Warning: there is no picture in {_listed(found.empty_folders)}.", err=True)
-
-
-def _counted(names: list[str], noun: str) -> str:
-    return f"{len(names):,} {noun}{'' if len(names) == 1 else 's'}"
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def _print(results: Iterator[Result], total: int, form: str | None) -> int:
+    """Prints results beside a bar and returns the number of failures."""
+    many = total > BATCH
+    with progress(results, total, shown=many) as watched:
+        broken = PRINTERS[form or "text"](watched)
+    if broken and many:
+        echo(f"{broken:,} of {total:,} could not be read.", err=True)
+    return broken

@@ -28,7 +28,7 @@ def read_labels(labels: str | None, path: Path | None) -> tuple[str, ...]:
     if (labels is None) == (path is None):
         raise click.UsageError("Give exactly one of --labels and --labels-file.")
     if path is None:
-        return check_labels(_split(labels or ""))
+        return _checked(_split(labels or ""))
     lines = _read_lines(path)
     first: dict[str, int] = {}
     for number, label in lines:
@@ -38,7 +38,7 @@ def read_labels(labels: str | None, path: Path | None) -> tuple[str, ...]:
                 "once."
             )
         first[label] = number
-    return check_labels(label for _, label in lines)
+    return _checked([label for _, label in lines])
 
 
 def read_templates(
@@ -64,6 +64,16 @@ def read_templates(
                 f"{DEFAULT_TEMPLATE!r}."
             )
     return tuple(template for _, template in lines)
+
+
+def _checked(labels: list[str]) -> tuple[str, ...]:
+    if len(labels) == 1:
+        click.echo(
+            f"Warning: there is one label, {labels[0]!r}, so each picture gets 100% for it. "
+            "--labels separates labels by commas, --labels-file by lines.",
+            err=True,
+        )
+    return check_labels(labels)
 
 
 def _split(labels: str) -> list[str]:

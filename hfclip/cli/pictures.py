@@ -1,0 +1,28 @@
+"""Reports what was found and left out where a command takes files and folders of pictures."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from hfclip.errors import ImageError
+
+if TYPE_CHECKING:
+    from hfclip.images import FoundImages
+
+# Names of skipped files that are written out; the rest is counted.
+NAMED = 5
+
+
+def report_skipped(found: "FoundImages") -> None:
+    """Names the files that were skipped, in one line on standard error."""
+    names = found.skipped
+    if not names:
+        return
+    count = "1 file was" if len(names) == 1 else f"{len(names):,} files were"
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    click.echo(f"{count} skipped: {', '.join(names[:NAMED])}{more}", err=True)
+
+
+def empty_folders(found: "FoundImages") -> list[tuple[str, ImageError]]:
+    """Returns the folders without a picture, each with its error, as results of a command."""
+    return [(name, ImageError(f"{name}: holds no pictures.")) for name in found.empty_folders]
