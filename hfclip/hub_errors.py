@@ -16,6 +16,14 @@ from huggingface_hub.errors import (
 from hfclip.errors import CacheError, HubError, NetworkError, RepositoryError
 
 
+class MissingRepositoryError(RepositoryError):
+    """The Hub shows no repository of that name; the name may be misspelt."""
+
+
+class NotCachedError(NetworkError):
+    """The cache has nothing of that name and no request was made; the name may be misspelt."""
+
+
 def may_pass(error: Exception) -> bool:
     """Whether asking once more makes sense; the client has done so only for some of these."""
     if isinstance(error, HfHubHTTPError):
@@ -46,7 +54,7 @@ _ANSWERS: tuple[tuple[type[Exception], type[HubError], str], ...] = (
     (EntryNotFoundError, RepositoryError, "does not exist: the repository has no such file."),
     (
         RepositoryNotFoundError,
-        RepositoryError,
+        MissingRepositoryError,
         "does not exist or is private: check the name, then `hf auth login` or set HF_TOKEN.",
     ),
     (HFValidationError, RepositoryError, "is no name that a repository can have."),
