@@ -266,7 +266,7 @@ def _parse_repository(name: str) -> tuple[str, str | None]:
     if not hub.can_be_repository(match[1]):
         raise ModelNotFoundError(
             f"Model {name} not found: there is no such file or folder, and no repository can have "
-            "that name: it has letters, digits, '-', '_' and '.', neither '--' nor '..', at most 96."
+            "that name: it has letters, digits, '-', '_' and '.', no '--' or '..', at most 96."
         )
     return match[1], match[2]
 

@@ -13,7 +13,7 @@ PACKAGE = Path(hfclip.__file__).parent
 
 # Each module may import only modules of the rows above its own.
 LAYERS = [
-    {"errors"},
+    {"errors", "causes"},
     {"config", "integrity", "patience", "tokenizer", "archive", "images", "hub_errors", "arrow"},
     {"releases", "layers", "layouts", "foreign_configs", "pixels", "hub", "tokenizer_files"},
     {"resnet", "vit", "kernels", "sources", "fast_transform"},
