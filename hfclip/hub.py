@@ -15,11 +15,13 @@ from typing import TypeVar
 
 from filelock import FileLock
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils._validators import validate_repo_id
 
 from hfclip import integrity
 from hfclip.errors import HubError, IntegrityError, NetworkError
-from hfclip.hub_errors import in_our_words, may_pass
+from hfclip.hub_errors import NotCachedError, in_our_words, may_pass
 from hfclip.integrity import Digest, digest_named
 from hfclip.patience import bounded
 
@@ -116,6 +118,15 @@ def fetch(snapshot: Snapshot, filename: str, pinned: Digest | None = None) -> Pa
     return _repair(snapshot, filename, path, digest)
 
 
+def can_be_repository(repo_id: str) -> bool:
+    """Whether the Hub allows a name for a repository."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        return False
+    return True
+
+
 def cached(repo_id: str, filename: str, commit: str, access: Access) -> Path | None:
     """Where the cache holds a file of a commit; makes no request and verifies nothing."""
     return _cached_file(Snapshot(repo_id, commit, {}, access), filename)
@@ -123,7 +134,7 @@ def cached(repo_id: str, filename: str, commit: str, access: Access) -> Path | N
 
 def _declared_snapshot(repo_id: str, revision: str | None, access: Access) -> Snapshot:
     if access.offline:
-        raise NetworkError(
+        raise NotCachedError(
             f"{_of(repo_id, revision)} is not in the cache at {access.cache}, and requests are "
             "ruled out (local_files_only or HF_HUB_OFFLINE). Load it once with a network."
         )

@@ -1,6 +1,5 @@
 """What the Hub's client raises, in hfclip's words: what happened, and what to do about it."""
 
-from huggingface_hub import constants
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -13,7 +12,16 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from hfclip import causes
 from hfclip.errors import CacheError, HubError, NetworkError, RepositoryError
+
+
+class MissingRepositoryError(RepositoryError):
+    """The Hub shows no repository of that name; the name may be misspelt."""
+
+
+class NotCachedError(NetworkError):
+    """The cache has nothing of that name and no request was made; the name may be misspelt."""
 
 
 def may_pass(error: Exception) -> bool:
@@ -46,7 +54,7 @@ _ANSWERS: tuple[tuple[type[Exception], type[HubError], str], ...] = (
     (EntryNotFoundError, RepositoryError, "does not exist: the repository has no such file."),
     (
         RepositoryNotFoundError,
-        RepositoryError,
+        MissingRepositoryError,
         "does not exist or is private: check the name, then `hf auth login` or set HF_TOKEN.",
     ),
     (HFValidationError, RepositoryError, "is no name that a repository can have."),
@@ -78,25 +86,47 @@ def in_our_words(error: BaseException, what: str, done: str = "fetched") -> HubE
     Args:
         error: Whatever came out of a call of the client.
         what: What was asked for, to begin the message with.
-        done: The participle of what failed: "fetched" or "sent".
+        done: The participle of what failed, such as "fetched" or "sent".
     """
     if isinstance(error, ValueError | LocalEntryNotFoundError) and error.__cause__:
         error = error.__cause__  # the client wraps what went wrong
     for kind, ours, answer in _ANSWERS:
         if isinstance(error, kind):
-            return ours(f"{what} {answer}")
+            return ours(f"{what} {answer}{_note(error)}")
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         ours, answer = _STATUSES.get(
             status, (NetworkError, f"cannot be {done}: the Hub answers {status}. Try again later.")
         )
-        return ours(f"{what} {answer}")
+        return ours(f"{what} {answer}{_note(error)}")
+    return _unanswered(error, what, done)
+
+
+def _unanswered(error: BaseException, what: str, done: str) -> HubError:
+    """Translates a failure before or without an answer of the Hub."""
+    if causes.has_illegal_token(error):
+        return RepositoryError(
+            f"{what} cannot be {done}: the Hub token is empty, or holds a space, a line break or "
+            "another character that no token has. Set HF_TOKEN or token= to the token alone."
+        )
+    if cause := causes.explain(error):
+        return NetworkError(f"{what} cannot be {done}: {cause}")
     if isinstance(error, OSError) and error.errno is not None:
+        file = error.filename or "no file named"
+        if done != "fetched":
+            return HubError(f"{what} cannot be {done}: {error.strerror} ({file}).")
         return CacheError(
-            f"{what} cannot be put into the cache: {error.strerror} "
-            f"({error.filename or 'no file named'}). Free the disk or set HF_HOME elsewhere."
+            f"{what} cannot be put into the cache: {error.strerror} ({file}). Free the disk or set "
+            "HF_HOME elsewhere."
         )
     return NetworkError(
-        f"{what} cannot be {done}: the connection to {constants.ENDPOINT} failed "
-        f"({type(error).__name__}). Check the network, then try again."
+        f"{what} cannot be {done}: the connection to {causes.peer(error)} failed "
+        f"({causes.reason(error)}). Check the network{causes.proxy_note()}, then try again."
     )
+
+
+def _note(error: BaseException) -> str:
+    """Returns what is wrong with the token of the environment, where the token may matter."""
+    is_refused = isinstance(error, HfHubHTTPError) and error.response.status_code in {401, 403, 404}
+    matters = is_refused and not isinstance(error, RevisionNotFoundError | EntryNotFoundError)
+    return causes.token_note() if matters or isinstance(error, LocalTokenNotFoundError) else ""

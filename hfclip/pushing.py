@@ -24,6 +24,7 @@ from huggingface_hub.utils._paths import filter_repo_objects
 from huggingface_hub.utils._validators import validate_repo_id
 
 from hfclip import integrity
+from hfclip.causes import token_note
 from hfclip.errors import HfclipError, PublishError, RepositoryError
 from hfclip.folders import CARD_FILE
 from hfclip.hub_errors import in_our_words, may_pass
@@ -187,7 +188,7 @@ def _check_card(paths: Sequence[Path]) -> None:
     for path in paths:
         if path.name == CARD_FILE:
             card = ModelCard.load(path, ignore_metadata_errors=True)
-            _ask(validate, CARD_FILE)
+            _ask(validate, CARD_FILE, "checked")
 
 
 def tag(repo_id: str, name: str, commit: str, *, token: str | bool | None = None) -> None:
@@ -214,9 +215,9 @@ def _account(token: str | bool | None) -> dict[str, Any]:
     if token is False or (not isinstance(token, str) and get_token() is None):
         raise RepositoryError(
             "Nobody is logged in to the Hub. Run `hf auth login` with a token that may write, or "
-            "set HF_TOKEN."
+            f"set HF_TOKEN.{token_note()}"
         )
-    return _ask(lambda: HfApi(token=token).whoami(), "Your account")
+    return _ask(lambda: HfApi(token=token).whoami(), "The Hub account of the token", "looked up")
 
 
 def _check_rights(account: dict[str, Any], repo_id: str) -> None:
@@ -242,10 +243,10 @@ def _info(repo_id: str, branch: str | None, token: str | bool | None) -> ModelIn
         except RepositoryNotFoundError:
             return None
 
-    return _ask(look, repo_id)
+    return _ask(look, repo_id, "looked up")
 
 
-def _ask(request: Callable[[], _T], what: str) -> _T:
+def _ask(request: Callable[[], _T], what: str, done: str = "sent") -> _T:
     """Makes a request that may be repeated, and puts its failure in our words."""
     try:
         try:
@@ -263,7 +264,7 @@ def _ask(request: Callable[[], _T], what: str) -> _T:
                 "Look at what came in between, then try again."
             ) from None
         # Without the cause: it may show a token.
-        raise in_our_words(error, what, "sent") from None
+        raise in_our_words(error, what, done) from None
 
 
 def _is_same(path: Path, theirs: str | None) -> bool:

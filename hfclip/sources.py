@@ -10,13 +10,21 @@ from pathlib import Path
 
 from hfclip import hub, integrity
 from hfclip.config import ClipConfig, read_json
-from hfclip.errors import ConfigError, ModelNotFoundError, NetworkError, RepositoryError
+from hfclip.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ConfigError,
+    ModelNotFoundError,
+    NetworkError,
+    RepositoryError,
+)
 from hfclip.foreign_configs import (
     config_from_json,
     config_from_open_clip,
     is_transformers_clip,
 )
 from hfclip.hub import Access, Snapshot
+from hfclip.hub_errors import MissingRepositoryError, NotCachedError
 from hfclip.integrity import Digest
 from hfclip.releases import BUNDLED, RELEASES, Release
 
@@ -27,6 +35,7 @@ OPEN_CLIP_WEIGHTS_FILE = "open_clip_model.safetensors"
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_WEIGHT_SUFFIXES = (*_PICKLES, ".safetensors")
 _HUB_NAME = re.compile(r"(?:hf-hub:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
@@ -66,30 +75,35 @@ def find(
         download_root: Where OpenAI's own files are looked for; by default ~/.cache/clip.
 
     Raises:
-        ModelNotFoundError: The name means nothing; the message suggests the nearest.
+        ModelNotFoundError: The name is empty, means nothing (the message suggests the nearest), or
+            is a path that does not exist.
+        ArgumentError: `revision` or `namespace` does not apply to that name.
         HubError: The files cannot be had, or are not what was published.
     """
     access = access or Access()
+    _check_is_name(name)
     if name in BUNDLED:
+        _refuse_options(f"{name} is bundled with hfclip", revision=revision, namespace=namespace)
         return _folder(Path(__file__).parent / str(name), "bundled with hfclip")
     if name in RELEASES:
         namespace = namespace or os.environ.get("HFCLIP_NAMESPACE")
         if namespace:
             return _repository(f"{namespace}/{repository_name(str(name))}", revision, access)
         return _release(RELEASES[str(name)], revision, access, download_root)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return _folder(path, f"the folder {path}")
-    if path.is_file():
-        return _file(path)
-    match = _HUB_NAME.fullmatch(str(name))
-    if match is None:
-        raise _not_found(str(name))
+    path = _local_path(name)
+    if path is not None:
+        _refuse_options(f"{name} is a local path", revision=revision, namespace=namespace)
+        return _folder(path, f"the folder {path}") if path.is_dir() else _file(path)
+    repo_id, named_revision = _parse_repository(str(name))
+    _refuse_options(f"{name} names its own account", namespace=namespace)
+    if revision and named_revision and revision != named_revision:
+        raise ArgumentError(f"{name} names another revision than revision={revision!r}. Give one.")
     try:
-        return _repository(match[1], revision or match[2], access)
-    except (RepositoryError, NetworkError) as error:
+        return _repository(repo_id, revision or named_revision, access)
+    except (MissingRepositoryError, NotCachedError) as error:
         hint = f" Nor is there a file or folder {name}.{_suggestion(str(name))}"
-        raise type(error)(f"{error}{hint}") from None
+        kind = NetworkError if isinstance(error, NotCachedError) else RepositoryError
+        raise kind(f"{error}{hint}") from None
 
 
 def repository_name(release: str) -> str:
@@ -191,10 +205,91 @@ def _file(path: Path) -> Source:
     return Source(path, None, f"the file {path}")
 
 
+def _check_is_name(name: str | Path) -> None:
+    if not isinstance(name, str | os.PathLike):
+        raise ArgumentTypeError(f"A model's name is text or a path, not {type(name).__name__}.")
+    if not os.fspath(name).strip() or (isinstance(name, Path) and not name.parts):
+        # Python does not tell Path("") from Path(".").
+        raise ModelNotFoundError(
+            f"The model's name is empty ({name!r}). Give a release, repository, file or folder; "
+            'the current folder is "." as text, or Path.cwd().'
+        )
+
+
+def _refuse_options(what: str, **options: str | None) -> None:
+    """Refuses options that mean nothing for a name, instead of ignoring them.
+
+    Raises:
+        ArgumentError: An option is given.
+    """
+    for option, value in options.items():
+        if value:
+            raise ArgumentError(f"{what}: {option}={value!r} does not apply to it. Leave it out.")
+
+
+def _local_path(name: str | Path) -> Path | None:
+    """Returns the file or folder of that name, or None if there is none.
+
+    Raises:
+        ModelNotFoundError: The system refuses to look, or finds something else, such as a pipe.
+    """
+    try:
+        path = Path(name).expanduser()
+        if path.is_dir() or path.is_file():
+            return path
+        is_special = path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # no right, no such user, too long
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelNotFoundError(f"Model {name} not found: {reason}.") from None
+    if is_special:
+        raise ModelNotFoundError(f"{name} is neither a file nor a folder; save it as a file first.")
+    return None
+
+
+def _parse_repository(name: str) -> tuple[str, str | None]:
+    """Splits `hf-hub:org/name@revision`.
+
+    Returns:
+        The repository's id, and the revision or None.
+
+    Raises:
+        ModelNotFoundError: The name is a path that does not exist, or no repository can have it.
+    """
+    if _is_path(name):
+        raise ModelNotFoundError(
+            f"Model {name} not found: there is no such file or folder. A relative path starts at "
+            f"{Path.cwd()}."
+        )
+    match = _HUB_NAME.fullmatch(name)
+    if match is None:
+        raise _not_found(name)
+    if not hub.can_be_repository(match[1]):
+        raise ModelNotFoundError(
+            f"Model {name} not found: there is no such file or folder, and no repository can have "
+            "that name: it has letters, digits, '-', '_' and '.', no '--' or '..', at most 96."
+        )
+    return match[1], match[2]
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name can only be meant as a path; `hf-hub:` before a name says it is none."""
+    if name.startswith("hf-hub:") or "://" in name:
+        return False
+    place = name.partition("@")[0]
+    return (
+        name.startswith((".", "/", "~"))
+        or "\\" in name
+        or name.endswith("/")
+        or place.count("/") > 1
+        or name.lower().endswith(_WEIGHT_SUFFIXES)
+    )
+
+
 def _not_found(name: str) -> ModelNotFoundError:
+    advice = " Give a repository as org/name, without its address." if "://" in name else ""
     return ModelNotFoundError(
         f"Model {name} not found: no release, file, folder or repository of that name."
-        f"{_suggestion(name)} Available models: {', '.join([*RELEASES, *BUNDLED])}."
+        f"{advice}{_suggestion(name)} Available models: {', '.join([*RELEASES, *BUNDLED])}."
     )
 
 

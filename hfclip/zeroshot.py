@@ -107,7 +107,7 @@ class ZeroShotClassifier:
                 f"The label features are {_describe(features)}; expected is one row for each of "
                 f"the {len(self.labels)} labels."
             )
-        self.weights = features.t()
+        self.weights = features.to(model.logit_scale.device).t()
         config = getattr(model, "config", None)
         self._side = config.image_resolution if isinstance(config, ClipConfig) else None
         self._preprocess = preprocess or _own_preprocess(config)

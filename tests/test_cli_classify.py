@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import termios
@@ -259,6 +260,19 @@ def test_a_device_that_is_not_there_is_one_message(device: str, message: str) ->
     assert "Traceback" not in result.output
 
 
+def test_a_name_that_is_not_in_utf_8_is_printed_with_question_marks(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    Path(os.fsdecode(path)).write_bytes(Path(SEVEN).read_bytes())
+    result = classify(os.fsdecode(path), str(tmp_path / "no\udce9.png"), "--labels", "one,seven")
+    assert result.stdout.splitlines()[0] == f"{tmp_path}/caf?.png"
+    assert result.stderr.startswith(f"Error: {tmp_path}/no?.png: no such file")
+    (tmp_path / "notes\udce9.txt").touch()
+    skipped = classify(str(tmp_path), "--labels", "one,seven")
+    assert skipped.stderr == f"1 file was skipped: {tmp_path}/notes?.txt\n"
+    as_json = json.loads(classify(os.fsdecode(path), "--labels", "one,seven", "--json").stdout)
+    assert os.fsencode(as_json[0]["image"]) == path
+
+
 def copies(folder: Path, count: int) -> str:
     folder.mkdir()
     for number in range(count):
@@ -317,11 +331,13 @@ def test_an_interruption_keeps_what_is_complete(tmp_path: Path, form: str) -> No
 
 
 WAITING = """
-import sys, hfclip.images as images
+import signal, sys, hfclip.images as images
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job has it switched off
 from hfclip.cli import main
 load_batch = images.load_batch
 def wait(pictures, *arguments, **options):
     if "016" in pictures[0]:
+        print("waiting", file=sys.stderr, flush=True)
         sys.stdin.readline()
     return load_batch(pictures, *arguments, **options)
 images.load_batch = wait
@@ -391,6 +407,7 @@ def test_results_and_the_bar_do_not_share_a_line_on_a_terminal(
     folder = copies(tmp_path / "many", 40)
     (tmp_path / "many" / "020.png").write_bytes(b"no picture")
     command = ["-m", "hfclip", "classify", folder, "--model", "digits", "--labels", "one,seven"]
+    command += [part for n in range(200) for part in ("--template", f"{{}} {n}")]
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 300))
     with subprocess.Popen(
@@ -404,7 +421,8 @@ def test_results_and_the_bar_do_not_share_a_line_on_a_terminal(
         written = b"".join(read_terminal(ours)).decode()
     os.close(ours)
     assert process.returncode == 1
-    assert "image/s" in written  # there was a bar
+    assert "encoding labels: " in written  # there was a bar of captions
+    assert "image/s" in written  # and one of pictures
     lines = [line for line in shown(written) if line]
     bars = [line for line in lines if "%|" in line]
     results = [line for line in lines if "%|" not in line]
@@ -421,3 +439,33 @@ def test_results_and_the_bar_do_not_share_a_line_on_a_terminal(
                 rf"{re.escape(folder)}/\d+\.png|  (one  |seven)  +\d+\.\d\d%|Error: .*|1 of 40 .*",
                 line,
             ), line
+
+
+@pytest.mark.parametrize("form", ["--json", "--json-lines", "--no-label-cache"])
+def test_ctrl_c_ends_with_status_130_and_what_is_complete(
+    tmp_path: Path, home: Path, form: str
+) -> None:
+    folder = copies(tmp_path / "many", 40)
+    command = ["classify", folder, "--model", "digits", "--labels", "one,seven", form]
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITING, *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(home),
+    ) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        assert process.stderr.readline() == "waiting\n"  # in the second batch
+        process.send_signal(signal.SIGINT)
+        written, complaints = process.stdout.read(), process.stderr.read()
+    assert process.returncode == 130
+    assert "Traceback" not in complaints
+    if form == "--json":
+        names = [row["image"] for row in json.loads(written)]
+    elif form == "--json-lines":
+        names = [json.loads(line)["image"] for line in written.splitlines()]
+    else:
+        names = [line for line in written.splitlines() if not line.startswith(" ")]
+    assert names == [str(Path(folder, f"{number:03}.png")) for number in range(16)]

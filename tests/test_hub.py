@@ -519,8 +519,10 @@ def test_a_flipped_bit_in_a_shared_xet_object_is_fetched_again(
 # Several processes, and sudden death.
 
 
+# A shell starts background jobs, and so perhaps these tests, with SIGINT switched off.
 CHILD = """
-import hashlib, sys, hfclip
+import hashlib, signal, sys, hfclip
+signal.signal(signal.SIGINT, signal.default_int_handler)
 model, _ = hfclip.load(sys.argv[1], "cpu")
 state = model.state_dict()
 print(hashlib.sha256(b"".join(t.numpy().tobytes() for t in state.values())).hexdigest())

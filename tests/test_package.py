@@ -13,7 +13,7 @@ PACKAGE = Path(hfclip.__file__).parent
 
 # Each module may import only modules of the rows above its own.
 LAYERS = [
-    {"errors", "templates"},
+    {"errors", "templates", "causes"},
     {"config", "integrity", "patience", "tokenizer", "archive", "hub_errors", "arrow", "display"},
     {
         "picture_formats",

@@ -11,8 +11,9 @@ import click
 from hfclip.cli.completion import complete_models
 from hfclip.cli.encoding import Encoders, encode_labels
 from hfclip.cli.label_options import read_labels, read_templates
+from hfclip.cli.output import echo
 from hfclip.cli.pictures import empty_folders, report_skipped
-from hfclip.cli.results import PRINTERS, Result, echo, progress
+from hfclip.cli.results import PRINTERS, Result, progress
 from hfclip.templates import TEMPLATES
 
 if TYPE_CHECKING:

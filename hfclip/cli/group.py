@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from hfclip import __version__
+from hfclip.cli import interrupts
 from hfclip.cli.classify import classify
 from hfclip.cli.completion import completion
 from hfclip.cli.models import download, inspect, models, verify
@@ -13,13 +14,28 @@ from hfclip.errors import HfclipError
 
 
 class _Commands(click.Group):
-    """Turns the errors that hfclip raises on purpose into a message and exit status 1."""
+    """Turns hfclip's errors into a message and exit status 1, and Ctrl-C into exit status 130."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs as a program: after Ctrl-C the process ends within five seconds, with status 130."""
+        interrupts.watch()
+        try:
+            return super().__call__(*args, **kwargs)
+        except SystemExit as end:
+            if end.code == interrupts.STATUS:
+                interrupts.leave()
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except HfclipError as error:
-            raise click.ClickException(str(error)) from error
+        except (Exception, KeyboardInterrupt) as error:
+            if interrupts.is_behind(error):
+                click.echo(interrupts.MESSAGE, err=True)
+                ctx.exit(interrupts.STATUS)
+            if isinstance(error, HfclipError):
+                raise click.ClickException(str(error)) from error
+            raise
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -5,6 +5,18 @@ from typing import Any
 import click
 
 
+def echo(text: str, *, err: bool = False) -> None:
+    """Prints lines at once, on lines of their own: a bar is taken away before and put back after.
+
+    Bytes of a file name that are not UTF-8 are shown as question marks.
+    """
+    from tqdm import tqdm  # noqa: PLC0415
+
+    printable = text.encode("utf-8", "replace").decode("utf-8")
+    with tqdm.external_write_mode():
+        click.echo(printable, err=err)
+
+
 def print_facts(facts: dict[str, Any]) -> None:
     """Prints one fact a line: its name, then its value."""
     for key, value in facts.items():

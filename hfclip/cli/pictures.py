@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-import click
-
+from hfclip.cli.output import echo
 from hfclip.errors import ImageError
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ def report_skipped(found: "FoundImages") -> None:
         return
     count = "1 file was" if len(names) == 1 else f"{len(names):,} files were"
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    click.echo(f"{count} skipped: {', '.join(names[:NAMED])}{more}", err=True)
+    echo(f"{count} skipped: {', '.join(names[:NAMED])}{more}", err=True)
 
 
 def empty_folders(found: "FoundImages") -> list[tuple[str, ImageError]]:

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import click
-
+from hfclip.cli.output import echo
 from hfclip.errors import ImageError
 
 if TYPE_CHECKING:
@@ -63,18 +62,6 @@ def progress(results: Iterator[Result], total: int, *, shown: bool) -> Iterator[
 
     with tqdm(results, total=total, unit="image", disable=None if shown else True) as bar:
         yield bar
-
-
-def echo(text: str, *, err: bool = False) -> None:
-    """Prints lines at once, on lines of their own: a bar is taken away before and put back after.
-
-    Bytes of a file name that are not UTF-8 are shown as question marks.
-    """
-    from tqdm import tqdm  # noqa: PLC0415
-
-    printable = text.encode("utf-8", "replace").decode("utf-8")
-    with tqdm.external_write_mode():
-        click.echo(printable, err=err)
 
 
 def _row(result: Result) -> dict[str, Any]:
