@@ -170,11 +170,13 @@ class ZeroShotClassifier:
             pictures = [pictures]
         if not isinstance(pictures, Iterable):
             raise self._shape_error(pictures)
+        if hasattr(pictures, "shape") and getattr(pictures, "ndim", 1) != 1:  # an array of pixels
+            raise self._shape_error(pictures)
         remaining = iter(pictures)
         while batch := list(islice(remaining, _PICTURES)):
             for picture in batch:
                 if not isinstance(picture, _PICTURE_TYPES):
-                    raise self._shape_error(pictures)
+                    raise self._shape_error(picture, f"a {type(pictures).__name__} of ")
             if self._preprocess is None:
                 raise ArgumentError(
                     "The model has no configuration that says how to preprocess pictures. Give "
@@ -185,13 +187,17 @@ class ZeroShotClassifier:
                 raise error
             yield pixels
 
-    def _shape_error(self, images: object) -> ShapeError:
+    def _shape_error(self, images: object, container: str = "") -> ShapeError:
         side = self._side or "S"
         advice = "Put each through the preprocess and stack them, or give PIL images or paths."
-        if isinstance(images, Tensor) and images.shape in ((3, side, side), (1, side, side)):
+        if (
+            not container
+            and isinstance(images, Tensor)
+            and images.shape in ((3, side, side), (1, side, side))
+        ):
             advice = "Add the dimension of the batch: image.unsqueeze(0)."
         return ShapeError(
-            f"The images are {_describe(images)}; expected are floats (B, 3, {side}, {side}) in "
+            f"The images are {container}{_describe(images)}; expected are floats (B, 3, {side}, {side}) in "
             f"a torch.Tensor. {advice}"
         )
 
@@ -256,7 +262,5 @@ def _describe(value: object) -> str:
     """Returns the type and the shape of a value."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)} on {value.device}"
-    if isinstance(value, list | tuple) and value:
-        return f"a {type(value).__name__} of {_describe(value[0])}"
     shape = getattr(value, "shape", None)
     return f"a {type(value).__name__}" + (f" of shape {tuple(shape)}" if shape else "")

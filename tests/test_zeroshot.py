@@ -305,6 +305,8 @@ def test_a_model_without_a_configuration_needs_a_preprocess_for_pictures(
         (None, "a NoneType"),
         (7, "a int"),
         ([None], "a list of a NoneType"),
+        (iter([None]), "a list_iterator of a NoneType"),
+        ([str(DIGITS / "one.png"), np.zeros(3)], "a list of a ndarray of shape (3,)"),
     ],
 )
 def test_images_of_another_shape_or_type_are_refused(
@@ -312,10 +314,9 @@ def test_images_of_another_shape_or_type_are_refused(
 ) -> None:
     encoder = hfclip.optimize(model) if optimized else model
     classifier = ZeroShotClassifier(encoder, ["one", "two"])
-    for call in (classifier.probabilities, classifier.rank):
-        with pytest.raises(hfclip.ShapeError) as caught:
-            call(images)
-        assert f"The images are {found}; expected are floats (B, 3, 32, 32)" in str(caught.value)
+    with pytest.raises(hfclip.ShapeError) as caught:
+        classifier.rank(images)
+    assert f"The images are {found}; expected are floats (B, 3, 32, 32)" in str(caught.value)
 
 
 def test_an_image_without_its_batch_is_told_what_is_missing(classifier: ZeroShotClassifier) -> None:

@@ -39,7 +39,10 @@ _TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     shell_complete=complete_models,
     help="A name, folder, file or repository.",
 )
-@click.option("--namespace", help="The account whose copies of the nine releases are used.")
+@click.option(
+    "--namespace",
+    help="The account whose copies of the nine releases are used; HFCLIP_NAMESPACE by default.",
+)
 @click.option(
     "--template",
     "template",
