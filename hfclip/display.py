@@ -24,6 +24,8 @@ _TRANSPOSITIONS = {
 _ORIENTATION_ENTRIES = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 # Formats whose decoder can scale (`Image.draft`), so they stay undecoded.
 _SCALED_BY_DECODER = ("JPEG", "MPO")
+# Formats whose decoder applies the orientation; older versions of Pillow leave the tag as it was.
+_TURNED_BY_DECODER = ("TIFF",)
 # Formats that Pillow opens in mode "I" if they have 16 bits per pixel.
 _16_BITS_IN_MODE_I = ("PNG", "PPM")
 # TIFF 6.0, sections 3 and 8.
@@ -49,7 +51,7 @@ def as_displayed(
         ImageError: The mode has more than 8 bits and the values do not tell which one is white.
     """
     if image.format not in _SCALED_BY_DECODER:
-        image.load()  # Pillow itself applies the orientation of a TIFF when it decodes the file.
+        image.load()  # Older versions of Pillow know the size of a turned TIFF only then.
     transposition = _TRANSPOSITIONS.get(_orientation(image)) if auto_orient else None
     if transposition is not None and least_side is not None:
         _scale_while_decoding(image, least_side)
@@ -60,6 +62,8 @@ def as_displayed(
 
 def _orientation(image: Image.Image) -> Any:
     """Returns the value of the EXIF tag, or 1 if there is none or the EXIF data is damaged."""
+    if image.format in _TURNED_BY_DECODER:
+        return 1
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001  # Pillow raises many kinds; viewers ignore damaged EXIF

@@ -97,9 +97,8 @@ def load_batch(
     ==========================  ==================================================================
     Picture                     Treatment
     ==========================  ==================================================================
-    EXIF orientation            Applied (JPEG, PNG, WebP, TIFF, HEIC, AVIF). With
-                                `auto_orient=False` only Pillow's decoders for TIFF, HEIC and AVIF
-                                apply what they apply anyway.
+    EXIF orientation            Applied (JPEG, PNG, WebP, TIFF, HEIC, AVIF), unless
+                                `auto_orient=False`; the decoders of TIFF and HEIC apply it always.
     16-bit grey                 Divided by 257 and rounded. A TIFF of 12 bits is scaled by 4095.
     16-bit colour               Pillow keeps the high byte of each value.
     32-bit integers             Kept if all are from 0 to 255, otherwise an error. A PNG or PGM

@@ -108,6 +108,16 @@ def test_a_turned_picture_gives_the_pixels_of_the_upright_one(
         assert (untouched - expected).abs().max() > 0.5
 
 
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_a_compressed_tiff_is_turned_once(compression: str) -> None:
+    for orientation, turned in STORED.items():
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        stored = np.ascontiguousarray(turned(GREY))
+        content = saved(stored, "TIFF", exif=exif, compression=compression)
+        assert torch.equal(pixels_of(content), as_grey()), orientation
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 def test_without_auto_orient_the_pixels_are_those_of_openai(orientation: int) -> None:
     content = oriented(blocks(5, 3), orientation, "JPEG")
