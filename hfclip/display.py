@@ -30,8 +30,12 @@ _TURNED_BY_DECODER = ("TIFF",)
 _16_BITS_IN_MODE_I = ("PNG", "PPM")
 # TIFF 6.0, sections 3 and 8.
 _TIFF_BITS_PER_SAMPLE = 258
+_TIFF_COMPRESSION = 259
+_TIFF_UNCOMPRESSED = 1
 _TIFF_PHOTOMETRIC = 262
 _TIFF_WHITE_IS_ZERO = 0
+_TIFF_PLANAR_CONFIGURATION = 284
+_TIFF_SEPARATE_PLANES = 2
 
 
 def as_displayed(
@@ -48,8 +52,10 @@ def as_displayed(
             as long as its shorter side keeps this many pixels. This changes `image` itself.
 
     Raises:
-        ImageError: The mode has more than 8 bits and the values do not tell which one is white.
+        ImageError: The mode has more than 8 bits and the values do not tell which one is white, or
+            Pillow misreads the file.
     """
+    _check_planes(image)
     if image.format not in _SCALED_BY_DECODER:
         image.load()  # Older versions of Pillow know the size of a turned TIFF only then.
     transposition = _TRANSPOSITIONS.get(_orientation(image)) if auto_orient else None
@@ -58,6 +64,18 @@ def as_displayed(
     to_8_bits = _TO_8_BITS.get(image.mode)
     shown = to_8_bits(image) if to_8_bits else image
     return shown if transposition is None else _transposed(shown, transposition)
+
+
+def _check_planes(image: Image.Image) -> None:
+    """Refuses deep TIFF planes without compression: Pillow takes each byte for a pixel."""
+    bits = max(_tiff_tag(image, _TIFF_BITS_PER_SAMPLE) or (1,))
+    separate = _tiff_tag(image, _TIFF_PLANAR_CONFIGURATION) == _TIFF_SEPARATE_PLANES
+    plain = _tiff_tag(image, _TIFF_COMPRESSION) == _TIFF_UNCOMPRESSED
+    if separate and plain and bits > 8 and len(image.getbands()) > 1:
+        raise ImageError(
+            f"is a TIFF of separate planes with {bits} bits, which Pillow misreads. Save it with "
+            "interleaved channels or 8 bits per channel"
+        )
 
 
 def _orientation(image: Image.Image) -> Any:

@@ -1,8 +1,9 @@
 import io
+import os
 import re
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -51,6 +52,22 @@ def test_what_is_no_picture_in_a_folder_is_skipped_and_told(folder: Path) -> Non
     left_out = (*others, "clip.mpg", "figure.eps", "no_ending", "link", "lost.png", "notes.txt")
     assert found.skipped == sorted(str(folder / name) for name in left_out)
     assert found.empty_folders == []
+
+
+def test_a_folder_that_cannot_be_listed_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refusing(path: str) -> Any:
+        if Path(path) == folder / "below":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = find_images([str(folder)])
+    assert found.names == [str(folder / "a.JPG"), str(folder / "b.png")]
+    assert found.skipped == [str(folder / "below"), str(folder / "notes.txt")]
 
 
 def test_a_folder_without_a_picture_is_told(folder: Path) -> None:
