@@ -130,7 +130,7 @@ def scan(access: Access | None = None) -> Iterator[CachedModel]:
 def _attempt(repo_id: str, commit: str, access: Access) -> CachedModel | None:
     try:
         return find_cached(repo_id, commit, access)
-    except (HfclipError, OSError) as error:
+    except (HfclipError, OSError, ValueError) as error:  # the client refuses some names
         logger.debug("%s at %s is skipped: %s", repo_id, commit, error)
         return None
 

@@ -183,7 +183,7 @@ RELEASES = {
     ),
 }
 
-# Models that ship inside the package, each in a folder of its own name, with the sha256 of its files.
+# Models that ship inside the package, each in a folder of its own name; the sha256 of each file.
 BUNDLED = {
     "digits": {
         "model.safetensors": "2ffce5d8d4d9194284fb98c05fb447690bf282230e30d8bc944957be7c304d48",

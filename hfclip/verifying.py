@@ -173,15 +173,25 @@ def _verify_local(name: str | Path) -> Verification:
     """Compares a file or folder with the published weights of the nine releases."""
     source = sources.find(name, Access(local_files_only=True))
     digest = _sha256(source.weights)
-    for release, entry in RELEASES.items():
-        if digest.value in {entry.original.sha256, entry.hub.sha256}:
-            origin = f"{source.origin}, the published weights of {release}"
-            return Verification(str(name), origin, source.weights, digest, {source.weights: digest})
+    published = _published_weights().get(digest.value)
+    if published:
+        origin = f"{source.origin}, the published weights of {published}"
+        return Verification(str(name), origin, source.weights, digest, {source.weights: digest})
     raise IntegrityError(
         f"{source.weights} has sha256 {digest.value}. No hash is published for it: it is on this "
         "machine only, and its weights are not those of a release. Compare the hash with that of "
         "the place that the file came from."
     )
+
+
+def _published_weights() -> dict[str | None, str]:
+    """The name of the model for the sha256 of each weight file that hfclip knows."""
+    known: dict[str | None, str] = {}
+    for name, release in RELEASES.items():
+        known |= {release.original.sha256: name, release.hub.sha256: name}
+    for name, files in BUNDLED.items():
+        known[files[sources.WEIGHTS_FILE]] = name
+    return known
 
 
 def _is_original(name: str, repo_id: str) -> bool:
