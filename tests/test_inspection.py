@@ -214,6 +214,8 @@ def test_one_commit_of_a_repository_is_listed_main_before_tags_before_others(
     assert [row.name for row in list_models()[10:]] == ["me/hfclip@v1"]
     hub.push("me/hfclip", {"README.md": b"newer"})
     hfclip.download("me/hfclip")
+    for number, commit in enumerate((hub.repository("me/hfclip").branches["main"].id, first)):
+        os.utime(cached_file("me/hfclip", CONFIG).parents[1] / commit, (number, number))
     assert [row.name for row in list_models()[10:]] == ["me/hfclip"]
     for model in scan():
         assert hfclip.load(model.name, "cpu", local_files_only=True)[0].config == TINY_VIT
@@ -225,6 +227,15 @@ def test_a_release_that_another_tool_cached_whole_has_one_row(
     snapshot_download(pinned.hub.repo_id, revision=pinned.hub.revision)
     assert rows()["ViT-B/32"].state == "cached"
     assert len(rows()) == 10
+
+
+def test_a_release_whose_configuration_alone_is_cached_is_not_cached(
+    hub: LoopbackHub, pinned: releases.Release
+) -> None:
+    repo_id, revision = pinned.hub.repo_id, pinned.hub.revision
+    snapshot_download(repo_id, revision=revision, allow_patterns=[OPEN_CLIP_CONFIG])
+    row = rows()["ViT-B/32"]
+    assert (row.state, row.revision) == ("not cached", revision)
 
 
 # What is inspected.
@@ -384,9 +395,9 @@ def test_a_file_or_folder_of_ones_own_has_no_published_hash(
             hfclip.verify(name)
     with pytest.raises(hfclip.ModelNotFoundError, match=r"nothing\.pt not found"):
         hfclip.verify("nothing.pt")
-    for name in ("digits", tmp_path):
+    for local in ("digits", str(tmp_path)):
         with pytest.raises(hfclip.ArgumentError, match="has no revision 'v1'"):
-            hfclip.verify(name, revision="v1")
+            hfclip.verify(local, revision="v1")
 
 
 def test_openais_own_file_is_verified_where_it_is(
