@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hfclip import cached_models, sources
+from hfclip import cached_models, integrity, sources
 from hfclip.cached_models import CachedModel, State
 from hfclip.config import ClipConfig, read_json
 from hfclip.foreign_configs import config_from_json
@@ -183,7 +183,16 @@ def _listed_release(name: str, namespace: str | None, access: Access) -> ListedM
     model = cached_models.find_cached(repo_id, revision, access)
     if model and model.config and (source or model.release):
         return _listed_cached(name, model, model.config, repo_id, source)
+    original = sources.original_file(release)
+    if not source and _has_size(original, release.original.size):
+        state: State = "verified" if integrity.is_verified(original) else "cached"
+        return _row(name, state, release.config, f"OpenAI's own file {original}", repo_id, revision)
     return _row(name, "not cached", release.config, repo_id, repo_id, revision, source)
+
+
+def _has_size(path: Path, size: int) -> bool:
+    """Whether a file exists and has this size: `hfclip.load` then hashes it, and uses it."""
+    return path.is_file() and path.stat().st_size == size
 
 
 def _namespace_source(namespace: str | None) -> str | None:

@@ -417,6 +417,26 @@ def test_openais_own_file_is_verified_where_it_is(
     assert isinstance(outcome, hfclip.IntegrityError)
 
 
+def test_a_release_that_openais_clip_downloaded_is_listed_as_cached(
+    home: Path, hub: LoopbackHub, pinned: releases.Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = b"original".ljust(pinned.original.size)
+    original = dataclasses.replace(pinned.original, sha256=hashlib.sha256(content).hexdigest())
+    release = dataclasses.replace(pinned, original=original)
+    monkeypatch.setitem(releases.RELEASES, "ViT-B/32", release)
+    path = home / ".cache" / "clip" / "ViT-B-32.pt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content[1:])
+    assert rows()["ViT-B/32"].state == "not cached"
+    path.write_bytes(content)
+    row = rows()["ViT-B/32"]
+    assert (row.state, row.origin) == ("cached", f"OpenAI's own file {path}")
+    assert hfclip.download("ViT-B/32").path == path
+    assert rows()["ViT-B/32"].state == "verified"
+    assert list_models(namespace="me")[5].state == "not cached"
+    assert hub.calls == []
+
+
 def test_all_that_is_cached_is_verified_at_every_commit(
     hub: LoopbackHub, pinned: releases.Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
