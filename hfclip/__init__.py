@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hfclip.config import ClipConfig
+    from hfclip.downloading import Download, download
     from hfclip.errors import (
         ArgumentError,
         ArgumentTypeError,
@@ -35,11 +36,14 @@ if TYPE_CHECKING:
         UnsafeCheckpointError,
         WeightsMismatchError,
     )
+    from hfclip.exporting import export
     from hfclip.inference import optimize
+    from hfclip.inspection import Inspection, inspect
     from hfclip.loading import available_models, load
     from hfclip.model import CLIP
     from hfclip.preprocess import image_transform
     from hfclip.tokenizer import decode, tokenize
+    from hfclip.verifying import Verification, verify
     from hfclip.zeroshot import ZeroShotClassifier
 
 __version__ = "0.1.0"
@@ -47,13 +51,20 @@ __version__ = "0.1.0"
 _HOMES = {
     "CLIP": "model",
     "ClipConfig": "config",
+    "Download": "downloading",
+    "Inspection": "inspection",
+    "Verification": "verifying",
     "ZeroShotClassifier": "zeroshot",
     "available_models": "loading",
     "decode": "tokenizer",
+    "download": "downloading",
+    "export": "exporting",
     "image_transform": "preprocess",
+    "inspect": "inspection",
     "load": "loading",
     "optimize": "inference",
     "tokenize": "tokenizer",
+    "verify": "verifying",
     "ArgumentError": "errors",
     "ArgumentTypeError": "errors",
     "CacheError": "errors",
@@ -87,10 +98,12 @@ __all__ = [
     "ClipConfig",
     "ConfigError",
     "DeviceError",
+    "Download",
     "ExportError",
     "HfclipError",
     "HubError",
     "ImageError",
+    "Inspection",
     "IntegrityError",
     "LabelError",
     "ModelNotFoundError",
@@ -102,14 +115,19 @@ __all__ = [
     "TextTooLongError",
     "UnknownTokenError",
     "UnsafeCheckpointError",
+    "Verification",
     "WeightsMismatchError",
     "ZeroShotClassifier",
     "available_models",
     "decode",
+    "download",
+    "export",
     "image_transform",
+    "inspect",
     "load",
     "optimize",
     "tokenize",
+    "verify",
 ]
 
 

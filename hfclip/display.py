@@ -24,12 +24,18 @@ _TRANSPOSITIONS = {
 _ORIENTATION_ENTRIES = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 # Formats whose decoder can scale (`Image.draft`), so they stay undecoded.
 _SCALED_BY_DECODER = ("JPEG", "MPO")
+# Formats whose decoder applies the orientation; older versions of Pillow leave the tag as it was.
+_TURNED_BY_DECODER = ("TIFF",)
 # Formats that Pillow opens in mode "I" if they have 16 bits per pixel.
 _16_BITS_IN_MODE_I = ("PNG", "PPM")
 # TIFF 6.0, sections 3 and 8.
 _TIFF_BITS_PER_SAMPLE = 258
+_TIFF_COMPRESSION = 259
+_TIFF_UNCOMPRESSED = 1
 _TIFF_PHOTOMETRIC = 262
 _TIFF_WHITE_IS_ZERO = 0
+_TIFF_PLANAR_CONFIGURATION = 284
+_TIFF_SEPARATE_PLANES = 2
 
 
 def as_displayed(
@@ -46,10 +52,12 @@ def as_displayed(
             as long as its shorter side keeps this many pixels. This changes `image` itself.
 
     Raises:
-        ImageError: The mode has more than 8 bits and the values do not tell which one is white.
+        ImageError: The mode has more than 8 bits and the values do not tell which one is white, or
+            Pillow misreads the file.
     """
+    _check_planes(image)
     if image.format not in _SCALED_BY_DECODER:
-        image.load()  # Pillow itself applies the orientation of a TIFF when it decodes the file.
+        image.load()  # Older versions of Pillow know the size of a turned TIFF only then.
     transposition = _TRANSPOSITIONS.get(_orientation(image)) if auto_orient else None
     if transposition is not None and least_side is not None:
         _scale_while_decoding(image, least_side)
@@ -58,8 +66,22 @@ def as_displayed(
     return shown if transposition is None else _transposed(shown, transposition)
 
 
+def _check_planes(image: Image.Image) -> None:
+    """Refuses deep TIFF planes without compression: Pillow takes each byte for a pixel."""
+    bits = max(_tiff_tag(image, _TIFF_BITS_PER_SAMPLE) or (1,))
+    separate = _tiff_tag(image, _TIFF_PLANAR_CONFIGURATION) == _TIFF_SEPARATE_PLANES
+    plain = _tiff_tag(image, _TIFF_COMPRESSION) == _TIFF_UNCOMPRESSED
+    if separate and plain and bits > 8 and len(image.getbands()) > 1:
+        raise ImageError(
+            f"is a TIFF of separate planes with {bits} bits, which Pillow misreads. Save it with "
+            "interleaved channels or 8 bits per channel"
+        )
+
+
 def _orientation(image: Image.Image) -> Any:
     """Returns the value of the EXIF tag, or 1 if there is none or the EXIF data is damaged."""
+    if image.format in _TURNED_BY_DECODER:
+        return 1
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001  # Pillow raises many kinds; viewers ignore damaged EXIF

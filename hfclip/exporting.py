@@ -19,8 +19,11 @@ def export(
     layout: str,
     *,
     force: bool = False,
-    access: Access | None = None,
     revision: str | None = None,
+    namespace: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
 ) -> Path:
     """Writes a model into a folder in the layout of some package, whole or not at all.
 
@@ -33,8 +36,12 @@ def export(
         layout: "hfclip", "open_clip", "transformers" (ViTs only), "openai" (a state dict, of
             models that need no configuration), or "onnx" (hfclip's with a graph of each tower).
         force: Whether to replace files that are there.
-        access: How the Hub is used.
-        revision: A branch, tag or commit.
+        revision: A branch, tag or commit; by default the pinned commit of a release, else main.
+        namespace: The account whose copies of the nine releases are used; by default the
+            environment variable HFCLIP_NAMESPACE, if set.
+        token: A Hub token, True for the stored one, False for none.
+        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE or what HF_HOME says.
+        local_files_only: Whether to make no request.
 
     Returns:
         The folder.
@@ -42,12 +49,17 @@ def export(
     Raises:
         ConfigError: The layout is not known, cannot hold this model, or the folder is taken.
         HfclipError: As `hfclip.load`.
+
+    Example:
+        >>> hfclip.export("ViT-B/32", "clip-b32", "transformers")
+        PosixPath('clip-b32')
     """
     if layout not in EXPORTS:
         raise ConfigError(f"layout is {layout!r}; known are {', '.join(EXPORTS)}.")
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     check_free(folder, force=force)
-    source = sources.find(name, access, revision=revision)
+    access = Access(token, cache_dir, local_files_only)
+    source = sources.find(name, access, revision=revision, namespace=namespace)
     checkpoint = read_checkpoint(source)
     check_fit(checkpoint)
     about = About(provenance={"exported from": source.origin})

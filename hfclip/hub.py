@@ -222,6 +222,7 @@ def _download(snapshot: Snapshot, filename: str, *, force: bool = False) -> Path
             force_download=force or access.force_download,
         ),
         what,
+        f"{snapshot.repo_id}@{snapshot.commit}",
     )
     _sweep(snapshot, filename, Path(path))
     return Path(path)
@@ -299,12 +300,13 @@ def _damaged(snapshot: Snapshot, path: Path, digest: Digest, what_happened: str)
     actual = integrity.compute(path, digest.kind)
     return IntegrityError(
         f"{path} has {digest.kind} {actual}; {_of(snapshot.repo_id, snapshot.commit)} publishes "
-        f"{digest.value}. {what_happened}. `hfclip verify NAME --repair` fetches it anew; if that "
-        "does not help, the repository or the network hands out wrong bytes."
+        f"{digest.value}. {what_happened}. `hfclip verify {snapshot.repo_id}@{snapshot.commit} "
+        "--repair` fetches it anew; if that does not help, the repository or the network hands out "
+        "wrong bytes."
     )
 
 
-def _ask(request: Callable[[], _T], what: str) -> _T:
+def _ask(request: Callable[[], _T], what: str, model: str | None = None) -> _T:
     """Makes a request, once more where the connection broke, and puts its failure in our words."""
     try:
         with bounded():
@@ -318,7 +320,7 @@ def _ask(request: Callable[[], _T], what: str) -> _T:
         raise NetworkError(f"{what} cannot be fetched: {error}. Try again later.") from None
     except Exception as error:  # noqa: BLE001
         # Without the cause: it may show a token, and it says what is said here at length.
-        raise in_our_words(error, what) from None
+        raise in_our_words(error, what, model=model) from None
 
 
 def _of(repo_id: str, revision: str | None) -> str:

@@ -49,7 +49,7 @@ _ANSWERS: tuple[tuple[type[Exception], type[HubError], str], ...] = (
     (
         LocalEntryNotFoundError,
         NetworkError,
-        "is not in the cache, and no request was made. Fetch it once: `hfclip download NAME`.",
+        "is not in the cache, and no request was made. Fetch it once: `hfclip download {model}`.",
     ),
     (EntryNotFoundError, RepositoryError, "does not exist: the repository has no such file."),
     (
@@ -80,19 +80,22 @@ _STATUSES: dict[int, tuple[type[HubError], str]] = {
 }
 
 
-def in_our_words(error: BaseException, what: str, done: str = "fetched") -> HubError:
+def in_our_words(
+    error: BaseException, what: str, done: str = "fetched", model: str | None = None
+) -> HubError:
     """Translates what the client raised.
 
     Args:
         error: Whatever came out of a call of the client.
         what: What was asked for, to begin the message with.
-        done: The participle of what failed, such as "fetched" or "sent".
+        done: The participle of what failed: "fetched" or "sent".
+        model: The name that `hfclip download` takes; by default `what`.
     """
     if isinstance(error, ValueError | LocalEntryNotFoundError) and error.__cause__:
         error = error.__cause__  # the client wraps what went wrong
     for kind, ours, answer in _ANSWERS:
         if isinstance(error, kind):
-            return ours(f"{what} {answer}{_note(error)}")
+            return ours(f"{what} {answer.format(model=model or what)}{_note(error)}")
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         ours, answer = _STATUSES.get(

@@ -8,9 +8,10 @@ import glob
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -97,9 +98,8 @@ def load_batch(
     ==========================  ==================================================================
     Picture                     Treatment
     ==========================  ==================================================================
-    EXIF orientation            Applied (JPEG, PNG, WebP, TIFF, HEIC, AVIF). With
-                                `auto_orient=False` only Pillow's decoders for TIFF, HEIC and AVIF
-                                apply what they apply anyway.
+    EXIF orientation            Applied (JPEG, PNG, WebP, TIFF, HEIC, AVIF), unless
+                                `auto_orient=False`; the decoders of TIFF and HEIC apply it always.
     16-bit grey                 Divided by 257 and rounded. A TIFF of 12 bits is scaled by 4095.
     16-bit colour               Pillow keeps the high byte of each value.
     32-bit integers             Kept if all are from 0 to 255, otherwise an error. A PNG or PGM
@@ -146,12 +146,27 @@ def load_batch(
         except ImageError as error:
             return error
 
+    pictures = list(pictures)
+    _decode_repeated(pictures)
     with ThreadPoolExecutor(workers or _cores()) as pool:
         outcomes = list(pool.map(prepare, enumerate(pictures)))
     prepared = [outcome for outcome in outcomes if not isinstance(outcome, ImageError)]
     errors = {i: outcome for i, outcome in enumerate(outcomes) if isinstance(outcome, ImageError)}
     nothing = torch.empty(0, dtype=torch.float32, device="cpu")
     return ImageBatch(torch.stack(prepared) if prepared else nothing, errors)
+
+
+def _decode_repeated(pictures: "Sequence[Picture]") -> None:
+    """Decodes PIL images that occur several times, since two threads must not decode one at once.
+
+    `prepare` reports an image that cannot be decoded.
+    """
+    images = {id(picture): picture for picture in pictures if isinstance(picture, Image.Image)}
+    counts = Counter(map(id, pictures))
+    for key, image in images.items():
+        if counts[key] > 1:
+            with suppress(Exception):  # decoders raise many kinds for damaged data
+                image.load()
 
 
 @contextmanager

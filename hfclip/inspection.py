@@ -1,113 +1,225 @@
-"""What models on this machine are, and whether they are whole, without building one."""
+"""`inspect` and `list_models`: what models are, without building one."""
 
+import dataclasses
 import hashlib
+import os
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from hfclip import hub, integrity, sources
-from hfclip.config import ClipConfig
-from hfclip.errors import IntegrityError, NetworkError
+from hfclip import cached_models, integrity, sources
+from hfclip.cached_models import CachedModel, State
+from hfclip.config import ClipConfig, read_json
+from hfclip.foreign_configs import config_from_json
 from hfclip.hub import Access
-from hfclip.integrity import Digest
-from hfclip.releases import BUNDLED, RELEASES, Release
+from hfclip.releases import BUNDLED, RELEASES
 
 
-def inspect(name: str | Path) -> dict[str, Any]:
-    """The facts of a model, in an order that reads well and in types that JSON has.
+@dataclass(frozen=True)
+class Inspection:
+    """The facts of a model.
+
+    Attributes:
+        model: The name that was asked for.
+        origin: The repository and commit, or the file or folder, in words.
+        file: The weight file.
+        format: The kind of the weight file, such as "safetensors file".
+        bytes: The size of the weight file.
+        sha256: The hash of the weight file.
+        image_tower: The image tower in words.
+        text_tower: The text tower in words.
+        pixels: The side of the square input image.
+        embedding: The width of the embeddings.
+        activation: The activation of the transformers' MLPs.
+        parameters: The number of parameters.
+        tensors: The number of tensors of each dtype.
+    """
+
+    model: str
+    origin: str
+    file: Path
+    format: str
+    bytes: int
+    sha256: str
+    image_tower: str
+    text_tower: str
+    pixels: int
+    embedding: int
+    activation: str
+    parameters: int
+    tensors: Mapping[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the facts by name, in types that JSON has."""
+        return _json_types(self)
+
+
+@dataclass(frozen=True)
+class ListedModel:
+    """A model that has a name on this machine.
+
+    Attributes:
+        name: The name that `hfclip.load` takes.
+        state: "verified" (all files that hfclip reads are cached, and unchanged since they were
+            verified), "cached" (they are cached, and not verified or changed since), "partial"
+            (some are missing), "not cached", or "bundled" (part of hfclip).
+        image_tower: The image tower in words.
+        pixels: The side of the square input image.
+        parameters: The number of parameters.
+        origin: Where the model comes from, in words.
+        repository: The repository on the Hub, or None for a bundled model.
+        revision: The commit in the cache; the pinned commit of a release that is not cached; or
+            None.
+        namespace: What replaces the pinned repositories of the releases: "namespace" for the
+            argument, "HFCLIP_NAMESPACE" for the environment variable, or None.
+    """
+
+    name: str
+    state: State | Literal["bundled"]
+    image_tower: str
+    pixels: int
+    parameters: int
+    origin: str
+    repository: str | None = None
+    revision: str | None = None
+    namespace: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the attributes by name, in types that JSON has."""
+        return _json_types(self)
+
+
+def inspect(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    namespace: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Inspection:
+    """Reads the facts of a model from its files. The model is not built and no code is run.
+
+    Args:
+        name: Any name that `hfclip.load` takes.
+        revision: A branch, tag or commit; by default the pinned commit of a release, else main.
+        namespace: The account whose copies of the nine releases are used; by default the
+            environment variable HFCLIP_NAMESPACE, if set.
+        token: A Hub token, True for the stored one, False for none.
+        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE or what HF_HOME says.
+        local_files_only: Whether to make no request.
+
+    Returns:
+        The architecture, the dtypes, the hash and the origin.
 
     Raises:
-        HfclipError: As `hfclip.load` does, save that the weights are not fitted to the model.
+        HfclipError: As `hfclip.load`, except that the names and shapes of the weights are not
+            compared with those of the model.
+
+    Example:
+        >>> hfclip.inspect("digits").parameters
+        4099905
     """
     from hfclip.checkpoint import read_checkpoint  # noqa: PLC0415  # the others do without torch
 
-    source = sources.find(name)
+    access = Access(token, cache_dir, local_files_only)
+    source = sources.find(name, access, revision=revision, namespace=namespace)
     checkpoint = read_checkpoint(source)
     config, tensors = checkpoint.config, checkpoint.tensors
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
     with checkpoint.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {
-        "model": str(name),
-        "origin": source.origin,
-        "file": str(checkpoint.path),
-        "format": checkpoint.format,
-        "bytes": checkpoint.path.stat().st_size,
-        "sha256": digest,
-        "image_tower": config.describe_image_tower(),
-        "text_tower": config.describe_text_tower(),
-        "pixels": config.image_resolution,
-        "embedding": config.embed_dim,
-        "activation": config.activation,
-        "parameters": config.parameter_count,
-        "tensors": dict(dtypes),
-    }
+    return Inspection(
+        model=str(name),
+        origin=source.origin,
+        file=checkpoint.path,
+        format=checkpoint.format,
+        bytes=checkpoint.path.stat().st_size,
+        sha256=digest,
+        image_tower=config.describe_image_tower(),
+        text_tower=config.describe_text_tower(),
+        pixels=config.image_resolution,
+        embedding=config.embed_dim,
+        activation=config.activation,
+        parameters=config.parameter_count,
+        tensors=dict(dtypes),
+    )
 
 
-def list_models() -> list[dict[str, Any]]:
-    """The models that have a name, with what the cache holds of each."""
-    rows: list[tuple[str, ClipConfig | None, str, str]] = [
-        (name, release.config, _state(release), release.hub.repo_id)
-        for name, release in RELEASES.items()
-    ]
-    for name in BUNDLED:
-        source = sources.find(name)
-        rows.append((name, source.config, "bundled", source.origin))
-    return [
-        {
-            "name": name,
-            "state": state,
-            "image_tower": config.describe_image_tower(),
-            "pixels": config.image_resolution,
-            "parameters": config.parameter_count,
-            "origin": origin,
-        }
-        for name, config, state, origin in rows
-        if config is not None
-    ]
+def list_models(
+    *, namespace: str | None = None, cache_dir: str | Path | None = None
+) -> list[ListedModel]:
+    """Lists the nine releases, the bundled model and the other CLIPs in the Hub's cache.
 
-
-def verify(
-    name: str | Path, *, repair: bool = False, namespace: str | None = None
-) -> tuple[Path, Digest]:
-    """Hashes a cached model's files again, whatever is remembered of them.
+    Makes no request and imports no torch. Of a repository that is not a release, the commit of
+    main is listed, or another commit where main is not cached. A cached repository is a CLIP if
+    its configuration describes one that hfclip loads.
 
     Args:
-        name: Whatever `hfclip.load` takes, if a hash of it is published.
-        repair: Whether damaged files are fetched anew; without, no request is made.
-        namespace: As in `hfclip.load`.
-
-    Returns:
-        The weight file and what it hashes to.
-
-    Raises:
-        IntegrityError: A file is damaged, or nothing tells what it should hash to.
-        NetworkError: The model is not cached.
+        namespace: The account whose copies of the nine releases are used; by default the
+            environment variable HFCLIP_NAMESPACE, if set.
+        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE or what HF_HOME says.
     """
-    access = Access(local_files_only=True, hash_again=True)
-    try:
-        source = sources.find(name, access, namespace=namespace)
-    except IntegrityError:
-        if not repair:
-            raise
-        source = sources.find(name, Access(hash_again=True), namespace=namespace)
-    record = integrity.recall(source.weights)
-    if record is None:
-        raise IntegrityError(
-            f"{name} is no download but {source.origin}: nothing tells what {source.weights} "
-            "should hash to. Compare it with its source."
-        )
-    return source.weights, record.digest
+    access = Access(cache_dir=cache_dir, local_files_only=True)
+    rows = [_listed_release(name, namespace, access) for name in RELEASES]
+    rows += [_listed_bundled(name) for name in BUNDLED]
+    listed = {(row.repository, row.revision) for row in rows}
+    repositories: set[str] = set()
+    for model in cached_models.scan(access):
+        is_new = (model.repo_id, model.commit) not in listed and model.repo_id not in repositories
+        if is_new and model.config:
+            repositories.add(model.repo_id)
+            origin = f"{model.repo_id} at {model.commit[:12]}"
+            rows.append(_listed_cached(model.name, model, model.config, origin))
+    return rows
 
 
-def _state(release: Release) -> str:
-    """Whether the cache holds a release at its pinned commit, or as main was last seen."""
-    file, access = release.hub, Access(local_files_only=True)
-    try:
-        snapshot = hub.resolve(file.repo_id, file.revision, access)
-    except NetworkError:
-        return "not cached"
-    path = hub.cached(file.repo_id, file.file, snapshot.commit, access)
-    if path is None:
-        return "not cached"
-    return "verified" if integrity.is_verified(path) else "cached"
+def _listed_release(name: str, namespace: str | None, access: Access) -> ListedModel:
+    release = RELEASES[name]
+    repo_id, revision = sources.repository_of(name, namespace=namespace) or ("", None)
+    source = _namespace_source(namespace)
+    model = cached_models.find_cached(repo_id, revision, access)
+    if model and model.config and (source or model.release):
+        return _listed_cached(name, model, model.config, repo_id, source)
+    original = sources.original_file(release)
+    if not source and _has_size(original, release.original.size):
+        state: State = "verified" if integrity.is_verified(original) else "cached"
+        return _row(name, state, release.config, f"OpenAI's own file {original}", repo_id, revision)
+    return _row(name, "not cached", release.config, repo_id, repo_id, revision, source)
+
+
+def _has_size(path: Path, size: int) -> bool:
+    """Whether a file exists and has this size: `hfclip.load` then hashes it, and uses it."""
+    return path.is_file() and path.stat().st_size == size
+
+
+def _namespace_source(namespace: str | None) -> str | None:
+    if namespace:
+        return "namespace"
+    return sources.NAMESPACE_VARIABLE if os.environ.get(sources.NAMESPACE_VARIABLE) else None
+
+
+def _listed_cached(
+    name: str, model: CachedModel, config: ClipConfig, origin: str, source: str | None = None
+) -> ListedModel:
+    return _row(name, model.state, config, origin, model.repo_id, model.commit, source)
+
+
+def _listed_bundled(name: str) -> ListedModel:
+    folder = Path(__file__).parent / name
+    config = config_from_json(read_json(folder / sources.CONFIG_FILE))
+    return _row(name, "bundled", config, "bundled with hfclip")
+
+
+def _row(
+    name: str, state: State | Literal["bundled"], config: ClipConfig, origin: str, *rest: str | None
+) -> ListedModel:
+    tower, pixels = config.describe_image_tower(), config.image_resolution
+    return ListedModel(name, state, tower, pixels, config.parameter_count, origin, *rest)
+
+
+def _json_types(facts: Inspection | ListedModel) -> dict[str, Any]:
+    values = dataclasses.asdict(facts)
+    return {key: str(v) if isinstance(v, Path) else v for key, v in values.items()}

@@ -183,5 +183,10 @@ RELEASES = {
     ),
 }
 
-# Models that ship inside the package, each in a folder of its own name.
-BUNDLED = ("digits",)
+# Models that ship inside the package, each in a folder of its own name; the sha256 of each file.
+BUNDLED = {
+    "digits": {
+        "model.safetensors": "2ffce5d8d4d9194284fb98c05fb447690bf282230e30d8bc944957be7c304d48",
+        "config.json": "3f1a32a9d27bc9e8b2b72a1e283738c479a419fc357adce3ab734deb7b88f2d0",
+    },
+}

@@ -32,6 +32,8 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 OPEN_CLIP_CONFIG_FILE = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS_FILE = "open_clip_model.safetensors"
+# Names the account whose copies of the releases are used.
+NAMESPACE_VARIABLE = "HFCLIP_NAMESPACE"
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -86,7 +88,7 @@ def find(
         _refuse_options(f"{name} is bundled with hfclip", revision=revision, namespace=namespace)
         return _folder(Path(__file__).parent / str(name), "bundled with hfclip")
     if name in RELEASES:
-        namespace = namespace or os.environ.get("HFCLIP_NAMESPACE")
+        namespace = namespace or os.environ.get(NAMESPACE_VARIABLE)
         if namespace:
             return _repository(f"{namespace}/{repository_name(str(name))}", revision, access)
         return _release(RELEASES[str(name)], revision, access, download_root)
@@ -104,6 +106,33 @@ def find(
         hint = f" Nor is there a file or folder {name}.{_suggestion(str(name))}"
         kind = NetworkError if isinstance(error, NotCachedError) else RepositoryError
         raise kind(f"{error}{hint}") from None
+
+
+def repository_of(
+    name: str | Path, *, revision: str | None = None, namespace: str | None = None
+) -> tuple[str, str | None] | None:
+    """Returns the repository and revision that `find` reads a name from.
+
+    Returns:
+        The repository's id and the revision (None for the default branch), or None if the name is
+        a bundled model, a file, a folder, or nothing that `find` knows.
+    """
+    if name in RELEASES:
+        namespace = namespace or os.environ.get(NAMESPACE_VARIABLE)
+        if namespace:
+            return f"{namespace}/{repository_name(str(name))}", revision
+        file = RELEASES[str(name)].hub
+        return file.repo_id, revision or file.revision
+    if name in BUNDLED or Path(name).expanduser().exists():
+        return None
+    match = _HUB_NAME.fullmatch(str(name))
+    return (match[1], revision or match[2]) if match else None
+
+
+def original_file(release: Release, download_root: str | Path | None = None) -> Path:
+    """Returns the path at which OpenAI's `clip` stores the release's own file."""
+    root = Path(download_root) if download_root else Path("~/.cache/clip").expanduser()
+    return root / release.original.file
 
 
 def repository_name(release: str) -> str:
@@ -138,8 +167,7 @@ def _release(
 
 def _original(release: Release, download_root: str | Path | None, access: Access) -> Path | None:
     """OpenAI's file where `clip` put it, if it is whole."""
-    root = Path(download_root) if download_root else Path("~/.cache/clip").expanduser()
-    path, published = root / release.original.file, release.original
+    path, published = original_file(release, download_root), release.original
     if not path.is_file() or path.stat().st_size != published.size:
         return None
     digest = Digest("sha256", published.sha256)

@@ -189,16 +189,13 @@ class ZeroShotClassifier:
 
     def _shape_error(self, images: object, container: str = "") -> ShapeError:
         side = self._side or "S"
+        found = container + _describe(images)
         advice = "Put each through the preprocess and stack them, or give PIL images or paths."
-        if (
-            not container
-            and isinstance(images, Tensor)
-            and images.shape in ((3, side, side), (1, side, side))
-        ):
+        if isinstance(images, Tensor) and images.ndim == 3 and not container:
             advice = "Add the dimension of the batch: image.unsqueeze(0)."
         return ShapeError(
-            f"The images are {container}{_describe(images)}; expected are floats (B, 3, {side}, {side}) in "
-            f"a torch.Tensor. {advice}"
+            f"The images are {found}; expected are floats (B, 3, {side}, {side}) in a "
+            f"torch.Tensor. {advice}"
         )
 
 

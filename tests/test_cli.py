@@ -119,7 +119,11 @@ def test_a_refusal_is_one_message_and_status_one(arguments: list[str], message: 
     assert "Traceback" not in result.output
 
 
-def test_models_lists_the_nine_and_the_bundled_one() -> None:
+def test_models_lists_the_nine_and_the_bundled_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.delenv("HFCLIP_NAMESPACE", raising=False)
     rows = json.loads(run("models", "--json").stdout)
     assert [row["name"] for row in rows] == [*hfclip.available_models(), "digits"]
     assert rows[5]["parameters"] == 151_277_313
@@ -151,3 +155,23 @@ def test_help_and_the_list_of_models_come_without_torch() -> None:
     )
     assert result.returncode == 0, result.stderr
     assert "hfclip classify cat.jpg" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "stdout", "stderr"),
+    [
+        (["--help"], 0, "Usage: hfclip [OPTIONS] COMMAND", ""),
+        (["verify", "digits"], 0, "digits  sha256 ", ""),
+        (["verify"], 2, "", "Usage: hfclip verify "),
+        (["inspect", "nowhere.pt"], 1, "", "Error: Model nowhere.pt not found"),
+    ],
+)
+def test_the_package_runs_as_a_module(
+    arguments: list[str], status: int, stdout: str, stderr: str
+) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "hfclip", *arguments], check=False, capture_output=True, text=True
+    )
+    assert result.returncode == status
+    assert result.stdout.startswith(stdout)
+    assert result.stderr.startswith(stderr)

@@ -14,6 +14,7 @@ from PIL import Image, ImageCms
 from torch import Tensor
 
 import hfclip
+from hfclip.config import OPENAI_STD
 from hfclip.display import as_displayed
 from hfclip.images import ImageBatch, load_batch, open_picture
 
@@ -27,7 +28,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "WEBP": {"lossless": True},
 }
 # The most that a level of 255 is after standardisation.
-LEVEL = 1 / 255 / min(hfclip.config.OPENAI_STD) + 1e-6
+LEVEL = 1 / 255 / min(OPENAI_STD) + 1e-6
 
 # How a file stores an upright picture, by the EXIF orientation that it names: row 0 and column 0
 # are at the top and left (1), top and right (2), bottom and right (3), ... of what a person sees.
@@ -106,6 +107,16 @@ def test_a_turned_picture_gives_the_pixels_of_the_upright_one(
     if orientation != 1 and kind != "TIFF":  # which Pillow turns by itself
         untouched = pixels_of(content, mode=mode, auto_orient=False)
         assert (untouched - expected).abs().max() > 0.5
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_a_compressed_tiff_is_turned_once(compression: str) -> None:
+    for orientation, turned in STORED.items():
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        stored = np.ascontiguousarray(turned(GREY))
+        content = saved(stored, "TIFF", exif=exif, compression=compression)
+        assert torch.equal(pixels_of(content), as_grey()), orientation
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
@@ -220,27 +231,32 @@ def png_of_16_bits(values: Array) -> bytes:
     )
 
 
-def tiff(values: Array, bits: int, *, sample: int = 1, photometric: int = 1) -> bytes:
-    """An uncompressed TIFF of one strip, in the byte order of the values."""
+def tiff(
+    values: Array, bits: int, *, sample: int = 1, photometric: int = 1, planes: bool = False
+) -> bytes:
+    """An uncompressed TIFF in the byte order of the values; every entry of it holds shorts."""
     height, width, channels = values.reshape(*values.shape[:2], -1).shape
-    order, strip = ">" if values.dtype.byteorder == ">" else "<", bytes(values.tobytes())
+    order = ">" if values.dtype.byteorder == ">" else "<"
+    strips = [values[..., i].tobytes() for i in range(channels)] if planes else [values.tobytes()]
     if bits == 12:
         of_16 = np.unpackbits(values.astype(">u2").view(np.uint8)).reshape(-1, 16)
-        strip = np.packbits(of_16[:, 4:]).tobytes()
-    shorts = {256: [width], 257: [height], 258: [bits] * channels, 259: [1], 262: [photometric]}
-    shorts |= {273: [0], 277: [channels], 278: [height], 279: [len(strip)], 339: [sample]}
-    after = 8 + 2 + 12 * len(shorts) + 4
-    shorts[273] = [after + 2 * channels]
-    directory = struct.pack(f"{order}H", len(shorts))
-    for tag, numbers in shorts.items():
+        strips = [np.packbits(of_16[:, 4:]).tobytes()]
+    entries = {256: [width], 257: [height], 258: [bits] * channels, 259: [1], 262: [photometric]}
+    entries |= {273: [0] * len(strips), 277: [channels], 278: [height]}
+    entries |= {279: [len(strip) for strip in strips], 284: [2 if planes else 1], 339: [sample]}
+    after = 8 + 2 + 12 * len(entries) + 4  # where what is longer than an entry begins
+    pixels = after + sum(2 * len(numbers) for numbers in entries.values() if len(numbers) > 2)
+    entries[273] = [pixels + i * len(strips[0]) for i in range(len(strips))]
+    directory, longer = struct.pack(f"{order}H", len(entries)), b""
+    for tag, numbers in entries.items():
         directory += struct.pack(f"{order}HHI", tag, 3, len(numbers))
         if len(numbers) > 2:
-            directory += struct.pack(f"{order}I", after)
+            directory += struct.pack(f"{order}I", after + len(longer))
+            longer += struct.pack(f"{order}{len(numbers)}H", *numbers)
         else:
             directory += struct.pack(f"{order}2H", *[*numbers, 0][:2])
     header: bytes = struct.pack(f"{order}2sHI", b"MM" if order == ">" else b"II", 42, 8)
-    several = struct.pack(f"{order}{channels}H", *[bits] * channels)
-    return header + directory + struct.pack(f"{order}I", 0) + several + strip
+    return header + directory + struct.pack(f"{order}I", 0) + longer + b"".join(strips)
 
 
 DEEP = {
@@ -298,6 +314,19 @@ def test_sixteen_bits_of_colour_are_those_of_8_bits() -> None:
         assert torch.equal(pixels_of(content), expected)
     grey_alpha = np.stack([GREY * np.uint16(257), np.full_like(GREY, 255) * np.uint16(257)], -1)
     assert torch.equal(pixels_of(png_of_16_bits(grey_alpha)), as_grey())
+
+
+def test_planes_of_16_bits_that_pillow_misreads_are_refused() -> None:
+    colours = blocks(5, 3, side=4)
+    assert torch.equal(
+        pixels_of(tiff(colours, 8, photometric=2, planes=True)), pixels_of(Image.fromarray(colours))
+    )
+    for order in ("<u2", ">u2"):
+        content = tiff((colours * np.uint16(257)).astype(order), 16, photometric=2, planes=True)
+        assert refusal(content) == (
+            "picture 0: is a TIFF of separate planes with 16 bits, which Pillow misreads. Save it "
+            "with interleaved channels or 8 bits per channel."
+        )
 
 
 @pytest.mark.parametrize("orientation", [3, 5, 6])

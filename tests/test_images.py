@@ -1,8 +1,9 @@
 import io
+import os
 import re
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -51,6 +52,22 @@ def test_what_is_no_picture_in_a_folder_is_skipped_and_told(folder: Path) -> Non
     left_out = (*others, "clip.mpg", "figure.eps", "no_ending", "link", "lost.png", "notes.txt")
     assert found.skipped == sorted(str(folder / name) for name in left_out)
     assert found.empty_folders == []
+
+
+def test_a_folder_that_cannot_be_listed_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refusing(path: str) -> Any:
+        if Path(path) == folder / "below":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = find_images([str(folder)])
+    assert found.names == [str(folder / "a.JPG"), str(folder / "b.png")]
+    assert found.skipped == [str(folder / "below"), str(folder / "notes.txt")]
 
 
 def test_a_folder_without_a_picture_is_told(folder: Path) -> None:
@@ -311,3 +328,18 @@ def test_a_batch_stays_on_the_cpu_whatever_the_default_device(
         none, _ = load_batch([b"none"], hfclip.image_transform(9, mode=mode))
     assert torch.equal(pixels, expected)
     assert (none.device.type, none.dtype) == ("cpu", torch.float32)
+
+
+def test_an_image_that_occurs_several_times_is_decoded_by_one_thread() -> None:
+    random = torch.randint(256, (500, 600, 3), generator=torch.Generator().manual_seed(2))
+    Image.fromarray(random.to(torch.uint8).numpy()).save(file := io.BytesIO(), "png")
+    preprocess = hfclip.image_transform(9)
+    expected = preprocess(Image.open(file))
+    for _ in range(5):
+        image = Image.open(io.BytesIO(file.getvalue()))
+        pixels, errors = load_batch([image] * 16, preprocess, workers=8)
+        assert not errors
+        assert all(torch.equal(found, expected) for found in pixels)
+    broken = Image.open(io.BytesIO(file.getvalue()[:-200_000]))
+    _, errors = load_batch([broken, broken], preprocess)
+    assert [str(errors[number]).split(":")[0] for number in (0, 1)] == ["picture 0", "picture 1"]

@@ -305,7 +305,7 @@ def test_a_model_without_a_configuration_needs_a_preprocess_for_pictures(
         (None, "a NoneType"),
         (7, "a int"),
         ([None], "a list of a NoneType"),
-        (iter([None]), "a list_iterator of a NoneType"),
+        ({0.5: "x.png"}.keys(), "a dict_keys of a float"),
         ([str(DIGITS / "one.png"), np.zeros(3)], "a list of a ndarray of shape (3,)"),
     ],
 )

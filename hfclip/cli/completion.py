@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 from hfclip.releases import BUNDLED, RELEASES
 
 _CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
-# Files that only a CLIP's or another image-text model's repository has beside config.json.
+# Weight files that hfclip reads; other kinds of models have them too.
 _MARKS = ("model.safetensors", "open_clip_model.safetensors")
 
 
@@ -27,7 +27,10 @@ def complete_models(
 
 
 def _cached_repositories() -> Iterator[str]:
-    """Repositories in the Hub's cache that hold weights that hfclip may read."""
+    """Gives the repositories in the Hub's cache that hold weights that hfclip may read.
+
+    `hfclip.cached_models.scan` knows more of them, but takes 0.4 s to import: too long for a key.
+    """
     from huggingface_hub import constants  # noqa: PLC0415
 
     for folder in Path(constants.HF_HUB_CACHE).glob("models--*--*"):

@@ -1,87 +1,238 @@
 """`hfclip models`, `download`, `verify` and `inspect`: what models are and where they lie."""
 
 import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hfclip.cli.completion import complete_models
 from hfclip.cli.output import print_facts, table
+from hfclip.errors import HfclipError
+
+if TYPE_CHECKING:
+    from hfclip.downloading import Download
+    from hfclip.integrity import Digest
+    from hfclip.verifying import Verification
+
+    Result = Download | Verification
+    Outcomes = Iterable[tuple[str, Result | HfclipError]]
+
+NAMESPACE_HELP = "The account whose copies of the nine releases are used: me for me/ViT-B-32."
+# What the table of `models` leaves to --json.
+_JSON_ONLY = ("repository", "revision", "namespace")
 
 
 @click.command()
+@click.option("--namespace", help=NAMESPACE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
-def models(as_json: bool) -> None:
-    """List the models that have a name."""
+def models(namespace: str | None, as_json: bool) -> None:
+    """List the models that have a name, and the other CLIPs in the Hub's cache.
+
+    No request is made. The nine releases come from their pinned repositories, or from the copies
+    of the account that --namespace or the environment variable HFCLIP_NAMESPACE names.
+
+    \b
+    The states:
+      verified    all files are cached, and unchanged since hfclip verified them
+      cached      all files are cached; hfclip has not verified them, or they changed since
+      partial     some files are cached; `hfclip download NAME` fetches the others
+      not cached  nothing is cached
+      bundled     part of hfclip
+
+    \b
+    Examples:
+      hfclip models
+      hfclip models --namespace me
+      hfclip models --json
+    """  # noqa: D301  # \b is click's own mark
     from hfclip.inspection import list_models  # noqa: PLC0415
 
-    rows = list_models()
-    click.echo(json.dumps(rows, indent=2) if as_json else table(rows))
+    rows = [model.to_dict() for model in list_models(namespace=namespace)]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    click.echo(table([{k: v for k, v in row.items() if k not in _JSON_ONLY} for row in rows]))
+    click.echo(_namespace_note(rows[0]), nl=False)
+
+
+def _namespace_note(row: dict[str, Any]) -> str:
+    """A line that says why the releases are not the pinned ones; empty if they are."""
+    account = row["repository"].partition("/")[0]
+    sources = {
+        None: "",
+        "namespace": f"The nine releases are those of {account} (--namespace).\n",
+        "HFCLIP_NAMESPACE": f"The nine releases are those of {account} (HFCLIP_NAMESPACE).\n",
+    }
+    return sources[row["namespace"]]
 
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_models)
 @click.option("--revision", help="A branch, tag or commit, in place of the pinned one.")
-@click.option("--namespace", help="Whose copies of the nine releases to fetch.")
+@click.option("--namespace", help=NAMESPACE_HELP)
 @click.option("--force", is_flag=True, help="Fetch again what is cached.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def download(
-    names: tuple[str, ...], revision: str | None, namespace: str | None, force: bool
+    names: tuple[str, ...],
+    revision: str | None,
+    namespace: str | None,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Fetch models ahead, for use without a network.
 
-    NAME is one of `hfclip models`, or a repository on the Hub such as org/name.
+    NAME is one of `hfclip models`, or a repository on the Hub such as org/name. After a failure
+    the other names are still fetched; the exit status is then 1. --json prints an object for each
+    name with name, path, digest and error.
 
     \b
     Examples:
       hfclip download ViT-B/32 RN50
       hfclip download laion/CLIP-ViT-B-32-laion2B-s34B-b79K
+      hfclip download me/my-clip --revision v1 --json
     """  # noqa: D301  # \b is click's own mark
-    from hfclip.hub import Access  # noqa: PLC0415
-    from hfclip.sources import find  # noqa: PLC0415
+    from hfclip.downloading import download as fetch  # noqa: PLC0415
 
-    for name in names:
-        access = Access(force_download=force)
-        source = find(name, access, revision=revision, namespace=namespace)
-        click.echo(f"{name}  {source.origin}\n  {source.weights}")
+    def run(name: str) -> "Download":
+        return fetch(name, revision=revision, namespace=namespace, force_download=force)
+
+    _report(_attempts(names, run), _download_text, as_json=as_json)
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_models)
-@click.option("--repair", is_flag=True, help="Fetch anew what is damaged.")
-@click.option("--namespace", help="Whose copies of the nine releases are meant.")
-def verify(names: tuple[str, ...], repair: bool, namespace: str | None) -> None:
-    """Hash cached models again, whatever is remembered of them.
+@click.argument("names", nargs=-1, metavar="[NAME...]", shell_complete=complete_models)
+@click.option("--all", "everything", is_flag=True, help="Verify all that is cached.")
+@click.option("--repair", is_flag=True, help="Fetch again what is damaged.")
+@click.option("--revision", help="A branch, tag or commit, in place of the pinned one.")
+@click.option("--namespace", help=NAMESPACE_HELP)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+def verify(
+    names: tuple[str, ...],
+    everything: bool,
+    repair: bool,
+    revision: str | None,
+    namespace: str | None,
+    as_json: bool,
+) -> None:
+    """Hash cached models again and compare with the published hashes.
 
-    Without --repair no request is made. The exit status is 1 where a file is damaged or not cached.
+    All cached files of a model are hashed: weights, configuration and the others. Earlier results
+    are not used. Without --repair no request is made. NAME may also be "digits", or a file or
+    folder with the published weights of one of the nine releases.
+
+    --all verifies each CLIP in the Hub's cache, at every cached commit that has its weights, and
+    OpenAI's own files in ~/.cache/clip. If nothing is cached, it says so and the exit status is 0.
+
+    The exit status is 1 if a file is damaged, if a named model is not cached, or if no hash is
+    published for it. After a failure the other models are still verified. --json prints an object
+    for each model with name, path, digest, files and error.
 
     \b
     Examples:
       hfclip verify ViT-B/32
       hfclip verify me/my-clip --repair
+      hfclip verify --all --json
     """  # noqa: D301  # \b is click's own mark
-    from hfclip.inspection import verify as verify_model  # noqa: PLC0415
+    from hfclip import verifying  # noqa: PLC0415
 
-    for name in names:
-        path, digest = verify_model(name, repair=repair, namespace=namespace)
-        click.echo(f"{name}  {digest.kind} {digest.value}\n  {path}")
+    if everything == bool(names):
+        raise click.UsageError("Give one or more names, or --all.")
+    if everything and (revision or namespace):
+        raise click.UsageError("--all takes neither --revision nor --namespace.")
+
+    def run(name: str) -> "Verification":
+        return verifying.verify(name, repair=repair, revision=revision, namespace=namespace)
+
+    outcomes: Outcomes
+    outcomes = verifying.verify_all(repair=repair) if everything else _attempts(names, run)
+    _report(outcomes, _verification_text, as_json=as_json)
 
 
 @click.command()
 @click.argument("model", shell_complete=complete_models)
+@click.option("--revision", help="A branch, tag or commit, of a repository.")
+@click.option("--namespace", help=NAMESPACE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def inspect(model: str, as_json: bool) -> None:
+def inspect(model: str, revision: str | None, namespace: str | None, as_json: bool) -> None:
     """Show what a model is: its numbers, dtypes, hash and origin.
 
-    MODEL is a name, a folder or a weight file; no part of it is run.
+    MODEL is a name, a repository, a folder or a weight file; no part of it is run. A model on the
+    Hub is fetched first if it is not cached.
 
     \b
     Examples:
       hfclip inspect digits
       hfclip inspect ViT-B-32.pt --json
+      hfclip inspect ViT-B/32 --namespace me
+      hfclip inspect me/my-clip --revision v1
     """  # noqa: D301  # \b is click's own mark
     from hfclip import inspection  # noqa: PLC0415
 
-    facts = inspection.inspect(model)
+    facts = inspection.inspect(model, revision=revision, namespace=namespace).to_dict()
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
     print_facts(facts)
+
+
+def _attempts(
+    names: Iterable[str], run: Callable[[str], "Result"]
+) -> "Iterator[tuple[str, Result | HfclipError]]":
+    """Runs a function on each name in turn; a name that fails gives its error."""
+    for name in names:
+        try:
+            yield name, run(name)
+        except HfclipError as error:
+            yield name, error
+
+
+def _report(outcomes: "Outcomes", text: Callable[[Any], str], *, as_json: bool) -> None:
+    """Prints each outcome as it comes, then the names that failed; ends with status 1 if any did.
+
+    Errors go to standard error, also with `as_json`.
+    """
+    rows, failed = [], []
+    for name, outcome in outcomes:
+        if isinstance(outcome, HfclipError):
+            failed.append(name)
+            click.echo(f"Error: {outcome}", err=True)
+        elif not as_json:
+            click.echo(text(outcome))
+        rows.append(_json_row(name, outcome))
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    if not rows:
+        click.echo("No CLIP is cached: there is nothing to verify.", err=as_json)
+    if failed and len(rows) > 1:
+        click.echo(f"{len(failed)} of {len(rows)} failed: {', '.join(failed)}", err=True)
+    sys.exit(1 if failed else 0)
+
+
+def _download_text(result: "Download") -> str:
+    return f"{result.name}  {result.origin}\n  {result.path}"
+
+
+def _verification_text(result: "Verification") -> str:
+    kind, value = result.digest
+    return "\n  ".join([f"{result.name}  {kind} {value}", *map(str, result.files)])
+
+
+def _json_row(name: str, outcome: "Result | HfclipError") -> dict[str, Any]:
+    if isinstance(outcome, HfclipError):
+        return {"name": name, "path": None, "digest": None, "error": str(outcome)}
+    row: dict[str, Any] = {
+        "name": name,
+        "path": str(outcome.path),
+        "digest": _digest_text(outcome.digest),
+        "error": None,
+    }
+    files = getattr(outcome, "files", None)
+    if files is not None:
+        row["files"] = {str(path): _digest_text(digest) for path, digest in files.items()}
+    return row
+
+
+def _digest_text(digest: "Digest | None") -> str | None:
+    return digest and f"{digest.kind}:{digest.value}"
