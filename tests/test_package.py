@@ -14,10 +14,10 @@ PACKAGE = Path(hfclip.__file__).parent
 # Each module may import only modules of the rows above its own.
 LAYERS = [
     {"errors"},
-    {"config", "integrity", "patience", "tokenizer", "archive", "images", "hub_errors", "arrow"},
+    {"config", "integrity", "patience", "tokenizer", "archive", "images", "hub_errors", "arrow", "inputs"},
     {"releases", "layers", "layouts", "foreign_configs", "pixels", "hub", "tokenizer_files"},
     {"resnet", "vit", "kernels", "sources", "fast_transform"},
-    {"checkpoint", "onednn", "folders", "cards", "preprocess"},
+    {"checkpoint", "onednn", "attention", "folders", "cards", "preprocess"},
     {"pushing", "encoders"},
     {"hub_model"},
     {"model", "inspection"},
