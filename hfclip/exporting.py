@@ -45,7 +45,7 @@ def export(
     """
     if layout not in EXPORTS:
         raise ConfigError(f"layout is {layout!r}; known are {', '.join(EXPORTS)}.")
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     check_free(folder, force=force)
     source = sources.find(name, access, revision=revision)
     checkpoint = read_checkpoint(source)

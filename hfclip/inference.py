@@ -111,10 +111,14 @@ class FastCLIP:
 
         Raises:
             ShapeError: The ids have another shape, type or device.
+            UnknownTokenError: An id is not in the vocabulary.
         """
         if not inputs.are_texts(text, self.context_length, self._device):
             raise inputs.text_error(text, self.context_length, self._device)
-        return self._texts(text)
+        try:
+            return self._texts(text)
+        except IndexError as error:
+            raise inputs.token_error(text, self.config.vocab_size) from error
 
     @torch.no_grad()
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:

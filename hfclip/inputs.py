@@ -1,14 +1,18 @@
 """Checks the tensors that the towers encode, and explains what is wrong with them."""
 
+from typing import Any, TypeGuard
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hfclip.errors import ShapeError
+from hfclip.errors import HfclipError, ShapeError, UnknownTokenError
 
+# What torch raises for inputs that it cannot compute with.
+INPUT_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError)
 _ID_TYPES = (torch.int32, torch.int64)
 
 
-def are_images(images: object, side: int, device: torch.device) -> bool:
+def are_images(images: object, side: int, device: torch.device) -> TypeGuard[Tensor]:
     """Whether `images` is a float tensor (B, 3, side, side) on the device."""
     return (
         isinstance(images, Tensor)
@@ -18,7 +22,7 @@ def are_images(images: object, side: int, device: torch.device) -> bool:
     )
 
 
-def are_texts(text: object, context_length: int, device: torch.device) -> bool:
+def are_texts(text: object, context_length: int, device: torch.device) -> TypeGuard[Tensor]:
     """Whether `text` holds int32 or int64 (T, L), L from 1 to `context_length`, on the device.
 
     With T = 0 any L up to `context_length` is right, 0 too.
@@ -56,6 +60,50 @@ def has_other_size(images: Tensor, side: int) -> bool:
     if torch.jit.is_tracing() or not isinstance(images, Tensor):
         return False
     return images.shape[-1] != side or images.shape[-2] != side
+
+
+def check_images(visual: Any, images: object, cause: Exception | None = None) -> None:
+    """Raises ShapeError if an image tower cannot encode these images.
+
+    Args:
+        visual: The tower. Of a module without `input_resolution` and `conv1` nothing is known.
+        images: What the caller gave.
+        cause: What torch raised; an error of hfclip or a lack of memory explains itself.
+    """
+    side, patches = getattr(visual, "input_resolution", None), getattr(visual, "conv1", None)
+    explained = isinstance(cause, HfclipError | torch.OutOfMemoryError)
+    if explained or not isinstance(side, int) or not isinstance(patches, nn.Conv2d):
+        return
+    device = patches.weight.device
+    if not are_images(images, side, device) or images.ndim != 4:
+        raise image_error(images, side, device) from cause
+
+
+def check_texts(model: Any, text: object, cause: Exception) -> None:
+    """Raises ShapeError or UnknownTokenError if the text tower of a CLIP cannot encode these ids.
+
+    Args:
+        model: The CLIP. If its token embedding was replaced, nothing is known.
+        text: What the caller gave.
+        cause: What torch raised; an error of hfclip or a lack of memory explains itself.
+    """
+    embedding, length = model.token_embedding, len(model.positional_embedding)
+    explained = isinstance(cause, HfclipError | torch.OutOfMemoryError)
+    if explained or not isinstance(embedding, nn.Embedding):
+        return
+    device = embedding.weight.device
+    if not are_texts(text, length, device):
+        raise text_error(text, length, device) from cause
+    if isinstance(cause, IndexError):
+        raise token_error(text, embedding.num_embeddings) from cause
+
+
+def token_error(text: Tensor, vocab_size: int) -> UnknownTokenError:
+    """Returns the error for ids that the embedding has no row for."""
+    return UnknownTokenError(
+        f"The text has ids from {int(text.min())} to {int(text.max())}; the model has tokens 0 to "
+        f"{vocab_size - 1}. Tokenize with the tokenizer that belongs to the model."
+    )
 
 
 def _described(found: object) -> str:

@@ -7,6 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from hfclip.config import OPENAI_MEAN, OPENAI_STD, Triple
+from hfclip.errors import ArgumentError
 from hfclip.fast_transform import FastTransform
 from hfclip.pixels import Recipe, to_rgb
 
@@ -38,12 +39,12 @@ def image_transform(
         resizing, as in OpenAI's release: a palette image would differ otherwise.
 
     Raises:
-        ValueError: `mode` is neither of the two, or a number of `std` is zero.
+        ArgumentError: `mode` is neither of the two, or a number of `std` is zero.
     """
     if mode not in ("exact", "fast"):
-        raise ValueError(f"the preprocess is {mode!r}, expected 'exact' or 'fast'")
+        raise ArgumentError(f"the preprocess is {mode!r}, expected 'exact' or 'fast'")
     if not all(std):
-        raise ValueError(f"std is {std}; no channel can be divided by zero")
+        raise ArgumentError(f"std is {std}; no channel can be divided by zero")
     recipe = Recipe(resolution, _triple(mean), _triple(std))
     return FastTransform(recipe) if mode == "fast" else _DeferredCompose(recipe)
 

@@ -124,7 +124,7 @@ def _release(
 
 def _original(release: Release, download_root: str | Path | None, access: Access) -> Path | None:
     """OpenAI's file where `clip` put it, if it is whole."""
-    root = Path(download_root) if download_root else Path("~/.cache/clip").expanduser()
+    root = Path(download_root or "~/.cache/clip").expanduser()
     path, published = root / release.original.file, release.original
     if not path.is_file() or path.stat().st_size != published.size:
         return None

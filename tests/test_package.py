@@ -14,7 +14,17 @@ PACKAGE = Path(hfclip.__file__).parent
 # Each module may import only modules of the rows above its own.
 LAYERS = [
     {"errors"},
-    {"config", "integrity", "patience", "tokenizer", "archive", "images", "hub_errors", "arrow", "inputs"},
+    {
+        "config",
+        "integrity",
+        "patience",
+        "tokenizer",
+        "archive",
+        "images",
+        "hub_errors",
+        "arrow",
+        "inputs",
+    },
     {"releases", "layers", "layouts", "foreign_configs", "pixels", "hub", "tokenizer_files"},
     {"resnet", "vit", "kernels", "sources", "fast_transform"},
     {"checkpoint", "onednn", "attention", "folders", "cards", "preprocess"},
