@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from torch import Tensor
 
-from hfclip.kernels import BlockKernels
+from hfclip.kernels import BlockKernels, Portable
 
 # Rows of activations that are computed at once.
 TOKENS = 1024
@@ -104,7 +104,7 @@ def _two_products(qkv: Tensor) -> Tensor:
     return torch.bmm(weights, v).view(qkv.shape[1:])
 
 
-class PooledAttention:
+class PooledAttention(Portable):
     """Attention for one query an input, without its keys and values.
 
     A query times all keys is, by the law of association, the query taken through the keys' weights

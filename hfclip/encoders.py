@@ -26,7 +26,7 @@ from hfclip.attention import (
     split,
 )
 from hfclip.config import Activation
-from hfclip.kernels import BlockKernels, Convolution, Kernel, Kernels, Linear, Mlp
+from hfclip.kernels import BlockKernels, Convolution, Kernel, Kernels, Linear, Mlp, Portable
 from hfclip.layers import LayerNorm, QuickGELU, ResidualAttentionBlock, Transformer
 from hfclip.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
 from hfclip.vit import VisionTransformer
@@ -112,7 +112,7 @@ class Blocks:
         return self._last(x, groups, self._position)[: sum(count for count, _ in groups)]
 
 
-class Norm:
+class Norm(Portable):
     """LayerNorm in float32 that returns the input's dtype: (..., W) -> (..., W)."""
 
     def __init__(self, layer: LayerNorm) -> None:
@@ -130,7 +130,7 @@ def _mlp(block: ResidualAttentionBlock) -> tuple[Mlp, Activation]:
     return ((first.weight, first.bias), (second.weight, second.bias)), kind
 
 
-class VisionEncoder:
+class VisionEncoder(Portable):
     """A ViT for inference: (B, 3, S, S) -> (B, D) float32."""
 
     def __init__(self, kernels: Kernels, blocks: BlockKernels, tower: VisionTransformer) -> None:
@@ -228,7 +228,7 @@ def fold(layer: nn.Conv2d, batch_norm: nn.BatchNorm2d, side: int) -> Kernel:
     return Kernel(weight.float(), bias.float(), int(layer.padding[0]), layer.stride[0], side)
 
 
-class _GridPooling:
+class _GridPooling(Portable):
     """The attention pooling of a ResNet: (B, W, G, G) -> (B, D) float32."""
 
     def __init__(self, kernels: Kernels, pool: AttentionPool2d) -> None:
@@ -251,7 +251,7 @@ class _GridPooling:
         return self._out(self._attention(tokens.flatten(0, 1), queries, [group])).float()
 
 
-class TextEncoder:
+class TextEncoder(Portable):
     """A text tower for inference: (T, L) integers -> (T, D) float32.
 
     Texts are taken by length, so that those of one length attend together, without padding.
@@ -270,6 +270,8 @@ class TextEncoder:
 
     def __call__(self, ids: Tensor) -> Tensor:
         """Encodes any number of texts."""
+        if not len(ids):
+            return self._projection.new_empty(0, self._projection.shape[1])
         # The end token has the highest id of all, so argmax finds it.
         lengths, order = (ids.argmax(dim=-1) + 1).sort(stable=True)
         out = self._projection.new_empty(len(ids), self._projection.shape[1])

@@ -16,7 +16,7 @@ from hfclip.checkpoint import Checkpoint
 from hfclip.config import ClipConfig
 from hfclip.encoders import ResNetEncoder, TextEncoder, VisionEncoder
 from hfclip.errors import ArgumentError, HfclipError, OptimizationError
-from hfclip.kernels import Precision, Toolbox
+from hfclip.kernels import Portable, Precision, Toolbox
 from hfclip.layers import LayerNorm, QuickGELU, ResidualAttentionBlock, Transformer
 from hfclip.model import CLIP
 from hfclip.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
@@ -47,7 +47,7 @@ STATED: dict[Precision, Accuracy] = {
 }
 
 
-class FastCLIP:
+class FastCLIP(Portable):
     """A CLIP for inference only: `hfclip.optimize` makes one.
 
     It gives the model's features within `stated`, as ordinary float32 tensors without gradient,

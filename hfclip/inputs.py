@@ -94,7 +94,7 @@ def check_texts(model: Any, text: object, cause: Exception) -> None:
     device = embedding.weight.device
     if not are_texts(text, length, device):
         raise text_error(text, length, device) from cause
-    if isinstance(cause, IndexError):
+    if isinstance(cause, IndexError) and len(text):
         raise token_error(text, embedding.num_embeddings) from cause
 
 

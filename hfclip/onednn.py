@@ -25,7 +25,9 @@ from hfclip.kernels import (
     Linear,
     Mlp,
     PlainKernels,
+    Portable,
     Precision,
+    StoredTensor,
     Toolbox,
     name_of,
     plain_toolbox,
@@ -90,7 +92,7 @@ class _Packed:
         weight = self.tensor.to_dense()
         if self._operator == _PACK_INT8:
             weight = weight.t()  # it is packed with rows and columns swapped
-        return _pack_again, (weight.contiguous(), self._operator, *self._options)
+        return _pack_again, (StoredTensor.of(weight.contiguous()), self._operator, *self._options)
 
 
 _PACK_LINEAR = "mkldnn::_reorder_linear_weight"
@@ -98,23 +100,23 @@ _PACK_CONVOLUTION = "mkldnn::_reorder_convolution_weight"
 _PACK_INT8 = "onednn::qlinear_prepack"
 
 
-def _pack_again(weight: Tensor, operator: str, *options: object) -> _Packed:
+def _pack_again(stored: StoredTensor, operator: str, *options: object) -> _Packed:
     """Packs a weight that was copied or pickled, perhaps on another machine.
 
     Raises:
         OptimizationError: The operators are missing or wrong here.
     """
-    works = _multiplies_int8() if operator == _PACK_INT8 else _packs(weight.dtype)
+    works = _multiplies_int8() if operator == _PACK_INT8 else _packs(stored.dtype)
     if not works:
         raise OptimizationError(
             f"This FastCLIP was pickled on a machine whose torch and processor have {operator} "
-            f"for {weight.dtype}; here it is missing or wrong. Load the model here and call "
+            f"for {stored.dtype}; here it is missing or wrong. Load the model here and call "
             "hfclip.optimize."
         )
-    return _Packed(weight, operator, *options)
+    return _Packed(stored.restored(), operator, *options)
 
 
-class _PackedLinear:
+class _PackedLinear(Portable):
     def __init__(
         self,
         weight: Tensor,
@@ -137,7 +139,7 @@ class _PackedLinear:
         return y
 
 
-class _PackedConvolution:
+class _PackedConvolution(Portable):
     def __init__(self, kernel: Kernel, dtype: torch.dtype, *, relu: bool) -> None:
         padding, stride = [kernel.padding] * 2, [kernel.stride] * 2
         self._geometry: tuple[object, ...] = (padding, stride, [1, 1], 1)
@@ -195,7 +197,7 @@ class QuantizedKernels:
         return _QuantizedLinear(*first, *_TAILS[activation]), self.linear(*second)
 
 
-class _QuantizedLinear:
+class _QuantizedLinear(Portable):
     """A linear layer in eight bits: (T, in) float32 -> (T, out) float32 or `out_dtype`."""
 
     def __init__(
