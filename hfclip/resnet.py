@@ -66,16 +66,15 @@ def _constant_statistics(module: nn.Module) -> Iterator[None]:
         part
         for part in module.modules()
         if isinstance(part, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001  # SyncBatchNorm too
-        and part.training
-        and part.track_running_stats
     ]
+    usual = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, batches) in zip(norms, usual, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 def _shortcut(inplanes: int, out: int, stride: int) -> nn.Sequential:
