@@ -52,12 +52,18 @@ def text_error(text: object, context_length: int, device: torch.device) -> Shape
     )
 
 
+def is_traced() -> bool:
+    """Whether torch.jit.trace records what is computed."""
+    recording: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return recording
+
+
 def has_other_size(images: Tensor, side: int) -> bool:
     """Whether images (..., H, W) are not squares of `side` pixels.
 
     It is False while torch.jit.trace or torch.fx records: sizes are no numbers then.
     """
-    if torch.jit.is_tracing() or not isinstance(images, Tensor):
+    if is_traced() or not isinstance(images, Tensor):
         return False
     return images.shape[-1] != side or images.shape[-2] != side
 

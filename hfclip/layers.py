@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hfclip.inputs import is_traced
+
 
 def recomputes() -> bool:
     """Whether a block with `grad_checkpointing` has to spare memory: a backward pass may follow."""
-    return torch.is_grad_enabled() and not torch.jit.is_tracing()
+    return torch.is_grad_enabled() and not is_traced()
 
 
 def recomputed(function: Callable[[Tensor], Tensor], x: Tensor, **options: Any) -> Tensor:

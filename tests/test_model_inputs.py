@@ -10,6 +10,7 @@ import torch
 from conftest import TINY_RESNET, TINY_VIT, draw
 from PIL import Image
 from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
 
 import hfclip
 from hfclip.config import ClipConfig
@@ -114,7 +115,7 @@ def test_another_tower_may_take_other_pixels() -> None:
 
 
 def test_an_error_of_a_patched_part_is_not_taken_for_one_of_the_input() -> None:
-    model = draw(TINY_VIT)
+    model: Any = draw(TINY_VIT)
 
     def fail(*_: Any) -> None:
         raise RuntimeError("of the adapter")
@@ -159,6 +160,6 @@ def test_tracers_record_the_towers_as_they_are(
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=FutureWarning)
         # torch's own attention warns; hfclip does not.
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=r"torch\.")
+        warnings.filterwarnings("ignore", category=TracerWarning, module=r"torch\.")
         traced = tracer(tower, torch.zeros(2, 3, side, side))
         assert torch.allclose(traced(images), tower(images), atol=1e-5)

@@ -42,6 +42,7 @@ def test_a_model_built_on_the_meta_device_computes_once_it_has_weights(
     config: ClipConfig, is_called: bool
 ) -> None:
     model, (images, text) = draw(config), inputs_for(config)
+    shell: Any
     with torch.device("meta"):
         shell = hfclip.CLIP(**config.to_dict())
     assert all(tensor.is_meta for tensor in shell.state_dict().values())
@@ -151,6 +152,7 @@ def test_recomputed_activations_give_the_same_gradients_and_statistics(
         nn.functional.cross_entropy(logits, torch.arange(3)).backward()  # type: ignore[no-untyped-call]
     for (name, ours), theirs in zip(saving.named_parameters(), usual.parameters(), strict=True):
         assert ours.grad is not None, name
+        assert theirs.grad is not None, name
         assert torch.allclose(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6), name
     for (name, ours), theirs in zip(
         saving.state_dict().items(), usual.state_dict().values(), strict=True
@@ -197,7 +199,8 @@ def test_a_model_that_recomputes_is_scripted_and_made_fast() -> None:
 
 
 def test_hooks_see_a_block_once_in_the_forward_pass_of_a_model_that_recomputes() -> None:
-    model, (images, _) = draw(TINY_VIT), inputs_for(TINY_VIT)
+    model: Any = draw(TINY_VIT)
+    images, _ = inputs_for(TINY_VIT)
     model.set_grad_checkpointing()
     calls: list[int] = []
     for depth, block in enumerate(model.visual.transformer.resblocks):
