@@ -215,7 +215,7 @@ class ClipConfig:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object from a small file.
+    """Reads a JSON object from a small UTF-8 file, with or without a byte order mark.
 
     Raises:
         ConfigError: The file cannot be read, is no JSON, or holds something else than an object.
@@ -228,7 +228,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if len(text) > _MAX_JSON_BYTES:
         raise ConfigError(f"{path} is over {_MAX_JSON_BYTES:,} bytes: not a CLIP's config.json.")
     try:
-        values = json.loads(text.decode("utf-8"), object_pairs_hook=_unambiguous)
+        values = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_unambiguous)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not JSON: {error}. Restore or rewrite it.") from error
     if not isinstance(values, dict):

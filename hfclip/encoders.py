@@ -7,119 +7,32 @@ inputs lie in one (T, W) matrix, so that each layer is one product, over as many
 a processor's cache holds the activations of.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from torch import Tensor, nn
 
+from hfclip.attention import (
+    TOKENS,
+    Group,
+    PooledAttention,
+    attend,
+    batches,
+    padded,
+    padded_rows,
+    split,
+)
 from hfclip.config import Activation
-from hfclip.kernels import BlockKernels, Convolution, Kernel, Kernels, Linear, Mlp
+from hfclip.kernels import BlockKernels, Convolution, Kernel, Kernels, Linear, Mlp, Portable
 from hfclip.layers import LayerNorm, QuickGELU, ResidualAttentionBlock, Transformer
 from hfclip.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
 from hfclip.vit import VisionTransformer
 
-# Rows of activations that are computed at once.
-TOKENS = 1024
 # Pixels of images that a ResNet computes at once.
 PIXELS = 8 * 224 * 224
-# Rows of activations from which attention is worth two products of its own.
-_ROWS_FOR_PRODUCTS = 96
-
-
-class Group(NamedTuple):
-    """Consecutive rows of a (T, W) matrix that hold `inputs` of `length` tokens each."""
-
-    inputs: int
-    length: int
-
-
-class PooledAttention:
-    """Attention for one query an input, without its keys and values.
-
-    A query times all keys is, by the law of association, the query taken through the keys' weights
-    times all inputs; and the weighted sum of values is the weighted sum of inputs taken through
-    the values' weights. That is W / heads times less work. The keys' bias adds the same to every
-    score of a query, which the softmax takes out again.
-
-    Shapes: (T, W) in groups -> (N, W), with N the inputs of all groups.
-    """
-
-    def __init__(
-        self,
-        kernels: BlockKernels,
-        query: tuple[Tensor, Tensor],
-        key_weight: Tensor,
-        value: tuple[Tensor, Tensor],
-        heads: int,
-    ) -> None:
-        width = key_weight.shape[0]
-        scale = (width // heads) ** -0.5
-        self._heads = heads
-        self._query = kernels.linear(query[0] * scale, query[1] * scale)
-        self._key = key_weight.to(kernels.dtype).view(heads, -1, width)  # (H, W/H, W)
-        self._value = value[0].to(kernels.dtype).view(heads, -1, width).mT  # (H, W, W/H)
-        self._bias = value[1].to(kernels.dtype)
-
-    def __call__(self, x: Tensor, queries: Tensor, groups: Sequence[Group]) -> Tensor:
-        """Of inputs (T, W) and the row of each that asks, (N, W)."""
-        rows = self._per_head(self._query(queries))  # (H, N, W/H)
-        rows = torch.bmm(rows, self._key).transpose(0, 1)  # (N, H, W)
-        mixed = []
-        for own, asking in zip(
-            split(x, groups), torch.split(rows, [group.inputs for group in groups]), strict=True
-        ):
-            scores = torch.bmm(asking, own.mT)  # (n, H, L)
-            mixed.append(torch.bmm(scores.softmax(dim=-1), own))  # (n, H, W)
-        merged = joined(mixed).transpose(0, 1)  # (H, N, W)
-        pooled = torch.bmm(merged, self._value).transpose(0, 1)  # (N, H, W/H)
-        return pooled.flatten(1).add_(self._bias)
-
-    def _per_head(self, x: Tensor) -> Tensor:
-        return x.view(len(x), self._heads, -1).transpose(0, 1)
-
-
-def split(x: Tensor, groups: Sequence[Group]) -> Iterator[Tensor]:
-    """The inputs of each group, (n, L, W), of a matrix (T, W)."""
-    parts = torch.split(x, [count * length for count, length in groups])
-    for part, (count, length) in zip(parts, groups, strict=True):
-        yield part.view(count, length, -1)
-
-
-def joined(parts: list[Tensor]) -> Tensor:
-    """One matrix of what groups gave."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def attend(qkv: Tensor, groups: Sequence[Group], heads: int, *, causal: bool) -> Tensor:
-    """Mixes the tokens of each input: (T, 3 W) -> (T, W)."""
-    # torch's fused attention multiplies bfloat16 on a CPU at half the speed of its bmm, which pays
-    # as soon as there is enough to multiply.
-    has_faster_products = qkv.dtype == torch.bfloat16 and qkv.device.type == "cpu"
-    mixed = []
-    for part in split(qkv, groups):
-        count, length = part.shape[:2]
-        parts = part.view(count, length, 3, heads, -1).permute(2, 0, 3, 1, 4)  # (3, n, H, L, W/H)
-        if has_faster_products and count * length >= _ROWS_FOR_PRODUCTS:
-            out = _two_products(parts, causal=causal)
-        else:
-            q, k, v = parts
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=causal and length > 1)
-        mixed.append(out.transpose(1, 2).reshape(count * length, -1))
-    return joined(mixed)
-
-
-def _two_products(qkv: Tensor, *, causal: bool) -> Tensor:
-    """Attention spelt out: (3, n, H, L, W/H) -> (n, H, L, W/H)."""
-    q, k, v = qkv.flatten(1, 2)
-    scores = torch.bmm(q, k.mT).mul_(q.shape[-1] ** -0.5)
-    if causal:
-        hidden = scores.new_full(scores.shape[1:], -torch.inf).triu_(1)
-        scores += hidden
-    weights = torch.softmax(scores, dim=-1, out=scores)
-    return torch.bmm(weights, v).view(qkv.shape[1:])
 
 
 class Block:
@@ -127,7 +40,7 @@ class Block:
 
     def __init__(self, kernels: BlockKernels, block: ResidualAttentionBlock) -> None:
         attention = block.attn
-        self._norms = norm(block.ln_1), norm(block.ln_2)
+        self._norms = Norm(block.ln_1), Norm(block.ln_2)
         self._heads, self._causal = attention.num_heads, block.attn_mask is not None
         self._qkv = kernels.qkv(attention.in_proj_weight, attention.in_proj_bias)
         self._out = kernels.linear(attention.out_proj.weight, attention.out_proj.bias)
@@ -142,7 +55,9 @@ class Block:
 
 
 class LastBlock:
-    """A residual attention block at one position of each input only: (T, W) -> (N, W).
+    """A residual attention block at one position of each input only: (T, W) -> (N', W).
+
+    N' is `padded_rows(N)` for N inputs; the first N rows are theirs.
 
     It may see all of its input there: an image's class token does, and so does a text's end token
     once nothing comes after it.
@@ -152,7 +67,7 @@ class LastBlock:
         attention = block.attn
         weights = attention.in_proj_weight.chunk(3)
         biases = attention.in_proj_bias.chunk(3)
-        self._norms = norm(block.ln_1), norm(block.ln_2)
+        self._norms = Norm(block.ln_1), Norm(block.ln_2)
         self._pool = PooledAttention(
             kernels,
             (weights[0], biases[0]),
@@ -166,8 +81,10 @@ class LastBlock:
     def __call__(self, x: Tensor, groups: Sequence[Group], position: int) -> Tensor:
         """The last step of the residual stream, at `position` of each input."""
         kept = self._norms[0](x)
+        count = padded_rows(sum(count for count, _ in groups))
         queries, rows = (
-            torch.cat([part[:, position] for part in split(matrix, groups)]) for matrix in (kept, x)
+            padded([part[:, position] for part in split(matrix, groups)], count)
+            for matrix in (kept, x)
         )
         rows = self._out(self._pool(kept, queries, groups), rows)
         first, second = self._mlp
@@ -175,7 +92,10 @@ class LastBlock:
 
 
 class Blocks:
-    """A transformer up to the one position of each input that is pooled: (T, W) -> (N, W)."""
+    """A transformer up to the one position of each input that is pooled: (T, W) -> (N, W).
+
+    More than the T rows of the groups may be given; they are padding.
+    """
 
     def __init__(self, kernels: BlockKernels, transformer: Transformer, position: int) -> None:
         blocks: list[Any] = [*transformer.resblocks]
@@ -189,13 +109,18 @@ class Blocks:
         x = x.to(self.dtype)
         for block in self._blocks:
             x = block(x, groups)
-        return self._last(x, groups, self._position)
+        return self._last(x, groups, self._position)[: sum(count for count, _ in groups)]
 
 
-def norm(layer: LayerNorm) -> Callable[[Tensor], Tensor]:
-    """A LayerNorm in float32, whatever goes in comes out."""
-    weight, bias, eps = layer.weight, layer.bias, layer.eps
-    return lambda x: F.layer_norm(x, weight.shape, weight, bias, eps)
+class Norm(Portable):
+    """LayerNorm in float32 that returns the input's dtype: (..., W) -> (..., W)."""
+
+    def __init__(self, layer: LayerNorm) -> None:
+        self._weight, self._bias, self._eps = layer.weight, layer.bias, layer.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalises the last dimension of x."""
+        return F.layer_norm(x, self._weight.shape, self._weight, self._bias, self._eps)
 
 
 def _mlp(block: ResidualAttentionBlock) -> tuple[Mlp, Activation]:
@@ -205,7 +130,7 @@ def _mlp(block: ResidualAttentionBlock) -> tuple[Mlp, Activation]:
     return ((first.weight, first.bias), (second.weight, second.bias)), kind
 
 
-class VisionEncoder:
+class VisionEncoder(Portable):
     """A ViT for inference: (B, 3, S, S) -> (B, D) float32."""
 
     def __init__(self, kernels: Kernels, blocks: BlockKernels, tower: VisionTransformer) -> None:
@@ -215,7 +140,7 @@ class VisionEncoder:
         self._patches = kernels.linear(weight.flatten(1), None)
         self._positions = tower.positional_embedding
         self._first = tower.class_embedding + tower.positional_embedding[0]
-        self._norms = norm(tower.ln_pre), norm(tower.ln_post)
+        self._norms = Norm(tower.ln_pre), Norm(tower.ln_post)
         self._blocks = Blocks(blocks, tower.transformer, position=0)
         self._projection = tower.proj
         self.at_once = max(1, TOKENS // len(self._positions))
@@ -303,7 +228,7 @@ def fold(layer: nn.Conv2d, batch_norm: nn.BatchNorm2d, side: int) -> Kernel:
     return Kernel(weight.float(), bias.float(), int(layer.padding[0]), layer.stride[0], side)
 
 
-class _GridPooling:
+class _GridPooling(Portable):
     """The attention pooling of a ResNet: (B, W, G, G) -> (B, D) float32."""
 
     def __init__(self, kernels: Kernels, pool: AttentionPool2d) -> None:
@@ -326,7 +251,7 @@ class _GridPooling:
         return self._out(self._attention(tokens.flatten(0, 1), queries, [group])).float()
 
 
-class TextEncoder:
+class TextEncoder(Portable):
     """A text tower for inference: (T, L) integers -> (T, D) float32.
 
     Texts are taken by length, so that those of one length attend together, without padding.
@@ -341,10 +266,12 @@ class TextEncoder:
     ) -> None:
         self._tokens, self._positions = embeddings
         self._blocks = Blocks(kernels, transformer, position=-1)
-        self._norm, self._projection = norm(head[0]), head[1]
+        self._norm, self._projection = Norm(head[0]), head[1]
 
     def __call__(self, ids: Tensor) -> Tensor:
         """Encodes any number of texts."""
+        if not len(ids):
+            return self._projection.new_empty(0, self._projection.shape[1])
         # The end token has the highest id of all, so argmax finds it.
         lengths, order = (ids.argmax(dim=-1) + 1).sort(stable=True)
         out = self._projection.new_empty(len(ids), self._projection.shape[1])
@@ -357,8 +284,10 @@ class TextEncoder:
 
     def _encode(self, ids: Tensor, groups: Sequence[Group]) -> Tensor:
         """Of texts in the order of their lengths."""
-        parts = zip(torch.split(ids, [group.inputs for group in groups]), groups, strict=True)
-        embedded = joined([self._embed(part[:, : group.length]) for part, group in parts])
+        texts = zip(torch.split(ids, [group.inputs for group in groups]), groups, strict=True)
+        parts = [self._embed(part[:, : group.length]) for part, group in texts]
+        rows = padded_rows(sum(count * length for count, length in groups))
+        embedded = padded(parts, rows)
         pooled = self._norm(self._blocks(embedded, groups).float())
         return pooled @ self._projection
 
@@ -366,20 +295,3 @@ class TextEncoder:
         """The first matrix: (n, L) -> (n * L, W)."""
         x = F.embedding(ids, self._tokens) + self._positions[: ids.shape[1]]
         return x.flatten(0, 1)
-
-
-def batches(lengths: Sequence[int]) -> Iterator[list[Group]]:
-    """Groups of equal length, gathered to at most `TOKENS` tokens, of lengths that ascend."""
-    groups: list[Group] = []
-    tokens = 0
-    for length in lengths:
-        if groups and tokens + length > TOKENS:
-            yield groups
-            groups, tokens = [], 0
-        if groups and groups[-1].length == length:
-            groups[-1] = Group(groups[-1].inputs + 1, length)
-        else:
-            groups.append(Group(1, length))
-        tokens += length
-    if groups:
-        yield groups

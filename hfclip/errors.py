@@ -32,6 +32,10 @@ class ConfigError(HfclipError, ValueError):
     """A model configuration is malformed, contradicts itself or asks for too much memory."""
 
 
+class ClipImportedError(HfclipError, ImportError):
+    """Another `clip` is imported already, and names taken from it would stay its own."""
+
+
 class ModelNotFoundError(HfclipError, RuntimeError):
     """A model name means nothing here: no release, no file, no folder."""
 

@@ -57,7 +57,7 @@ class Access:
     @property
     def cache(self) -> Path:
         """The folder of the Hub client's cache."""
-        return Path(self.cache_dir or constants.HF_HUB_CACHE)
+        return Path(self.cache_dir or constants.HF_HUB_CACHE).expanduser()
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         preprocessor_config.json, the tokenizer and a card. A README.md that is there stays.
 
         Args:
-            save_directory: The folder; made if it is not there.
+            save_directory: The folder; made if it is not there. `~` is your home.
             config: Not used: the configuration is the model's own.
             repo_id: Where to push; by default the folder's name.
             push_to_hub: Whether to push as well.
@@ -96,7 +96,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         Returns:
             The page of the commit if pushed, else None.
         """
-        folder = Path(save_directory)
+        folder = Path(save_directory).expanduser()
         with written_whole(folder) as part:
             self._save_pretrained(part)
             if not (folder / CARD_FILE).exists():

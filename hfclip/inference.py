@@ -6,17 +6,17 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
-from hfclip import onednn
+from hfclip import inputs, onednn
 from hfclip.checkpoint import Checkpoint
 from hfclip.config import ClipConfig
 from hfclip.encoders import ResNetEncoder, TextEncoder, VisionEncoder
-from hfclip.errors import HfclipError, OptimizationError, ShapeError
-from hfclip.kernels import Precision, Toolbox
+from hfclip.errors import ArgumentError, HfclipError, OptimizationError
+from hfclip.kernels import Portable, Precision, Toolbox
 from hfclip.layers import LayerNorm, QuickGELU, ResidualAttentionBlock, Transformer
 from hfclip.model import CLIP
 from hfclip.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
@@ -47,12 +47,14 @@ STATED: dict[Precision, Accuracy] = {
 }
 
 
-class FastCLIP:
+class FastCLIP(Portable):
     """A CLIP for inference only: `hfclip.optimize` makes one.
 
     It gives the model's features within `stated`, as ordinary float32 tensors without gradient,
     and may be called from several threads at once. It keeps what it can share of the model's
-    weights; after these have changed, make another.
+    weights; after these have changed, make another. It can be copied and pickled, and sent to
+    another process. To unpickle it where the processor lacks its instructions raises
+    OptimizationError.
 
     Attributes:
         precision: What was asked for: "float32", "bfloat16" or "int8".
@@ -91,7 +93,9 @@ class FastCLIP:
         Raises:
             ShapeError: The images have another shape, type or device.
         """
-        self._check_images(images)
+        side = self.config.image_resolution
+        if not inputs.are_images(images, side, self._device):
+            raise inputs.image_error(images, side, self._device)
         parts = images.tensor_split(max(1, math.ceil(len(images) / self._images.at_once)))
         features = images.new_empty(len(images), self.config.embed_dim, dtype=torch.float32)
         for part, rows in zip(parts, features.tensor_split(len(parts)), strict=True):
@@ -107,9 +111,14 @@ class FastCLIP:
 
         Raises:
             ShapeError: The ids have another shape, type or device.
+            UnknownTokenError: An id is not in the vocabulary.
         """
-        self._check_text(text)
-        return self._texts(text)
+        if not inputs.are_texts(text, self.context_length, self._device):
+            raise inputs.text_error(text, self.context_length, self._device)
+        try:
+            return self._texts(text)
+        except IndexError as error:
+            raise inputs.token_error(text, self.config.vocab_size) from error
 
     @torch.no_grad()
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,29 +133,21 @@ class FastCLIP:
 
     __call__ = forward
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the features: always torch.float32. Images of any float type are taken."""
+        return torch.float32
+
+    def eval(self) -> Self:
+        """Returns itself, because it always computes as in eval mode."""
+        return self
+
     def __repr__(self) -> str:
         computed = "" if self.precision == self.computes_in else f" computed in {self.computes_in}"
         return (
             f"FastCLIP({self.config.describe_image_tower()}; {self.precision}{computed}, "
             f"difference {self.measured.difference:.1e} of at most {self.stated.difference:.1e})"
         )
-
-    def _check_images(self, images: Tensor) -> None:
-        side = self.config.image_resolution
-        sound = images.is_floating_point() and images.device == self._device
-        if not sound or images.shape[1:] != (3, side, side):
-            raise ShapeError(
-                f"The images are {_described(images)}; expected are floats (B, 3, {side}, {side}) "
-                f"on {self._device}. Put each through the preprocess and stack them."
-            )
-
-    def _check_text(self, text: Tensor) -> None:
-        sound = text.dtype in (torch.int32, torch.int64) and text.device == self._device
-        if not sound or text.ndim != 2 or not 1 <= text.shape[1] <= self.context_length:
-            raise ShapeError(
-                f"The text is {_described(text)}; expected are int32 or int64 (T, L) with L from "
-                f"1 to {self.context_length} on {self._device}, as hfclip.tokenize gives them."
-            )
 
 
 def optimize(model: CLIP, dtype: Precision = "float32") -> FastCLIP:
@@ -172,10 +173,12 @@ def optimize(model: CLIP, dtype: Precision = "float32") -> FastCLIP:
 
     Raises:
         OptimizationError: The model was patched, or its features come out worse than stated.
-        ValueError: dtype is none of the three, or is "int8" on a GPU.
+        ArgumentError: dtype is none of the three, or is "int8" on a GPU.
     """
     if dtype not in get_args(Precision):
-        raise ValueError(f"dtype is {dtype!r}; expected is one of {', '.join(get_args(Precision))}")
+        raise ArgumentError(
+            f"dtype is {dtype!r}; expected is one of {', '.join(get_args(Precision))}"
+        )
     _check_type(model)
     toolbox = onednn.toolbox(dtype, model.logit_scale.device)
     return _build(model, dtype, toolbox)
@@ -240,7 +243,7 @@ _KINDS = frozenset(
     }
 )
 # What may differ without a difference to the results.
-_IDLE = frozenset({"training", "inplace", "momentum"})
+_IDLE = frozenset({"training", "inplace", "momentum", "grad_checkpointing"})
 
 
 def _patches(model: CLIP, twin: CLIP) -> Iterator[str]:
@@ -260,7 +263,7 @@ def _differences(module: nn.Module, twin: nn.Module) -> Iterator[str]:
     if module._forward_hooks or module._forward_pre_hooks:  # noqa: SLF001  # no public way to ask
         yield "has forward hooks"
     own, usual = vars(module), vars(twin)
-    for name in own.keys() - usual.keys():
+    for name in own.keys() - usual.keys() - _IDLE:
         if hasattr(type(module), name):
             yield f"has its own {name}"
     for name, value in usual.items():
@@ -279,10 +282,11 @@ def _same(value: Any, usual: Any) -> bool:
 
 def _compare(fast: FastCLIP, model: CLIP) -> Accuracy:
     """The worse of both towers, on pictures and texts of random numbers, always the same."""
-    config, random = fast.config, torch.Generator().manual_seed(0)
+    # Every argument is given, because a program may change torch's default device and dtype.
+    config, random = fast.config, torch.Generator("cpu").manual_seed(0)
     side, context, end = config.image_resolution, config.context_length, config.vocab_size - 1
-    images = torch.randn(2, 3, side, side, generator=random)
-    ids = torch.randint(end, (3, context), generator=random)
+    images = torch.randn(2, 3, side, side, generator=random, device="cpu", dtype=torch.float32)
+    ids = torch.randint(end, (3, context), generator=random, device="cpu", dtype=torch.int64)
     for row, last in enumerate((context - 1, context // 2, 1)):
         ids[row, last] = end
     images, ids = images.to(fast.logit_scale.device), ids.to(fast.logit_scale.device)
@@ -296,7 +300,3 @@ def _compare(fast: FastCLIP, model: CLIP) -> Accuracy:
 def _unit(features: Tensor) -> Tensor:
     unit: Tensor = features / features.norm(dim=-1, keepdim=True)
     return unit
-
-
-def _described(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)} on {tensor.device}"

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, Self, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
@@ -16,6 +16,55 @@ Precision = Literal["float32", "bfloat16", "int8"]
 
 # QuickGELU is x * sigmoid(1.702 x).
 QUICK = 1.702
+
+
+class StoredTensor(NamedTuple):
+    """A tensor for pickles: its numbers alone, without the rest of a storage that it shares.
+
+    torch.multiprocessing sends a tensor as a file descriptor, which is closed too early for a
+    tensor that is made for the pickle. Bytes have no such limit.
+
+    Attributes:
+        dtype: The tensor's.
+        shape: Of the tensor with its dimensions in `order`.
+        order: The dimensions as they lie in memory, the outermost first: kernels sum in this order.
+        device: The tensor's.
+        data: The numbers.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+    device: torch.device
+    data: bytes
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Self:
+        """Stores a dense tensor of any shape."""
+        order = tuple(sorted(range(tensor.ndim), key=tensor.stride, reverse=True))
+        ordered = tensor.detach().cpu().permute(order).contiguous()
+        data = ordered.flatten().view(torch.uint8).numpy().tobytes()
+        return cls(tensor.dtype, tuple(ordered.shape), order, tensor.device, data)
+
+    def restored(self) -> Tensor:
+        """Returns the tensor, on the device where it was."""
+        flat = torch.frombuffer(bytearray(self.data), dtype=self.dtype)
+        inverse = sorted(range(len(self.order)), key=self.order.__getitem__)
+        return flat.view(self.shape).permute(inverse).to(self.device)
+
+
+class Portable:
+    """Has attributes that are tensors, and can be copied and pickled."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: StoredTensor.of(value) if isinstance(value, Tensor) else value
+            for name, value in vars(self).items()
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value.restored() if isinstance(value, StoredTensor) else value)
 
 
 class Linear(Protocol):
@@ -128,7 +177,7 @@ class PlainKernels:
         return _PlainConvolution(kernel, self.dtype, relu=relu)
 
 
-class _PlainLinear:
+class _PlainLinear(Portable):
     def __init__(
         self,
         weight: Tensor,
@@ -147,7 +196,7 @@ class _PlainLinear:
         return y if residual is None else y.add_(residual)
 
 
-class _PlainConvolution:
+class _PlainConvolution(Portable):
     def __init__(self, kernel: Kernel, dtype: torch.dtype, *, relu: bool) -> None:
         self._weight = kernel.weight.to(dtype).contiguous(memory_format=torch.channels_last)
         self._bias = kernel.bias.to(dtype)

@@ -1,9 +1,31 @@
 """What both transformers are made of. Inside, tensors are (length, batch, width)."""
 
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hfclip.inputs import is_traced
+
+
+def recomputes() -> bool:
+    """Whether a block with `grad_checkpointing` has to spare memory: a backward pass may follow."""
+    return torch.is_grad_enabled() and not is_traced()
+
+
+def recomputed(function: Callable[[Tensor], Tensor], x: Tensor, **options: Any) -> Tensor:
+    """Computes function(x), keeps no activations, and computes it again in the backward pass.
+
+    Args:
+        function: Gives the same result at each call with the same x.
+        x: A tensor of any shape.
+        options: As of `torch.utils.checkpoint.checkpoint`.
+    """
+    result: Tensor = checkpoint(function, x, use_reentrant=False, **options)
+    return result
 
 
 class LayerNorm(nn.LayerNorm):
@@ -37,6 +59,10 @@ class ResidualAttentionBlock(nn.Module):
     attention scores; its last L rows and columns are used, which for a causal mask are any L.
     """
 
+    # Whether the backward pass computes the activations again, so that none are kept. The class
+    # has this attribute so that blocks of older pickles have it.
+    grad_checkpointing = False
+
     def __init__(self, d_model: int, n_head: int, attn_mask: Tensor | None = None) -> None:
         super().__init__()
         self.attn = nn.MultiheadAttention(d_model, n_head)
@@ -60,15 +86,23 @@ class ResidualAttentionBlock(nn.Module):
     def _mask_for(self, x: Tensor) -> Tensor | None:
         if self.attn_mask is None:
             return None
-        if self.attn_mask.dtype != x.dtype or self.attn_mask.device != x.device:
+        mask = self.attn_mask
+        if mask.dtype != x.dtype or mask.device != x.device:
             # Kept, so that a GPU asks the CPU for it once; and as a tensor that training may
-            # save, whatever mode this first call runs in.
+            # save, whatever mode this first call runs in. On the meta device it has no values.
             with torch.inference_mode(False):
-                self.attn_mask = self.attn_mask.to(dtype=x.dtype, device=x.device)
-        return self.attn_mask[..., -x.shape[0] :, -x.shape[0] :]
+                mask = mask.to(dtype=x.dtype, device=x.device)
+            if not x.is_meta:
+                self.attn_mask = mask
+        return mask[..., -x.shape[0] :, -x.shape[0] :]
 
     def forward(self, x: Tensor) -> Tensor:
         """One step of the residual stream: (L, B, W) -> (L, B, W)."""
+        if self.grad_checkpointing and recomputes():
+            return recomputed(self._step, x)
+        return self._step(x)
+
+    def _step(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.ln_1(x))
         x = x + self.mlp(self.ln_2(x))
         return x  # noqa: RET504  # the type checker takes what an mlp gives for Any

@@ -8,6 +8,7 @@ import torch
 from hfclip import sources
 from hfclip.checkpoint import read_checkpoint
 from hfclip.devices import Device, choose_device
+from hfclip.errors import ArgumentError
 from hfclip.hub import Access
 from hfclip.model import CLIP, convert_weights
 from hfclip.preprocess import PreprocessMode, image_transform
@@ -117,13 +118,14 @@ def load(
         HubError: The files cannot be had, or are not what was published.
         CheckpointError: The weights are damaged, unsafe or do not fit.
         ConfigError: The configuration is refused.
+        ArgumentError: `dtype` or `preprocess` has a value that is not listed above.
     """
     target = choose_device(device)
     dtype = dtype or (torch.float16 if target.type == "cuda" else torch.float32)
     if dtype not in _DTYPES:
-        raise ValueError(f"dtype is {dtype}; a CLIP computes in {', '.join(map(str, _DTYPES))}.")
+        raise ArgumentError(f"dtype is {dtype}; a CLIP computes in {', '.join(map(str, _DTYPES))}.")
     if preprocess not in get_args(PreprocessMode):
-        raise ValueError(f"the preprocess is {preprocess!r}, expected 'exact' or 'fast'")
+        raise ArgumentError(f"the preprocess is {preprocess!r}, expected 'exact' or 'fast'")
     source = sources.find(
         name,
         Access(token, cache_dir, local_files_only, force_download),

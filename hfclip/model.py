@@ -1,6 +1,7 @@
 """CLIP: an image tower and a text tower that meet in one space."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -12,8 +13,9 @@ from hfclip.checkpoint import Checkpoint
 from hfclip.config import OPENAI_MEAN, OPENAI_STD, Activation, ClipConfig, Triple
 from hfclip.errors import WeightsMismatchError
 from hfclip.hub_model import HubModel
+from hfclip.inputs import INPUT_ERRORS, check_images, check_texts
 from hfclip.layers import LayerNorm, ResidualAttentionBlock, Transformer
-from hfclip.resnet import AttentionPool2d, ModifiedResNet
+from hfclip.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
 from hfclip.vit import VisionTransformer
 
 
@@ -108,8 +110,16 @@ class CLIP(
         nn.init.normal_(self.text_projection, std=self.transformer.width**-0.5)
 
     def build_attention_mask(self) -> Tensor:
-        """The causal mask, (context_length, context_length) float32: -inf above the diagonal."""
-        return torch.full((self.context_length, self.context_length), float("-inf")).triu(1)
+        """Returns the causal mask, (context_length, context_length): -inf above the diagonal.
+
+        It is on the default device; on the CPU if that is the meta device, because no state dict
+        restores its values.
+        """
+        shape = (self.context_length, self.context_length)
+        mask = torch.full(shape, float("-inf"))
+        if mask.is_meta:
+            mask = torch.full(shape, float("-inf"), device="cpu")
+        return mask.triu(1)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -118,8 +128,18 @@ class CLIP(
         return weight.dtype
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Encodes preprocessed images: (B, 3, S, S) -> (B, D) in `dtype`, not normalised."""
-        features: Tensor = self.visual(image.type(self.dtype))
+        """Encodes preprocessed images: (B, 3, S, S) -> (B, D) in `dtype`, not normalised.
+
+        Raises:
+            ShapeError: The images have another shape, type or device.
+        """
+        try:
+            if not image.is_floating_point() and type(self.visual) in _TOWERS:
+                check_images(self.visual, image)
+            features: Tensor = self.visual(image.type(self.dtype))
+        except INPUT_ERRORS as error:
+            check_images(self.visual, image, error)
+            raise
         return features
 
     def encode_text(self, text: Tensor) -> Tensor:
@@ -127,14 +147,23 @@ class CLIP(
 
         L may be anything up to `context_length`: attention only looks back, so cutting the
         padding after the longest text changes nothing but rounding.
+
+        Raises:
+            ShapeError: The ids have another shape, type or device, or are not in the vocabulary.
         """
-        x = self.token_embedding(text).type(self.dtype)  # (T, L, W)
-        x = x + self.positional_embedding[: text.shape[-1]].type(self.dtype)
-        x = self.transformer(x.permute(1, 0, 2))  # (L, T, W)
-        x = self.ln_final(x.permute(1, 0, 2)).type(self.dtype)  # (T, L, W)
-        # The end token has the highest id of all, so argmax finds it.
-        rows = torch.arange(x.shape[0], device=x.device)
-        features: Tensor = x[rows, text.argmax(dim=-1)] @ self.text_projection
+        try:
+            x = self.token_embedding(text).type(self.dtype)  # (T, L, W)
+            x = x + self.positional_embedding[: text.shape[-1]].type(self.dtype)
+            x = self.transformer(x.permute(1, 0, 2))  # (L, T, W)
+            x = self.ln_final(x.permute(1, 0, 2)).type(self.dtype)  # (T, L, W)
+            # The end token has the highest id of all, so argmax finds it.
+            rows = torch.arange(x.shape[0], device=x.device)
+            features: Tensor = x[rows, text.argmax(dim=-1)] @ self.text_projection
+        except INPUT_ERRORS as error:
+            check_texts(self, text, error)
+            if len(text) == 0:  # of no tokens either, as tokenize([], padding="longest") gives
+                return self.text_projection.new_zeros(0, self.text_projection.shape[1])
+            raise
         return features  # (T, D)
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,8 +192,25 @@ class CLIP(
         model.load_state_dict(dict(checkpoint.tensors), strict=True, assign=True)
         return model.eval()
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trades time for memory in training, in both towers.
+
+        The blocks keep no activations; the backward pass computes them again. Gradients differ by
+        rounding at most. Names, weights and results of the model stay the same.
+
+        Args:
+            enable: Whether to recompute; a new model does not.
+        """
+        for module in self.modules():
+            if isinstance(module, ResidualAttentionBlock | Bottleneck):
+                module.grad_checkpointing = enable
+
     def _check_fit(self, checkpoint: Checkpoint) -> None:
-        check_fit(checkpoint)
+        check_fit(checkpoint, allow_others=type(self) is not CLIP)
+
+
+# Towers that take normalised images; a module in their place may take other pixels.
+_TOWERS = (VisionTransformer, ModifiedResNet)
 
 
 def _image_tower(config: ClipConfig) -> VisionTransformer | ModifiedResNet:
@@ -250,14 +296,24 @@ _DRAWS = frozenset(
 )
 
 
-def check_fit(checkpoint: Checkpoint) -> None:
+def check_fit(checkpoint: Checkpoint, *, allow_others: bool = False) -> None:
     """Refuses tensors that do not make the model of their configuration; builds none.
+
+    Args:
+        checkpoint: The configuration and the tensors.
+        allow_others: Whether tensors may be missing or left over, as those of a subclass are. Only
+            shapes are compared then; loading the subclass compares all of its tensors.
 
     Raises:
         WeightsMismatchError: A tensor is missing, left over or of another shape.
     """
     with _NoInitialization():
-        expected = CLIP(**checkpoint.config.to_dict()).state_dict()
+        expected: Mapping[str, Tensor] = CLIP(**checkpoint.config.to_dict()).state_dict()
+    if allow_others:
+        common = expected.keys() & checkpoint.tensors.keys()
+        expected = {key: expected[key] for key in common}
+        tensors = {key: checkpoint.tensors[key] for key in common}
+        checkpoint = replace(checkpoint, tensors=tensors)
     _compare(expected, checkpoint)
 
 

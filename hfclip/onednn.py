@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hfclip.config import Activation
+from hfclip.errors import ArgumentError, OptimizationError
 from hfclip.kernels import (
     ACTIVATIONS,
     QUICK,
@@ -24,7 +25,9 @@ from hfclip.kernels import (
     Linear,
     Mlp,
     PlainKernels,
+    Portable,
     Precision,
+    StoredTensor,
     Toolbox,
     name_of,
     plain_toolbox,
@@ -74,7 +77,46 @@ def folded(layers: Mlp) -> Mlp:
     return (weight * QUICK, bias * QUICK), (out_weight / QUICK, out_bias)
 
 
-class _PackedLinear:
+class _Packed:
+    """A weight in oneDNN's own blocks. It is copied and pickled as a plain tensor.
+
+    Attributes:
+        tensor: The packed weight, as oneDNN's operators take it.
+    """
+
+    def __init__(self, weight: Tensor, operator: str, *options: object) -> None:
+        self.tensor: Tensor = _operator(operator)(weight, *options)
+        self._operator, self._options = operator, options
+
+    def __reduce__(self) -> tuple[object, ...]:
+        weight = self.tensor.to_dense()
+        if self._operator == _PACK_INT8:
+            weight = weight.t()  # it is packed with rows and columns swapped
+        return _pack_again, (StoredTensor.of(weight.contiguous()), self._operator, *self._options)
+
+
+_PACK_LINEAR = "mkldnn::_reorder_linear_weight"
+_PACK_CONVOLUTION = "mkldnn::_reorder_convolution_weight"
+_PACK_INT8 = "onednn::qlinear_prepack"
+
+
+def _pack_again(stored: StoredTensor, operator: str, *options: object) -> _Packed:
+    """Packs a weight that was copied or pickled, perhaps on another machine.
+
+    Raises:
+        OptimizationError: The operators are missing or wrong here.
+    """
+    works = _multiplies_int8() if operator == _PACK_INT8 else _packs(stored.dtype)
+    if not works:
+        raise OptimizationError(
+            f"This FastCLIP was pickled on a machine whose torch and processor have {operator} "
+            f"for {stored.dtype}; here it is missing or wrong. Load the model here and call "
+            "hfclip.optimize."
+        )
+    return _Packed(stored.restored(), operator, *options)
+
+
+class _PackedLinear(Portable):
     def __init__(
         self,
         weight: Tensor,
@@ -83,21 +125,21 @@ class _PackedLinear:
         tail: str = "none",
         algorithm: str = "",
     ) -> None:
-        self._weight = _operator("mkldnn::_reorder_linear_weight")(weight.to(dtype).contiguous())
-        self._product = _operator("mkldnn::_linear_pointwise")
+        self._weight = _Packed(weight.to(dtype).contiguous(), _PACK_LINEAR)
         self._bias = None if bias is None else bias.to(dtype)
         self._tail, self._algorithm = tail, algorithm
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         y: Tensor
+        weight, product = self._weight.tensor, _operator("mkldnn::_linear_pointwise")
         if residual is None:
-            y = self._product(x, self._weight, self._bias, self._tail, [], self._algorithm)
+            y = product(x, weight, self._bias, self._tail, [], self._algorithm)
         else:
-            y = self._product.binary(x, residual, self._weight, self._bias, "add")
+            y = product.binary(x, residual, weight, self._bias, "add")
         return y
 
 
-class _PackedConvolution:
+class _PackedConvolution(Portable):
     def __init__(self, kernel: Kernel, dtype: torch.dtype, *, relu: bool) -> None:
         padding, stride = [kernel.padding] * 2, [kernel.stride] * 2
         self._geometry: tuple[object, ...] = (padding, stride, [1, 1], 1)
@@ -107,24 +149,23 @@ class _PackedConvolution:
         channels, _, height, _ = kernel.weight.shape
         again = height == 1 or channels <= _NARROW
         self._one = self._pack(kernel, dtype, 1) if again else self._many
-        self._convolve = _operator("mkldnn::_convolution_pointwise")
-        self._convolve_into = _operator("mkldnn::_convolution_pointwise_")
         self._bias = kernel.bias.to(dtype)
         self._tail = "relu" if relu else "none"
 
-    def _pack(self, kernel: Kernel, dtype: torch.dtype, images: int) -> Any:
+    def _pack(self, kernel: Kernel, dtype: torch.dtype, images: int) -> _Packed:
         shape = [images, kernel.weight.shape[1], kernel.side, kernel.side]
-        pack = _operator("mkldnn::_reorder_convolution_weight")
-        return pack(kernel.weight.to(dtype), *self._geometry, shape)
+        return _Packed(kernel.weight.to(dtype), _PACK_CONVOLUTION, *self._geometry, shape)
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        weight = self._one if len(x) == 1 else self._many
+        weight = (self._one if len(x) == 1 else self._many).tensor
         operands = (x, weight, self._bias, *self._geometry)
         y: Tensor
         if residual is None:
-            y = self._convolve(*operands, self._tail, [], "")
+            convolve = _operator("mkldnn::_convolution_pointwise")
+            y = convolve(*operands, self._tail, [], "")
         else:
-            y = self._convolve_into.binary(residual, *operands, "add", 1.0, self._tail, [], "")
+            convolve = _operator("mkldnn::_convolution_pointwise_").binary
+            y = convolve(residual, *operands, "add", 1.0, self._tail, [], "")
         return y
 
 
@@ -156,7 +197,7 @@ class QuantizedKernels:
         return _QuantizedLinear(*first, *_TAILS[activation]), self.linear(*second)
 
 
-class _QuantizedLinear:
+class _QuantizedLinear(Portable):
     """A linear layer in eight bits: (T, in) float32 -> (T, out) float32 or `out_dtype`."""
 
     def __init__(
@@ -169,21 +210,21 @@ class _QuantizedLinear:
     ) -> None:
         scales = (weight.abs().amax(dim=1) / 127).clamp_min(_TINY)
         integers = (weight / scales[:, None]).round_().to(torch.int8)
-        self._weight = _operator("onednn::qlinear_prepack")(integers, None)
-        self._product = _operator("onednn::qlinear_pointwise")
+        self._weight = _Packed(integers, _PACK_INT8, None)
         self._scales = scales
-        self._zeros = torch.zeros(len(scales), dtype=torch.int64)
+        self._zeros = torch.zeros_like(scales, dtype=torch.int64)
         self._bias, self._tail, self._algorithm = bias, tail, algorithm
         self._out_dtype = out_dtype
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        operands = (*quantize(x.float()), self._weight, self._scales, self._zeros)
+        operands = (*quantize(x.float()), self._weight.tensor, self._scales, self._zeros)
+        product = _operator("onednn::qlinear_pointwise")
         ends = (self._bias, 1.0, 0, self._out_dtype)
         y: Tensor
         if residual is None:
-            y = self._product(*operands, *ends, self._tail, [], self._algorithm)
+            y = product(*operands, *ends, self._tail, [], self._algorithm)
         else:
-            y = self._product.binary(*operands, residual, *ends, 1.0, 0, "add", 1.0, "none", [], "")
+            y = product.binary(*operands, residual, *ends, 1.0, 0, "add", 1.0, "none", [], "")
         return y
 
 
@@ -202,12 +243,13 @@ def quantize(x: Tensor) -> tuple[Tensor, float, int]:
         return torch.zeros_like(x, dtype=torch.uint8), math.nan, 0
     zero = round(-low / scale)
     # Positive, so that cutting the fraction off rounds. Straight to uint8 is four times slower.
-    torch.add(torch.tensor(zero + 0.5, dtype=x.dtype), x, alpha=1 / scale, out=x)
+    torch.add(x.new_tensor(zero + 0.5), x, alpha=1 / scale, out=x)
     return x.to(torch.int16).to(torch.uint8), scale, zero
 
 
+@cache
 def _operator(name: str) -> Any:
-    """One of torch's own operators by its full name.
+    """Returns one of torch's own operators by its full name.
 
     Raises:
         AttributeError: This torch has none of that name.
@@ -231,18 +273,24 @@ def toolbox(precision: Precision, device: torch.device) -> Toolbox:
     it is faster there. Nor is "int8" then right: its sums would overflow without a word.
 
     Raises:
-        ValueError: There are none: "int8" is for the CPU.
+        ArgumentError: `precision` is "int8" and the device is not a CPU.
     """
     if device.type != "cpu":
         if precision == "int8":
-            raise ValueError(f"int8 is for the CPU and the model is on {device}: choose bfloat16.")
+            raise ArgumentError(
+                f"int8 is for the CPU and the model is on {device}: choose bfloat16."
+            )
         return plain_toolbox(getattr(torch, precision))
     whole = precision == "float32" or not _has_instructions("bfloat16")
     dtype = torch.float32 if whole else torch.bfloat16
     rest: Kernels = PackedKernels(dtype) if _packs(dtype) else PlainKernels(dtype)
-    quantized = precision == "int8" and _has_instructions("int8") and _quantizes()
+    quantized = precision == "int8" and _multiplies_int8()
     blocks = QuantizedKernels(dtype) if quantized else rest
     return Toolbox(blocks, blocks, rest)
+
+
+def _multiplies_int8() -> bool:
+    return _has_instructions("int8") and _quantizes()
 
 
 def _has_instructions(precision: Precision) -> bool:
@@ -304,5 +352,11 @@ def _convolved(kernels: Kernels) -> list[Tensor]:
 
 
 def _numbers() -> Callable[..., Tensor]:
-    random = torch.Generator().manual_seed(0)
-    return lambda *shape: torch.randn(*shape, generator=random) / math.sqrt(math.prod(shape[1:]))
+    # Every argument is given, because a program may change torch's default device and dtype.
+    random = torch.Generator("cpu").manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        numbers = torch.randn(*shape, generator=random, device="cpu", dtype=torch.float32)
+        return numbers / math.sqrt(math.prod(shape[1:]))
+
+    return draw

@@ -1,13 +1,15 @@
 """The image tower of the RN models: a ResNet with a deeper stem and attention pooling."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from torch import Tensor, nn
 
-from hfclip.layers import normal_parameter
+from hfclip.inputs import has_other_size, image_error
+from hfclip.layers import normal_parameter, recomputed, recomputes
 
 
 class Bottleneck(nn.Module):
@@ -17,6 +19,8 @@ class Bottleneck(nn.Module):
     """
 
     expansion = 4
+    # As in `hfclip.layers.ResidualAttentionBlock`.
+    grad_checkpointing = False
 
     def __init__(self, inplanes: int, planes: int, stride: int = 1) -> None:
         super().__init__()
@@ -38,12 +42,39 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Adds the three convolutions' result to the shortcut."""
+        if self.grad_checkpointing and recomputes():
+            return recomputed(self._step, x, context_fn=self._contexts)
+        return self._step(x)
+
+    def _step(self, x: Tensor) -> Tensor:
         out = self.relu1(self.bn1(self.conv1(x)))
         out = self.relu2(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(self.avgpool(out)))
         out += x if self.downsample is None else self.downsample(x)
         activated: Tensor = self.relu3(out)
         return activated
+
+    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """What surrounds the first computation, and what surrounds the second."""
+        return nullcontext(), _constant_statistics(self)
+
+
+@contextmanager
+def _constant_statistics(module: nn.Module) -> Iterator[None]:
+    """Lets BatchNorm in training leave its running statistics as they are."""
+    norms = [
+        part
+        for part in module.modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001  # SyncBatchNorm too
+    ]
+    usual = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, usual, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 def _shortcut(inplanes: int, out: int, stride: int) -> nn.Sequential:
@@ -164,7 +195,13 @@ class ModifiedResNet(nn.Module):
         return pooled
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encodes images: (B, 3, S, S) -> (B, D)."""
+        """Encodes images: (B, 3, S, S) -> (B, D).
+
+        Raises:
+            ShapeError: The images have another size and the positions are for S.
+        """
+        if has_other_size(x, self.input_resolution):
+            self._check_positions(x)
         x = self.stem(x.type(self.conv1.weight.dtype))
         x = self.layer1(x)  # (B, 4 * width, S/4, S/4)
         x = self.layer2(x)  # (B, 8 * width, S/8, S/8)
@@ -172,3 +209,10 @@ class ModifiedResNet(nn.Module):
         x = self.layer4(x)  # (B, 32 * width, S/32, S/32)
         pooled: Tensor = self.attnpool(x)
         return pooled
+
+    def _check_positions(self, x: Tensor) -> None:
+        """Refuses another image size, unless the positions or the pooling were changed for it."""
+        side, pool = self.input_resolution, self.attnpool
+        expected = isinstance(side, int) and isinstance(pool, AttentionPool2d)
+        if expected and len(pool.positional_embedding) == (side // 32) ** 2 + 1:
+            raise image_error(x, side, self.conv1.weight.device)

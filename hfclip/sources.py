@@ -131,8 +131,7 @@ def repository_of(
 
 def original_file(release: Release, download_root: str | Path | None = None) -> Path:
     """Returns the path at which OpenAI's `clip` stores the release's own file."""
-    root = Path(download_root) if download_root else Path("~/.cache/clip").expanduser()
-    return root / release.original.file
+    return Path(download_root or "~/.cache/clip").expanduser() / release.original.file
 
 
 def repository_name(release: str) -> str:

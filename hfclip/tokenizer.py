@@ -10,7 +10,7 @@ import html
 import re
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from heapq import heapify, heappop, heappush
 from itertools import chain, pairwise
@@ -20,7 +20,12 @@ from unicodedata import is_normalized
 
 import torch
 
-from hfclip.errors import TextTooLongError
+from hfclip.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    TextTooLongError,
+    UnknownTokenError,
+)
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -78,7 +83,7 @@ class Tokenizer:
             The token ids, none for an empty text.
 
         Raises:
-            TypeError: If `text` is not a string.
+            ArgumentTypeError: `text` is not a string.
         """
         return memoryview(self.pack(text)).cast("i").tolist()
 
@@ -86,10 +91,10 @@ class Tokenizer:
         """Does what `encode` does, with the ids packed as int32 in the machine's byte order.
 
         Raises:
-            TypeError: If `text` is not a string.
+            ArgumentTypeError: `text` is not a string.
         """
         if not isinstance(text, str):
-            raise TypeError(f"a text to tokenize must be a str, not {_described(text)}")
+            raise ArgumentTypeError(f"a text to tokenize must be a str, not {_described(text)}")
         return b"".join(map(self._packed.__getitem__, _words(text)))
 
     def decode(
@@ -103,8 +108,8 @@ class Tokenizer:
                 token on, so that padding does not read as '!'.
 
         Raises:
-            KeyError: If an id is not in the vocabulary.
-            ValueError: If `tokens` is a tensor with other than one dimension.
+            UnknownTokenError: An id is not in the vocabulary.
+            ArgumentError: `tokens` is a tensor with other than one dimension.
         """
         ids = _row_of_ids(tokens)
         if skip_special_tokens:
@@ -113,13 +118,13 @@ class Tokenizer:
         strings = _strings_by_id()
         unknown = next((token for token in ids if token not in strings), None)
         if unknown is not None:
-            raise KeyError(f"token id {unknown!r} is none of 0 to {VOCAB_SIZE - 1}")
+            raise UnknownTokenError(f"token id {unknown!r} is none of 0 to {VOCAB_SIZE - 1}")
         text = b"".join(map(strings.__getitem__, ids)).decode(errors="replace")
         return text.replace(_WORD_END.decode(), " ")
 
 
 def tokenize(
-    texts: str | Sequence[str],
+    texts: str | Iterable[str],
     context_length: int = 77,
     truncate: bool = False,
     *,
@@ -128,7 +133,7 @@ def tokenize(
     """Makes a batch of token ids: each row a start token, the text, an end token, then zeros.
 
     Args:
-        texts: One text or several.
+        texts: One text, or any iterable of texts: a list, a generator, an array or a column.
         context_length: The most tokens in a row, 77 for every OpenAI model.
         truncate: Cut a text that is too long, and keep the end token last.
         padding: Rows are `context_length` wide, or as wide as the longest of this batch.
@@ -137,17 +142,23 @@ def tokenize(
         An int32 tensor of shape (n, width).
 
     Raises:
-        TextTooLongError: If a text has too many tokens and `truncate` is off.
-        TypeError: If a text is not a string.
-        ValueError: If `context_length` or `padding` is not one of those above.
+        TextTooLongError: A text has too many tokens and `truncate` is off.
+        ArgumentTypeError: A text is not a string, or `texts` is a mapping, a set, a table or bytes.
+        ArgumentError: `context_length` or `padding` is not one of those above.
     """
     if context_length < 2:
-        raise ValueError(
+        raise ArgumentError(
             f"context_length is {context_length}: a row needs 2 for its start and end tokens"
         )
     if padding not in ("max_length", "longest"):
-        raise ValueError(f"padding is {padding!r}, expected 'max_length' or 'longest'")
-    rows = [_row(text, context_length, truncate) for text in _batch(texts)]
+        raise ArgumentError(f"padding is {padding!r}, expected 'max_length' or 'longest'")
+    rows: list[bytes] = []
+    for text in _batch(texts):
+        if not isinstance(text, str):
+            raise ArgumentTypeError(
+                f"texts[{len(rows)}] is {_described(text)}; every text must be a str"
+            )
+        rows.append(_row(text, context_length, truncate))
     longest = max(map(len, rows), default=0) // _ID_BYTES
     return _stack(rows, context_length if padding == "max_length" else longest)
 
@@ -162,12 +173,20 @@ def _shared() -> Tokenizer:
     return Tokenizer()
 
 
-def _batch(texts: object) -> Iterable[str]:
+def _batch(texts: object) -> Iterable[object]:
     if isinstance(texts, str):
         return [texts]
-    if isinstance(texts, Iterable) and not isinstance(texts, bytes):
+    # Iterating over a mapping or a table gives its keys, over a set no order, over bytes numbers.
+    is_table = getattr(texts, "ndim", 1) != 1
+    if isinstance(texts, Iterable) and not is_table and not isinstance(texts, _NO_TEXTS):
         return texts
-    raise TypeError(f"texts must be a str or a sequence of str, not {_described(texts)}")
+    raise ArgumentTypeError(
+        f"texts must be a str or a sequence of str, not {_described(texts)}. Give the list or the "
+        "column that holds the texts."
+    )
+
+
+_NO_TEXTS = (Mapping, set, frozenset, bytes, bytearray, memoryview)
 
 
 def _row(text: str, context_length: int, truncate: bool) -> bytes:
@@ -185,7 +204,7 @@ def _row(text: str, context_length: int, truncate: bool) -> bytes:
 
 def _stack(rows: list[bytes], width: int) -> torch.Tensor:
     if not rows:
-        return torch.zeros((0, width), dtype=torch.int32)
+        return torch.zeros((0, width), dtype=torch.int32, device="cpu")
     stride = width * _ID_BYTES
     flat = bytearray(len(rows) * stride)
     for begin, row in zip(range(0, len(flat), stride), rows, strict=True):
@@ -348,7 +367,7 @@ def _strings_by_id() -> dict[int, bytes]:
 def _row_of_ids(tokens: Iterable[int] | torch.Tensor) -> list[int]:
     if isinstance(tokens, torch.Tensor):
         if tokens.dim() != 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"tokens has shape {tuple(tokens.shape)}, expected (n,): decode row by row"
             )
         return tokens.tolist()

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from hfclip.inputs import has_other_size, image_error
 from hfclip.layers import LayerNorm, Transformer, normal_parameter
 
 
@@ -37,7 +38,13 @@ class VisionTransformer(nn.Module):
         self.proj: nn.Parameter | None = normal_parameter(width, output_dim, std=std)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encodes images: (B, 3, S, S) -> (B, D)."""
+        """Encodes images: (B, 3, S, S) -> (B, D).
+
+        Raises:
+            ShapeError: The images have another size and the positions are for S.
+        """
+        if has_other_size(x, self.input_resolution):
+            self._check_positions(x)
         x = self.conv1(x)  # (B, W, G, G)
         x = x.flatten(2).permute(0, 2, 1)  # (B, G*G, W)
         class_token = self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
@@ -46,3 +53,12 @@ class VisionTransformer(nn.Module):
         x = self.transformer(x.permute(1, 0, 2))  # (1 + G*G, B, W)
         x = self.ln_post(x.permute(1, 0, 2)[:, 0, :])  # (B, W)
         return x if self.proj is None else x @ self.proj
+
+    def _check_positions(self, x: Tensor) -> None:
+        """Refuses another image size, unless the positions or the patches were changed for it."""
+        side, patches = self.input_resolution, self.conv1
+        expected = isinstance(side, int) and isinstance(patches, nn.Conv2d)
+        if not expected or patches.stride != patches.kernel_size:
+            return
+        if len(self.positional_embedding) == (side // patches.stride[0]) ** 2 + 1:
+            raise image_error(x, side, patches.weight.device)

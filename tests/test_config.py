@@ -224,6 +224,12 @@ def test_what_is_no_json_object_is_refused_and_said(
     assert len(str(refusal.value)) < len(str(tmp_path)) + 500
 
 
+def test_a_byte_order_mark_before_the_json_is_not_part_of_it(tmp_path: Path) -> None:
+    text = json.dumps(TINY_VIT.to_dict()).encode("utf-8-sig")
+    assert text.startswith(b"\xef\xbb\xbf{")
+    assert read(text, tmp_path) == TINY_VIT
+
+
 def test_the_deepest_list_that_is_json_is_refused_as_any_other(tmp_path: Path) -> None:
     for depth in (10, 300, 900):
         text = json.dumps(changed(embed_dim=0)).replace(" 0", "[" * depth + "]" * depth, 1)

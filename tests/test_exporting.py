@@ -32,6 +32,16 @@ def test_there_and_back_the_weights_are_the_same_bytes(layout: str, folder: Path
     assert (back / "config.json").read_bytes() == (folder / "config.json").read_bytes()
 
 
+def test_a_folder_under_the_home_is_written_there(
+    saved_vit: SavedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    export(saved_vit.archive, Path("~/out"), "openai")
+    assert (tmp_path / "out" / "model.pt").is_file()
+    assert not Path("~").exists()
+
+
 def test_what_is_asked_for_wrongly_is_refused_and_writes_nothing(
     saved_vit: SavedModel, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import hfclip
 from conversion import digits
-from hfclip import encoders, inference, onednn
+from hfclip import attention, encoders, inference, onednn
 from hfclip.config import ClipConfig
 from hfclip.inference import STATED, Accuracy, FastCLIP
 from hfclip.kernels import PlainKernels, Precision, Toolbox, plain_toolbox
@@ -159,6 +159,7 @@ def test_configurations_that_openai_did_not_release(config: ClipConfig, make: Ma
 def test_a_batch_may_have_any_size(
     config: ClipConfig, make: Make, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(attention, "TOKENS", 100)
     monkeypatch.setattr(encoders, "TOKENS", 100)
     monkeypatch.setattr(encoders, "PIXELS", 5 * 64 * 64)
     model = draw(config)
@@ -169,22 +170,22 @@ def test_a_batch_may_have_any_size(
 
 
 def test_texts_are_gathered_by_length_without_padding() -> None:
-    groups = list(encoders.batches([2, 2, 3, 500, 500, 500, 600]))
+    groups = list(attention.batches([2, 2, 3, 500, 500, 500, 600]))
     assert groups == [[(2, 2), (1, 3), (2, 500)], [(1, 500)], [(1, 600)]]
-    assert list(encoders.batches([])) == []
-    assert list(encoders.batches([2000, 2001])) == [[(1, 2000)], [(1, 2001)]]
+    assert list(attention.batches([])) == []
+    assert list(attention.batches([2000, 2001])) == [[(1, 2000)], [(1, 2001)]]
 
 
 @pytest.mark.parametrize("causal", [False, True], ids=["all", "causal"])
 @pytest.mark.parametrize("inputs", [1, 20], ids=["few rows", "many rows"])
 def test_attention_in_bfloat16_is_that_of_float32(inputs: int, causal: bool) -> None:
-    groups = [encoders.Group(inputs, 12), encoders.Group(1, 7)]
+    groups = [attention.Group(inputs, 12), attention.Group(1, 7)]
     random = torch.Generator().manual_seed(0)
     rows = sum(count * length for count, length in groups)
     qkv = torch.randn(rows, 3 * 64, generator=random).bfloat16()
-    found = encoders.attend(qkv, groups, 2, causal=causal)
+    found = attention.attend(qkv, groups, 2, causal=causal)
     assert found.dtype == torch.bfloat16
-    expected = encoders.attend(qkv.float(), groups, 2, causal=causal)
+    expected = attention.attend(qkv.float(), groups, 2, causal=causal)
     assert difference(found.float(), expected) < 0.02
 
 

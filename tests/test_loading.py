@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,8 +68,14 @@ def test_a_dtype_that_is_asked_for_is_given(dtype: torch.dtype) -> None:
 
 
 def test_a_dtype_that_cannot_compute_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"dtype is torch\.int8"):
+    with pytest.raises(hfclip.ArgumentError, match=r"dtype is torch\.int8"):
         hfclip.load("digits", dtype=torch.int8)
+
+
+def test_an_unknown_preprocess_is_refused() -> None:
+    unknown: Any = "quick"
+    with pytest.raises(hfclip.ArgumentError, match="'quick', expected 'exact' or 'fast'"):
+        hfclip.load("digits", device="cpu", preprocess=unknown)
 
 
 def test_weights_named_in_their_folder_keep_its_configuration(tmp_path: Path) -> None:

@@ -14,7 +14,17 @@ PACKAGE = Path(hfclip.__file__).parent
 # Each module may import only modules of the rows above its own.
 LAYERS = [
     {"errors", "templates", "causes"},
-    {"config", "integrity", "patience", "tokenizer", "archive", "hub_errors", "arrow", "display"},
+    {
+        "config",
+        "integrity",
+        "patience",
+        "tokenizer",
+        "archive",
+        "hub_errors",
+        "arrow",
+        "display",
+        "inputs",
+    },
     {
         "picture_formats",
         "releases",
@@ -26,7 +36,16 @@ LAYERS = [
         "tokenizer_files",
     },
     {"resnet", "vit", "kernels", "sources", "fast_transform", "devices", "labels"},
-    {"checkpoint", "onednn", "folders", "cards", "preprocess", "cached_models", "images"},
+    {
+        "checkpoint",
+        "onednn",
+        "attention",
+        "folders",
+        "cards",
+        "preprocess",
+        "cached_models",
+        "images",
+    },
     {"pushing", "encoders", "downloading", "verifying"},
     {"hub_model"},
     {"model", "inspection"},

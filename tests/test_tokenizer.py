@@ -7,12 +7,15 @@ import random
 import subprocess
 import sys
 import threading
+from collections import UserDict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import ftfy
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -20,6 +23,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import conversion.merges as conversion
+import hfclip
 from hfclip import tokenizer as module
 from hfclip.errors import HfclipError, TextTooLongError
 from hfclip.tokenizer import END_TOKEN, START_TOKEN, Tokenizer, decode, tokenize
@@ -53,6 +57,27 @@ IDS = {
 MERGES_SHA256 = "3b99edd1a64e51e134f972f7f6d89cc0da7ba11966230ec46bdaeae886a4d9b4"
 LONG_WORD_TOKENS = 45_908
 plain_text = st.text(st.sampled_from([chr(c) for c in range(32, 127) if chr(c) != "&"]))
+
+
+class Table:
+    """As a pandas.DataFrame: iterating gives the names of its columns."""
+
+    ndim = 2
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["text"])
+
+
+class Column:
+    """As a pandas.Series: iterating gives its values."""
+
+    ndim = 1
+
+    def keys(self) -> list[int]:
+        return [7, 9]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["a dog", "a cat"])
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +114,20 @@ def test_one_text_or_any_sequence_of_texts_makes_a_batch_of_width_77(texts: Any)
     rows = tokenize(texts)
     assert rows.shape == (1, 77)
     assert rows[0, :5].tolist() == [START_TOKEN, 320, 1929, END_TOKEN, 0]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        (text for text in ("a dog", "a cat")),
+        np.array(["a dog", "a cat"]),
+        np.array(["a dog", "a cat"], dtype=object),
+        {"a dog": 1, "a cat": 2}.keys(),
+        Column(),
+    ],
+)
+def test_any_iterable_of_texts_makes_a_batch(texts: Any) -> None:
+    assert torch.equal(tokenize(texts), tokenize(["a dog", "a cat"]))
 
 
 def test_padding_to_the_longest_leaves_no_column_of_zeros() -> None:
@@ -149,12 +188,22 @@ def test_a_very_long_text_is_cut_in_the_message() -> None:
         (5, "5 of type int"),
         (None, "None of type NoneType"),
         (b"a dog", "b'a dog' of type bytes"),
-        (["a dog", 7.5], "7.5 of type float"),
-        ([["a dog"]], "['a dog'] of type list"),
+        (["a dog", 7.5], "texts[1] is 7.5 of type float"),
+        ([["a dog"]], "texts[0] is ['a dog'] of type list"),
+        (["a dog", "a cat", None], "texts[2] is None of type NoneType"),
+        ((text for text in ["a dog", 3]), "texts[1] is 3 of type int"),
+        ({"text": ["a dog"]}, "of type dict"),
+        (UserDict(text=["a dog"]), "of type UserDict"),
+        ({"a dog", "a cat"}, "of type set"),
+        (frozenset(["a dog"]), "of type frozenset"),
+        (bytearray(b"a dog"), "of type bytearray"),
+        (np.array("a dog"), "of type ndarray"),
+        (np.array([["a dog"]]), "of type ndarray"),
+        (Table(), "of type Table"),
     ],
 )
 def test_what_is_no_text_is_refused_by_what_it_is(texts: Any, found: str) -> None:
-    with pytest.raises(TypeError) as refusal:
+    with pytest.raises(hfclip.ArgumentTypeError) as refusal:
         tokenize(texts)
     assert found in str(refusal.value)
 

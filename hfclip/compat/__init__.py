@@ -15,7 +15,7 @@ from importlib import import_module
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from hfclip.errors import HfclipError
+from hfclip.errors import ClipImportedError
 
 __all__ = ["ClipImportedError", "install", "uninstall"]
 
@@ -28,10 +28,6 @@ _HOMES = {
 # A process that this one starts with multiprocessing takes over sys.path, and nothing else:
 # what it finds there as `clip` installs hfclip in it too.
 _SPAWNED = str(Path(__file__).with_name("spawned"))
-
-
-class ClipImportedError(HfclipError, ImportError):
-    """Another `clip` has been imported, and names that were taken from it would stay its own."""
 
 
 def install(*, replace: bool = False) -> None:

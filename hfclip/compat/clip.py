@@ -124,7 +124,8 @@ def _find(name: str, download_root: str | Path | None) -> Source:
     url = _MODELS[name]
     if _download is _own_download and url == _PUBLISHED.get(name):
         return sources.find(name, download_root=download_root)
-    path = Path(_download(url, str(download_root or fetching.default_root())))
+    root = Path(download_root).expanduser() if download_root else fetching.default_root()
+    path = Path(_download(url, str(root)))
     return Source(path, None, f"the file {path}")
 
 
@@ -159,7 +160,8 @@ def _download(url: str, root: str | Path | None = None) -> str:
         NetworkError: It cannot be fetched.
         CacheError: It cannot be written.
     """
-    return str(fetching.fetch(url, Path(root) if root else fetching.default_root()))
+    folder = Path(root).expanduser() if root else fetching.default_root()
+    return str(fetching.fetch(url, folder))
 
 
 def _convert_image_to_rgb(image: Image.Image) -> Image.Image:

@@ -100,7 +100,7 @@ class SimpleTokenizer:
 
     def __init__(self, bpe_path: str | Path | None = None) -> None:
         if bpe_path is not None:
-            vars(self).update(_tables(_read_merges(Path(bpe_path))))
+            vars(self).update(_tables(_read_merges(Path(bpe_path).expanduser())))
 
     def __getattr__(self, name: str) -> Any:
         if name not in _TABLES:

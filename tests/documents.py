@@ -1,0 +1,79 @@
+"""Finds the code blocks of a Markdown page and runs them in order, as a reader would."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+_BLOCK = re.compile(
+    r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?"
+    r"^```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+_RUN = ("python", "sh")
+
+# Runs the blocks of one page in one process, so that a name of one block is known in the next.
+_DRIVER = """
+import json, subprocess, sys
+names = {"__name__": "__main__"}
+for language, place, code in json.loads(sys.stdin.read()):
+    print("running", place, flush=True)
+    if language == "sh":
+        subprocess.run(["bash", "-euo", "pipefail", "-c", code], check=True)
+    else:
+        exec(compile("\\n" * (int(place.rpartition(":")[2]) - 1) + code, place, "exec"), names)
+"""
+
+
+class Block(NamedTuple):
+    """One fenced block of code.
+
+    Attributes:
+        language: The word after the fence.
+        line: The number of the first line of code in the page.
+        code: The code.
+        reason: Why the block is not run; None for a block that is run.
+    """
+
+    language: str
+    line: int
+    code: str
+    reason: str | None
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """Returns the Python and shell blocks of a page, in order."""
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(
+            match["language"],
+            text.count("\n", 0, match.start("code")) + 1,
+            match["code"],
+            match["reason"],
+        )
+        for match in _BLOCK.finditer(text)
+        if match["language"] in _RUN
+    ]
+
+
+def run_blocks(
+    page: Path, blocks: Sequence[Block], folder: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Runs blocks in a new process with `folder` as the working directory."""
+    import json
+
+    steps = [(block.language, f"{page.name}:{block.line}", block.code) for block in blocks]
+    commands = str(Path(sys.executable).parent)  # where the `hfclip` command is
+    path = os.pathsep.join([commands, environment.get("PATH", "")])
+    return subprocess.run(
+        [sys.executable, "-c", _DRIVER],
+        input=json.dumps(steps),
+        cwd=folder,
+        env={**environment, "PATH": path},
+        check=False,
+        capture_output=True,
+        text=True,
+    )

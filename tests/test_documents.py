@@ -1,0 +1,106 @@
+"""Every Python and shell block of the README and of docs/ runs, in the order of its page."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from documents import Block, blocks_of, run_blocks
+from hub.loopback import LoopbackHub
+from PIL import Image
+
+import hfclip
+
+ROOT = Path(hfclip.__file__).parents[1]
+DIGITS = Path(hfclip.__file__).parent / "digits"
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs/pages").rglob("*.md")])
+TOKEN = "hf_secretOfTheTests"
+
+# Where a page names one of these repositories, the loopback Hub has the bundled model there.
+PUBLISHED = {
+    "docs/ViT-B-32": "hfclip",
+    "docs/ViT-B-16": "hfclip",
+    "docs/RN50": "hfclip",
+    "openai/clip-vit-base-patch32": "transformers",
+    "laion/CLIP-ViT-B-32-laion2B-s34B-b79K": "open_clip",
+}
+
+
+@pytest.fixture(scope="session")
+def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The bundled model in each layout that a page's repositories have."""
+    from hfclip.exporting import export
+
+    root = tmp_path_factory.mktemp("layouts")
+    names = set(PUBLISHED.values())
+    return {name: export("digits", root / name, name) for name in names}
+
+
+@pytest.fixture
+def hub(layouts: dict[str, Path]) -> Iterator[LoopbackHub]:
+    with LoopbackHub() as hub:
+        hub.add_account("me", TOKEN)
+        for repo_id, layout in PUBLISHED.items():
+            files = {path.name: path for path in layouts[layout].iterdir()}
+            hub.add_repository(repo_id, files)
+        yield hub
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """A folder with the files that the pages name."""
+    folder = tmp_path / "desk"
+    (folder / "photos").mkdir(parents=True)
+    for name, source in {"cat.jpg": "seven", "photos/1.jpg": "two", "photos/2.jpg": "zero"}.items():
+        Image.open(DIGITS / f"{source}.png").convert("RGB").resize((64, 64)).save(folder / name)
+    shutil.copytree(DIGITS, folder / "hfclip/digits")
+    model, _ = hfclip.load("digits", device="cpu")
+    torch.save(model.state_dict(), folder / "last.pt")
+    model.save_pretrained(folder / "my-clip")
+    (folder / "labels.txt").write_text("zero\none\ntwo\nseven\n")
+    (folder / "results.json").write_text(json.dumps({"accuracy": 0.9}))
+    (folder / "train.py").write_text("import clip\nassert clip.available_models()\n")
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_code_of_a_page_runs(page: Path, hub: LoopbackHub, desk: Path, tmp_path: Path) -> None:
+    blocks = [block for block in blocks_of(page) if block.reason is None]
+    if not blocks:
+        pytest.skip("the page has no code that is run")
+    environment = hub.environment(tmp_path / "home", TOKEN) | {
+        "HFCLIP_NAMESPACE": "docs",
+        "OMP_NUM_THREADS": "1",
+    }
+    done = run_blocks(page, blocks, desk, environment)
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+def test_a_block_that_fails_is_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("text\n\n```python\nx = 1\n```\n\n```python\nassert x == 2\n```\n")
+    assert blocks_of(page) == [
+        Block("python", 4, "x = 1\n", None),
+        Block("python", 8, "assert x == 2\n", None),
+    ]
+    done = run_blocks(page, blocks_of(page), tmp_path, {})
+    assert done.returncode == 1
+    assert 'File "page.md:8", line 8' in done.stderr
+
+
+def test_few_blocks_are_not_run_and_each_says_why() -> None:
+    reasons = {
+        block.reason for page in PAGES for block in blocks_of(page) if block.reason is not None
+    }
+    assert reasons <= REASONS
+
+
+# The only reasons for which a block of a page may not run in the tests.
+REASONS = {
+    "it installs software",
+    "it needs a checkout and a network",
+    "it needs OpenAI's files",
+    "it takes many minutes",
+}

@@ -1,0 +1,92 @@
+"""Every error that hfclip raises on purpose derives from HfclipError."""
+
+import ast
+import builtins
+import inspect
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_type_hints
+
+import pytest
+
+import hfclip
+
+PACKAGE = Path(hfclip.__file__).parent
+
+# Errors of other kinds by module, with the reason.
+OTHERS = {
+    ("hfclip", "AttributeError"): "the protocol of __getattr__",
+    ("hfclip.compat.simple_tokenizer", "AttributeError"): "the protocol of __getattr__",
+    ("hfclip.archive", "TypeError"): "raised in the unpickler and translated by its caller",
+    ("hfclip.archive", "ValueError"): "raised in the unpickler and translated by its caller",
+    ("hfclip.config", "ValueError"): "raised in the JSON reader and translated by read_json",
+    ("hfclip.compat.fetching", "ConnectionError"): "caught by the loop that resumes a download",
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        if "__main__" not in parts and "spawned" not in parts:
+            yield ".".join(parts).removesuffix(".__init__"), path
+
+
+def bound(tree: ast.AST) -> set[str]:
+    """The variables and arguments of a module: what `raise error` and `raise kind()` may mean."""
+    stored = {
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    handled = {node.name for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)}
+    arguments = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    return {name for name in stored | handled | arguments if name}
+
+
+def raised(node: ast.Raise, module: ModuleType, local: set[str]) -> Any:
+    """The class that a statement raises; None for one that passes on what was caught."""
+    named = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+    if isinstance(named, ast.Attribute):
+        owner = ast.unparse(named.value)
+        found = getattr(getattr(module, owner, None), named.attr, None)
+        if found is None:  # a method: the one of that name in this module
+            kinds = [kind for kind in vars(module).values() if inspect.isclass(kind)]
+            found = next(vars(kind)[named.attr] for kind in kinds if named.attr in vars(kind))
+    elif isinstance(named, ast.Name):
+        found = getattr(module, named.id, None) or getattr(builtins, named.id, None)
+        if found is None:
+            assert named.id in local, ast.unparse(node)
+            return None
+    else:
+        assert named is None or ast.unparse(named).startswith("type("), ast.unparse(node)
+        return None
+    if found is type:  # type(error)(...)
+        return None
+    return found if inspect.isclass(found) else get_type_hints(found)["return"]
+
+
+@pytest.mark.parametrize(("name", "path"), list(modules()), ids=str)
+def test_what_a_module_raises_derives_from_hfclip_error(name: str, path: Path) -> None:
+    module, tree = import_module(name), ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Raise):
+            continue
+        kind = raised(node, module, bound(tree))
+        if kind is None or kind.__module__.startswith("click"):
+            continue
+        known = issubclass(kind, hfclip.HfclipError) or (name, kind.__name__) in OTHERS
+        assert known, f"{path.name}:{node.lineno} raises {kind.__name__}"
+
+
+def test_no_exception_to_the_rule_is_out_of_date() -> None:
+    for name, kind in OTHERS:
+        assert f"raise {kind}(" in Path(import_module(name).__file__ or "").read_text()
+
+
+def test_the_rule_sees_what_it_looks_for() -> None:
+    module = import_module("hfclip.config")
+    tree = ast.parse("raise ValueError('x')\nraise ConfigError('x')\nraise error\n")
+    found = [raised(node, module, {"error"}) for node in tree.body if isinstance(node, ast.Raise)]
+    assert found == [ValueError, hfclip.ConfigError, None]
