@@ -42,13 +42,19 @@ def pinned(file: HubFile) -> HubFile:
     """The file with what the Hub declares in place of what is not known.
 
     Raises:
-        click.ClickException: The repository no longer holds the file, or holds it without a hash.
+        click.ClickException: The repository no longer holds the file, or holds it without a hash,
+            or with another hash than the known one.
     """
     info = HfApi().model_info(file.repo_id, revision=file.revision, files_metadata=True)
     found = {entry.rfilename: entry.lfs for entry in info.siblings or []}.get(file.file)
     if found is None or info.sha is None:
         raise click.ClickException(
             f"{file.repo_id} holds no {file.file} with a sha256; look at the repository."
+        )
+    if file.sha256 not in {None, found.sha256}:
+        raise click.ClickException(
+            f"{file.repo_id} at {info.sha} holds {file.file} with sha256 {found.sha256}; "
+            f"releases.py has {file.sha256}. Find the commit that holds the known file."
         )
     return replace(
         file,

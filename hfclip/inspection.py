@@ -46,23 +46,24 @@ def inspect(name: str | Path) -> dict[str, Any]:
 
 def list_models() -> list[dict[str, Any]]:
     """The models that have a name, with what the cache holds of each."""
-    rows: list[tuple[str, ClipConfig | None, str, str]] = [
-        (name, release.config, _state(release), release.hub.repo_id)
+    rows: list[tuple[str, ClipConfig | None, str, str, str]] = [
+        (name, release.config, _state(release), release.hub.pinned, release.hub.repo_id)
         for name, release in RELEASES.items()
     ]
     for name in BUNDLED:
         source = sources.find(name)
-        rows.append((name, source.config, "bundled", source.origin))
+        rows.append((name, source.config, "bundled", "yes", source.origin))
     return [
         {
             "name": name,
             "state": state,
+            "pinned": pinned,
             "image_tower": config.describe_image_tower(),
             "pixels": config.image_resolution,
             "parameters": config.parameter_count,
             "origin": origin,
         }
-        for name, config, state, origin in rows
+        for name, config, state, pinned, origin in rows
         if config is not None
     ]
 
