@@ -1,7 +1,9 @@
 """CLIP from the Hugging Face Hub, with OpenAI's interface and every byte verified.
 
->>> import hfclip
->>> model, preprocess = hfclip.load("ViT-B/32")
+>>> import hfclip, torch
+>>> device = "cuda" if torch.cuda.is_available() else "cpu"
+>>> model, preprocess = hfclip.load("ViT-B/32", device=device)
+>>> text = hfclip.tokenize(["a photo of a cat", "a photo of a dog"]).to(device)
 
 The public names are imported on first use, so that `import hfclip` costs nothing.
 """
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from hfclip.loading import available_models, load
     from hfclip.model import CLIP
     from hfclip.preprocess import image_transform
+    from hfclip.publishing import publish
     from hfclip.tokenizer import decode, tokenize
     from hfclip.zeroshot import ZeroShotClassifier
 
@@ -53,6 +56,7 @@ _HOMES = {
     "image_transform": "preprocess",
     "load": "loading",
     "optimize": "inference",
+    "publish": "publishing",
     "tokenize": "tokenizer",
     "ArgumentError": "errors",
     "ArgumentTypeError": "errors",
@@ -109,6 +113,7 @@ __all__ = [
     "image_transform",
     "load",
     "optimize",
+    "publish",
     "tokenize",
 ]
 

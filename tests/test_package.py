@@ -14,16 +14,19 @@ PACKAGE = Path(hfclip.__file__).parent
 # Each module may import only modules of the rows above its own.
 LAYERS = [
     {"errors"},
-    {"config", "integrity", "patience", "tokenizer", "archive", "images", "hub_errors", "arrow"},
+    {"config", "integrity", "patience", "tokenizer", "archive", "images", "hub_errors", "arrow"}
+    | {"card_marks", "licenses"},
     {"releases", "layers", "layouts", "foreign_configs", "pixels", "hub", "tokenizer_files"},
     {"resnet", "vit", "kernels", "sources", "fast_transform"},
     {"checkpoint", "onednn", "folders", "cards", "preprocess"},
-    {"pushing", "encoders"},
+    {"encoders", "card_renewal"},
+    {"pushing"},
     {"hub_model"},
     {"model", "inspection"},
     {"scripted", "zeroshot", "onnx_graphs"},
     {"loading", "exporting"},
-    {"publishing", "inference"},
+    {"published_card", "inference"},
+    {"publishing"},
     {"cli"},
 ]
 
