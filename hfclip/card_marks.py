@@ -28,7 +28,7 @@ def seal(text: str, about: Mapping[str, Any] | None) -> str:
 
     Args:
         text: A generated card.
-        about: The facts it was made from, in types that JSON has; None if they cannot remake it.
+        about: The facts it was made from, in types that JSON has.
     """
     text = f"{text.rstrip()}\n\n"
     values = {"about": about, "sha256": _digest(text, about)}
@@ -50,6 +50,12 @@ def unseal(text: str) -> tuple[bool, dict[str, Any] | None]:
     if digest != _digest(text[: match.start()], about):
         return False, None
     return True, about
+
+
+def unsealed(text: str) -> str:
+    """Returns the text above the last line that `seal` wrote."""
+    match = _SEAL.search(text)
+    return text[: match.start()] if match else text
 
 
 def files_table(text: str) -> str | None:

@@ -21,6 +21,12 @@ from hfclip.licenses import check_license
 
 logger = logging.getLogger(__name__)
 
+# The name in a seal for one of OpenAI's models, whose weights nobody has changed.
+RELEASE = "release"
+# The parts of such a card that change when the folder becomes a repository.
+LOCAL_PLACE = 'hfclip.load("."'
+LOCAL_HINT = ", in the folder that holds this file"
+
 # Fields of About that a head has, with the names that the Hub gives them.
 _HEAD_NAMES = {
     "license": ("license",),
@@ -107,13 +113,23 @@ def renewed(
     if not is_whole:
         table = generate(About(**given)) if card_marks.files_table(earlier) is not None else ""
         return card_marks.with_head(card_marks.with_files_of(earlier, table), _head(given))
-    if values is None:
-        return earlier
-    about = _about(values)
-    if not _describes(earlier, weights):
+    about, is_described = _about(values or {}), _describes(earlier, weights)
+    if is_described and RELEASE in (values or {}):
+        return _renewed_release(earlier, given, generate)
+    if not is_described:
         about = _without_measurements(about, given)
     provenance = {**about.provenance, **given.get("provenance", {})}
     return generate(_filled(replace(about, **{**given, "provenance": provenance}), defaults))
+
+
+def _renewed_release(card: str, given: Mapping[str, Any], generate: Callable[[About], str]) -> str:
+    """Renews the card of one of OpenAI's models, which has a template of its own."""
+    values = card_marks.unseal(card)[1]
+    text = card_marks.with_files_of(card_marks.unsealed(card), generate(About()))
+    if given.get("repo_id"):
+        text = text.replace(LOCAL_PLACE, f'hfclip.load("{given["repo_id"]}"')
+        text = text.replace(LOCAL_HINT, "")
+    return card_marks.seal(card_marks.with_head(text, _head(given)), values)
 
 
 def _describes(card: str, weights: Path) -> bool:

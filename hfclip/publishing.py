@@ -290,8 +290,8 @@ def _base_config(base: str) -> ClipConfig:
     config = sources.find(base).config
     if config is None:
         raise PublishError(
-            f"The base {base} is a lone weight file too. Name one of `hfclip models`, a folder with "
-            "its config.json, or a repository."
+            f"The base {base} is a lone weight file too. Name one of `hfclip models`, a folder "
+            "with its config.json, or a repository."
         )
     return config
 
