@@ -131,7 +131,7 @@ def _no_file(source: str, path: Path) -> str:
     if path.is_dir():
         return (
             f"{source} is a folder; `convert` takes one of OpenAI's .pt files. If the folder holds "
-            f"a model, `hfclip export {source} FOLDER --layout hfclip` writes it in hfclip's layout."
+            f"a model, `hfclip export {source} FOLDER --layout hfclip` writes hfclip's layout."
         )
     near = difflib.get_close_matches(source, RELEASES, n=1)
     suggestion = f" Did you mean {near[0]!r}?" if near else ""

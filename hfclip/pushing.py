@@ -121,8 +121,8 @@ def choose_files(folder: Path, repository: Repository, card: CardRule) -> list[P
         return paths
     if card == "refuse":
         raise PublishError(
-            f"{repository.repo_id} has a {CARD_FILE} already that hfclip did not write. Keep it with "
-            '--keep-card (card="keep" in Python), or put the new one in its place with '
+            f"{repository.repo_id} has a {CARD_FILE} already that hfclip did not write. Keep it "
+            'with --keep-card (card="keep" in Python), or put the new one in its place with '
             '--replace-card (card="replace").'
         )
     return [path for path in paths if card == "replace" or path != ours]
