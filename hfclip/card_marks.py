@@ -93,7 +93,7 @@ def head(text: str) -> dict[str, Any]:
 
 def with_head(text: str, values: Mapping[str, Any]) -> str:
     """Returns the text with these values in its head; the text below stays byte for byte."""
-    known = head(text)
+    known = head(text) if values else {}
     if all(known.get(key) == value for key, value in values.items()):
         return text
     match = _HEAD.match(text)

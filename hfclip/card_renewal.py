@@ -165,8 +165,7 @@ def _head(given: Mapping[str, Any]) -> dict[str, Any]:
 def _about(values: Mapping[str, Any]) -> About:
     """Rebuilds what a seal holds; fields of later versions are passed over."""
     known = {each.name for each in fields(About)}
-    about = About(**{name: value for name, value in values.items() if name in known})
-    return replace(about, metrics=[Metric(*metric) for metric in about.metrics])
+    return About(**{name: value for name, value in values.items() if name in known})
 
 
 def _about_of_head(head: Mapping[str, Any]) -> About:

@@ -55,6 +55,10 @@ class About:
     provenance: Mapping[str, str] = field(default_factory=dict)
     relation: str = "finetune"
 
+    def __post_init__(self) -> None:
+        """Turns plain tuples into metrics."""
+        object.__setattr__(self, "metrics", [Metric(*metric) for metric in self.metrics])
+
 
 def model_card(
     folder: Path, config: ClipConfig, about: About | None = None, layout: str = "hfclip"
