@@ -71,7 +71,12 @@ def release_card(
     text = f"{str(card).rstrip()}\n"
     if folder is None:
         return text
-    about = {RELEASE: name, "license": "mit", "base_model": release.hub.repo_id}
+    about = {
+        RELEASE: name,
+        "license": "mit",
+        "base_model": release.hub.repo_id,
+        "relation": "derived",  # once the weights are no longer these
+    }
     return card_marks.seal(text, about)
 
 

@@ -107,6 +107,8 @@ def renewed(
     """
     check_given(given)
     given = {name: value for name, value in given.items() if value}
+    if "base_model" in given:
+        given = {"relation": "finetune", **given}
     if earlier is None:
         return generate(_filled(About(**given), defaults))
     is_whole, values = card_marks.unseal(earlier)
@@ -150,7 +152,9 @@ def _filled(about: About, defaults: About | None) -> About:
     """Takes from `defaults` what stays true of a repository when its weights change."""
     if defaults is None:
         return about
-    names = ("license", "base_model", "datasets", "description")
+    names = ["license", "datasets", "description"]
+    if not about.base_model:
+        about = replace(about, base_model=defaults.base_model, relation=defaults.relation)
     missing = {name: getattr(defaults, name) for name in names if not getattr(about, name)}
     return replace(about, **missing)
 

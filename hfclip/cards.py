@@ -43,7 +43,8 @@ class About:
         metrics: What its publisher measured.
         description: A paragraph that describes the model.
         provenance: Facts of the file that the weights were read from.
-        relation: How the model was made from `base_model`: "finetune" or "copy".
+        relation: How the model was made from `base_model`: "finetune", "copy", or "derived" if that
+            is not known.
     """
 
     repo_id: str | None = None
@@ -108,7 +109,7 @@ def card_data(about: About, layout: str = "hfclip") -> ModelCardData:
         tags=["clip", "hfclip"],
         datasets=list(about.datasets) or None,
         base_model=about.base_model,
-        # The Hub has no name for a copy.
+        # The Hub has no name for the other relations.
         base_model_relation="finetune"
         if about.base_model and about.relation == "finetune"
         else None,
@@ -160,11 +161,14 @@ def _figure(path: Path, name: str, value: Any) -> float:
     return float(value)
 
 
+_RELATIONS = {"finetune": "A fine-tune of", "copy": "A copy of", "derived": "Made from"}
+
+
 def _description(about: About) -> str:
     if about.base_model:
         link = f"[{about.base_model}](https://huggingface.co/{about.base_model})"
-        kind = "A fine-tune" if about.relation == "finetune" else "A copy"
-        return f"{kind} of {link}: a CLIP, which ranks captions for a picture."
+        made = _RELATIONS.get(about.relation, "Made from")
+        return f"{made} {link}: a CLIP, which ranks captions for a picture."
     return "A CLIP: it encodes pictures and texts into one space, and so ranks captions."
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,11 @@ def digest(path: Path) -> str:
 
 def card(folder: Path) -> str:
     return (folder / "README.md").read_bytes().decode()
+
+
+def head_of(text: str) -> Any:
+    """The metadata of a card, whose fields depend on its kind."""
+    return ModelCard(text).data
 
 
 def train(model: hfclip.CLIP) -> None:
@@ -58,13 +64,13 @@ def test_what_the_first_save_was_told_stays_but_not_what_was_measured_on_other_w
     model = draw(TINY_VIT)
     model.save_pretrained(tmp_path, repo_id="me/my-clip", model_card_kwargs=ABOUT)
     model.save_pretrained(tmp_path)
-    same = ModelCard(card(tmp_path)).data
+    same = head_of(card(tmp_path))
     assert [result.metric_value for result in same.eval_results] == [0.875]
     assert caplog.text == ""
     train(model)
     model.save_pretrained(tmp_path)
     text = card(tmp_path)
-    data = ModelCard(text).data
+    data = head_of(text)
     assert [data.license, data.base_model, data.datasets] == ["mit", "timm/base", ["mnist"]]
     assert 'hfclip.load("me/my-clip", device=device)' in text
     assert "Mine --> and nobody's." in text
@@ -73,7 +79,7 @@ def test_what_the_first_save_was_told_stays_but_not_what_was_measured_on_other_w
     assert "the new card leaves them out" in caplog.text
     new = {"metrics": [("mnist", "accuracy", 0.5)], "license": "apache-2.0"}
     model.save_pretrained(tmp_path, model_card_kwargs=new)
-    data = ModelCard(card(tmp_path)).data
+    data = head_of(card(tmp_path))
     assert data.license == "apache-2.0"
     assert [result.metric_value for result in data.eval_results] == [0.5]
 
@@ -139,7 +145,7 @@ def test_a_card_of_ones_own_stays_byte_for_byte(kind: str, tmp_path: Path) -> No
     body = OWN[kind].split(b"---\n")[-1]
     assert (tmp_path / "README.md").read_bytes().endswith(body)
     text = (tmp_path / "README.md").read_bytes().decode(errors="replace")
-    assert ModelCard(text).data.license == "mit"
+    assert head_of(text).license == "mit"
 
 
 def test_a_value_that_is_given_changes_the_head_and_keeps_the_rest_of_it(tmp_path: Path) -> None:
@@ -191,7 +197,7 @@ def test_an_export_keeps_what_the_card_of_its_folder_says(layout: str, tmp_path:
     draw(TINY_VIT).save_pretrained(tmp_path / "model", model_card_kwargs=ABOUT)
     export(tmp_path / "model", tmp_path / "out", layout)
     text = card(tmp_path / "out")
-    data = ModelCard(text).data
+    data = head_of(text)
     assert [data.license, data.base_model, data.datasets] == ["mit", "timm/base", ["mnist"]]
     assert [result.metric_value for result in data.eval_results] == [0.875]
     (weights,) = [
@@ -251,6 +257,17 @@ def test_the_code_on_a_card_without_a_repository_runs_in_its_folder(
     assert torch.equal(loaded.visual.conv1.weight, model.visual.conv1.weight)
 
 
+def test_another_base_is_a_fine_tune_again(tmp_path: Path) -> None:
+    model = draw(TINY_VIT)
+    copy = {"base_model": "org/name", "relation": "copy"}
+    model.save_pretrained(tmp_path, model_card_kwargs=copy)
+    assert "A copy of [org/name]" in card(tmp_path)
+    assert head_of(card(tmp_path)).get("base_model_relation") is None
+    model.save_pretrained(tmp_path, model_card_kwargs={"base_model": "org/other"})
+    assert "A fine-tune of [org/other]" in card(tmp_path)
+    assert head_of(card(tmp_path)).get("base_model_relation") == "finetune"
+
+
 def test_a_seal_of_a_later_version_is_read(tmp_path: Path) -> None:
     model = draw(TINY_VIT)
     model.save_pretrained(tmp_path, model_card_kwargs={"license": "mit"})
@@ -260,4 +277,4 @@ def test_a_seal_of_a_later_version_is_read(tmp_path: Path) -> None:
     text = card_marks.seal(card_marks.unsealed(card(tmp_path)), {**about, "language": "en"})
     (tmp_path / "README.md").write_text(text)
     model.save_pretrained(tmp_path)
-    assert ModelCard(card(tmp_path)).data.license == "mit"
+    assert head_of(card(tmp_path)).license == "mit"

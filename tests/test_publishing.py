@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -85,6 +86,11 @@ def files(hub: LoopbackHub) -> Mapping[str, Blob]:
 
 def readme(hub: LoopbackHub) -> str:
     return files(hub)["README.md"].content.read().decode()
+
+
+def metadata(text: str) -> Any:
+    """The head of a card, whose fields depend on its kind."""
+    return ModelCard(text).data
 
 
 def head_of(hub: LoopbackHub, repo_id: str = "me/my-clip") -> str:
@@ -434,7 +440,7 @@ def test_the_readme_of_the_folder_is_the_card(hub: LoopbackHub, base: Path) -> N
         ["mnist: accuracy 0.875"],
         "generated, with the facts of the folder's README.md",
     ]
-    data = ModelCard(readme(hub)).data
+    data = metadata(readme(hub))
     assert [data.license, data.base_model, data.eval_results[0].metric_value] == [
         "mit",
         "timm/base",
@@ -473,7 +479,7 @@ def test_a_card_of_ours_on_the_hub_is_renewed_and_keeps_its_licence(
     digest = hashlib.sha256(files(hub)["model.safetensors"].content.read()).hexdigest()
     assert digest in readme(hub)
     assert digest not in first
-    data = ModelCard(readme(hub)).data
+    data = metadata(readme(hub))
     assert [data.license, data.datasets] == ["mit", ["mnist"]]
 
 
@@ -556,7 +562,7 @@ def test_a_copy_of_a_repository_names_it(hub: LoopbackHub, base: Path) -> None:
         "org/name", {path.name: path for path in base.iterdir() if path.name != "README.md"}
     )
     assert publish("org/name@main", "me/my-clip", "--license", "mit").exit_code == 0
-    data = ModelCard(readme(hub)).data
+    data = metadata(readme(hub))
     assert data.base_model == "org/name"
     assert data.get("base_model_relation") is None
     assert "A copy of [org/name]" in readme(hub)
