@@ -130,5 +130,5 @@ def main(
         except HfclipError as error:
             failed += 1
             done = f"failed: {error}"
-        click.echo(f"{namespace}/{folder.name}  {done}")
+        click.echo(f"{namespace}/{folder.resolve().name}  {done}")
     sys.exit(1 if failed else 0)

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 from click.testing import CliRunner
+from hub.faults import Status
 from hub.in_process import point_client_at
 from hub.loopback import LoopbackHub
 from huggingface_hub import close_session
@@ -104,3 +105,11 @@ def test_a_commit_is_not_pinned_to_another_file_than_the_known_one(
     assert f"releases.py has {release.hub.sha256}" in result.output
     assert hashlib.sha256(b"other weights").hexdigest() in result.output
     assert table.read_bytes() == before
+
+
+def test_a_hub_that_is_down_is_told(hub: LoopbackHub, table: Path) -> None:
+    hub.fault(Status(503), "/api/models/*", times=None)
+    result = CliRunner().invoke(pin.main, ["--file", str(table)])
+    assert result.exit_code == 1
+    assert "timm/resnet101_clip.openai cannot be fetched: the Hub answers 503" in result.output
+    assert "Traceback" not in result.output
