@@ -12,8 +12,10 @@ from huggingface_hub import ModelCard
 
 import hfclip
 from hfclip import card_marks
+from hfclip.cards import public_origin
 from hfclip.exporting import export
 from hfclip.licenses import LICENSES, check_license
+from hfclip.sources import Source
 
 ABOUT = {
     "license": "mit",
@@ -255,6 +257,20 @@ def test_the_code_on_a_card_without_a_repository_runs_in_its_folder(
     loaded = names["model"]
     assert isinstance(loaded, hfclip.CLIP)
     assert torch.equal(loaded.visual.conv1.weight, model.visual.conv1.weight)
+
+
+@pytest.mark.parametrize(
+    ("weights", "origin", "expected"),
+    [
+        ("/a/b/B.pt", "OpenAI's own file /a/b/B.pt", "OpenAI's own file `B.pt`"),
+        ("/a/b/model.safetensors", "the folder /a/b", "the folder `b`"),
+        ("b/model.safetensors", "the folder b", "the folder `b`"),
+        ("../last.pt", "the file ../last.pt", "the file `last.pt`"),
+        ("/cache/x/model.safetensors", "me/clip at 0123", "me/clip at 0123"),
+    ],
+)
+def test_an_origin_on_a_card_holds_no_path(weights: str, origin: str, expected: str) -> None:
+    assert public_origin(Source(Path(weights), None, origin)) == expected
 
 
 def test_another_base_is_a_fine_tune_again(tmp_path: Path) -> None:
