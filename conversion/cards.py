@@ -9,6 +9,8 @@ import click
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from conversion.digits import ACCURACY_FILE
+from hfclip import card_marks
+from hfclip.card_renewal import LOCAL_HINT, RELEASE
 from hfclip.cards import TASK, file_row
 from hfclip.cards import facts as facts_of
 from hfclip.releases import RELEASES
@@ -42,7 +44,13 @@ TRANSFORMERS = {
 def release_card(
     name: str, folder: Path | None = None, provenance: Mapping[str, str] | None = None
 ) -> str:
-    """The card of one of the nine; of a converted folder, with its file and where that is from."""
+    """Makes the card of one of the nine.
+
+    Args:
+        name: The release.
+        folder: A converted folder, whose file the card lists; None for the card in model_cards/.
+        provenance: Where that file comes from.
+    """
     release = RELEASES[name]
     weights = [folder / WEIGHTS_FILE] if folder else []
     card = ModelCard.from_template(
@@ -50,6 +58,8 @@ def release_card(
         template_path=str(HERE / "release_card.md.jinja"),
         title=f"CLIP {name}",
         name=name,
+        is_local=folder is not None,
+        local_hint=LOCAL_HINT,
         release=release,
         released=RELEASED[name],
         transformers_id=TRANSFORMERS.get(name),
@@ -58,7 +68,16 @@ def release_card(
         files=[file_row(path) for path in weights],
         provenance=provenance or {},
     )
-    return f"{str(card).rstrip()}\n"
+    text = f"{str(card).rstrip()}\n"
+    if folder is None:
+        return text
+    about = {
+        RELEASE: name,
+        "license": "mit",
+        "base_model": release.hub.repo_id,
+        "relation": "derived",  # once the weights are no longer these
+    }
+    return card_marks.seal(text, about)
 
 
 def _release_data(name: str) -> ModelCardData:

@@ -1,5 +1,6 @@
 """Turns OpenAI's original .pt files into folders that can be published."""
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,14 @@ from tqdm import tqdm
 
 from conversion.cards import release_card
 from hfclip import __version__, integrity
+from hfclip.card_renewal import is_generated, read_card, renewed, write_card
 from hfclip.cards import About, model_card
 from hfclip.checkpoint import Checkpoint, read_checkpoint
 from hfclip.compat.fetching import default_root, fetch
-from hfclip.errors import HfclipError, IntegrityError
+from hfclip.errors import ConfigError, HfclipError, IntegrityError
 from hfclip.folders import CARD_FILE, check_free, write_layout, written_whole
 from hfclip.model import check_fit
-from hfclip.releases import RELEASES, Release
+from hfclip.releases import BUNDLED, RELEASES, Release
 from hfclip.sources import Source, repository_name
 
 
@@ -33,7 +35,8 @@ class Converted:
 def convert(file: Path, folder: Path, *, force: bool = False) -> Converted:
     """Writes a folder in hfclip's layout, its weights those of the file, bit for bit.
 
-    The same file always gives the same bytes.
+    The same file always gives the same bytes. With `force`, a README.md in the folder that a person
+    wrote stays, as `hfclip.card_renewal` says.
 
     Args:
         file: OpenAI's archive or a state dict in its layout.
@@ -52,8 +55,11 @@ def convert(file: Path, folder: Path, *, force: bool = False) -> Converted:
     check_fit(checkpoint)
     with written_whole(folder) as part:
         weights = write_layout(part, checkpoint.config, checkpoint.tensors)
+        there = read_card(folder / CARD_FILE)
         card = _card(part, checkpoint, name, _provenance(checkpoint, sha256))
-        (part / CARD_FILE).write_text(card, encoding="utf-8")
+        if there is not None and not is_generated(there):
+            card = renewed(there, {}, lambda _: card, weights)
+        write_card(part / CARD_FILE, card)
         size = weights.stat().st_size
     return Converted(folder, name or file.name, sha256, len(checkpoint.tensors), size)
 
@@ -100,9 +106,50 @@ def _jobs(sources: tuple[str, ...], out: Path, convert_all: bool) -> Iterator[tu
         yield name, out / folder if convert_all or len(names) > 1 else out
 
 
-def _converted(source: str, folder: Path, *, force: bool) -> Converted:
-    file = original(RELEASES[source]) if source in RELEASES else Path(source)
-    return convert(file, folder, force=force)
+def source_file(source: str) -> Path:
+    """Returns the file that an argument of the command means.
+
+    Raises:
+        ConfigError: The argument is neither a file nor one of the nine names.
+        HfclipError: The original cannot be fetched.
+    """
+    path = Path(source).expanduser()
+    if source in RELEASES:
+        return original(RELEASES[source])
+    if path.is_file():
+        return path
+    raise ConfigError(_no_file(source, path))
+
+
+def _no_file(source: str, path: Path) -> str:
+    """Says why there is nothing to convert."""
+    if source in BUNDLED:
+        return (
+            f"{source} is the model inside the package, in hfclip's layout already. "
+            f"`hfclip export {source} FOLDER --layout hfclip` writes a copy."
+        )
+    if path.is_dir():
+        return (
+            f"{source} is a folder; `convert` takes one of OpenAI's .pt files. If the folder holds "
+            f"a model, `hfclip export {source} FOLDER --layout hfclip` writes hfclip's layout."
+        )
+    near = difflib.get_close_matches(source, RELEASES, n=1)
+    suggestion = f" Did you mean {near[0]!r}?" if near else ""
+    return (
+        f"{source} does not exist: it is neither a file nor one of the nine names "
+        f"{', '.join(RELEASES)}.{suggestion}"
+    )
+
+
+def _attempt(source: str, folder: Path, *, force: bool) -> tuple[bool, str]:
+    """Converts one file; returns whether that succeeded, and what to tell of it."""
+    try:
+        done = convert(source_file(source), folder, force=force)
+    except HfclipError as error:
+        return False, str(error)
+    except OSError as error:
+        return False, f"{error.filename or source}: {error.strerror or error}."
+    return True, f"{done.tensors} tensors, {done.bytes:,} bytes"
 
 
 def is_done(source: str, folder: Path) -> bool:
@@ -118,7 +165,7 @@ def is_done(source: str, folder: Path) -> bool:
     "python -m conversion convert --all out"
 )
 @click.argument("sources", nargs=-1, metavar="[FILE|NAME]...")
-@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
 @click.option("--all", "convert_all", is_flag=True, help="The nine, each in a folder of OUT.")
 @click.option("--force", is_flag=True, help="Replace what is in the way.")
 def main(sources: tuple[str, ...], out: Path, convert_all: bool, force: bool) -> None:
@@ -127,8 +174,13 @@ def main(sources: tuple[str, ...], out: Path, convert_all: bool, force: bool) ->
     FILE is an archive or a state dict in OpenAI's layout; NAME is one of the nine, whose original
     is taken from ~/.cache/clip or downloaded to there. With --all, what is done already stays.
     """
-    if convert_all == bool(sources):
-        raise click.UsageError("Give files or names, or --all.")
+    if convert_all and sources:
+        raise click.UsageError("With --all give only OUT, the folder for the nine.")
+    if not convert_all and not sources:
+        raise click.UsageError(
+            f"Only {str(out)!r} is given, which is taken for OUT, the folder to write. Give the "
+            f"files or names to convert before it, as in `convert {out} out`; or --all."
+        )
     rows, failed = [], 0
     jobs = list(_jobs(sources, out, convert_all))
     with tqdm(jobs, unit="model", disable=None if len(jobs) > 1 else True) as bar:
@@ -137,14 +189,9 @@ def main(sources: tuple[str, ...], out: Path, convert_all: bool, force: bool) ->
             if convert_all and not force and is_done(source, folder):
                 rows.append((source, "there already", str(folder)))
                 continue
-            try:
-                done = _converted(source, folder, force=force)
-            except HfclipError as error:
-                failed += 1
-                rows.append((source, "failed", str(error)))
-                continue
-            about = f"{done.tensors} tensors, {done.bytes:,} bytes"
-            rows.append((source, about, str(folder)))
+            succeeded, told = _attempt(source, folder, force=force)
+            failed += not succeeded
+            rows.append((source, told, str(folder)) if succeeded else (source, "failed", told))
     for row in rows:
         click.echo(
             "  ".join(cell.ljust(width) for cell, width in zip(row, (15, 30, 0), strict=True))

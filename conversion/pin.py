@@ -12,6 +12,7 @@ import click
 from huggingface_hub import HfApi
 
 from hfclip import releases
+from hfclip.hub_errors import in_our_words
 from hfclip.releases import RELEASES, HubFile, Release
 
 _BEGIN, _END = "RELEASES = {\n", "}\n\n# Models that ship"
@@ -42,13 +43,22 @@ def pinned(file: HubFile) -> HubFile:
     """The file with what the Hub declares in place of what is not known.
 
     Raises:
-        click.ClickException: The repository no longer holds the file, or holds it without a hash.
+        click.ClickException: The Hub cannot be asked; or its repository holds the file no longer,
+            without a hash, or with another hash than the known one.
     """
-    info = HfApi().model_info(file.repo_id, revision=file.revision, files_metadata=True)
+    try:
+        info = HfApi().model_info(file.repo_id, revision=file.revision, files_metadata=True)
+    except Exception as error:  # the client lets many kinds through
+        raise click.ClickException(str(in_our_words(error, file.repo_id))) from error
     found = {entry.rfilename: entry.lfs for entry in info.siblings or []}.get(file.file)
     if found is None or info.sha is None:
         raise click.ClickException(
             f"{file.repo_id} holds no {file.file} with a sha256; look at the repository."
+        )
+    if file.sha256 not in {None, found.sha256}:
+        raise click.ClickException(
+            f"{file.repo_id} at {info.sha} holds {file.file} with sha256 {found.sha256}; "
+            f"releases.py has {file.sha256}. Find the commit that holds the known file."
         )
     return replace(
         file,

@@ -2,16 +2,20 @@
 
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 from tqdm import tqdm
 
 from hfclip import __version__, publishing, pushing, sources
-from hfclip.checkpoint import read_checkpoint
+from hfclip.card_renewal import read_card, write_card
+from hfclip.cards import About, model_card
+from hfclip.checkpoint import Checkpoint, read_checkpoint
 from hfclip.errors import ConfigError, HfclipError
-from hfclip.folders import check_finite
+from hfclip.folders import CARD_FILE, check_finite
 from hfclip.model import check_fit
-from hfclip.pushing import CardRule
+from hfclip.published_card import Cards
+from hfclip.pushing import CardRule, Repository
 from hfclip.releases import RELEASES
 from hfclip.sources import repository_name
 
@@ -32,16 +36,41 @@ def publish(folder: Path, namespace: str, *, private: bool, card: CardRule, dry_
     checkpoint = read_checkpoint(sources.find(folder))
     check_fit(checkpoint)
     check_finite(checkpoint.tensors)
-    repository = pushing.find_repository(f"{namespace}/{folder.name}")
-    paths = pushing.choose_files(folder, repository, card)
-    if dry_run:
-        return f"would send {', '.join(path.name for path in paths)}"
+    repository = pushing.find_repository(f"{namespace}/{folder.resolve().name}")
     message = f"Convert with hfclip {__version__}"
-    pushed = pushing.push(paths, repository, message=message, private=private or None)
+    with TemporaryDirectory() as temporary:
+        part = Path(temporary)
+        rule = _fill(part, folder, checkpoint, repository, card)
+        paths = pushing.choose_files(part, repository, rule)
+        if dry_run:
+            return f"would send {', '.join(path.name for path in paths)}"
+        pushed = pushing.push(paths, repository, message=message, private=private or None)
     publishing.read_back(checkpoint, pushed, None)
     pushing.tag(repository.repo_id, TAG, pushed.commit)
     sent = f"{len(pushed.sent)} files" if pushed.sent else "nothing new"
     return f"{sent}, {TAG} is {pushed.commit[:12]}"
+
+
+def _fill(
+    part: Path, folder: Path, checkpoint: Checkpoint, repository: Repository, rule: CardRule
+) -> CardRule:
+    """Links a folder's files into `part`, with a card that names the repository.
+
+    Returns:
+        What to do if the repository has another README.md.
+    """
+    for path in folder.iterdir():
+        if path.is_file() and path.name != CARD_FILE:
+            (part / path.name).symlink_to(path.resolve())
+
+    def generate(about: About) -> str:
+        return str(model_card(part, checkpoint.config, about))
+
+    cards = Cards(read_card(folder / CARD_FILE), pushing.read_card(repository))
+    given = {"repo_id": repository.repo_id}
+    chosen = cards.choose(rule, given, generate, checkpoint.path)
+    write_card(part / CARD_FILE, chosen.text)
+    return chosen.rule
 
 
 def _folders(paths: tuple[Path, ...], publish_all: bool) -> list[Path]:
@@ -101,5 +130,5 @@ def main(
         except HfclipError as error:
             failed += 1
             done = f"failed: {error}"
-        click.echo(f"{namespace}/{folder.name}  {done}")
+        click.echo(f"{namespace}/{folder.resolve().name}  {done}")
     sys.exit(1 if failed else 0)

@@ -1,7 +1,9 @@
 """CLIP from the Hugging Face Hub, with OpenAI's interface and every byte verified.
 
->>> import hfclip
->>> model, preprocess = hfclip.load("ViT-B/32")
+>>> import hfclip, torch
+>>> device = "cuda" if torch.cuda.is_available() else "cpu"
+>>> model, preprocess = hfclip.load("ViT-B/32", device=device)
+>>> text = hfclip.tokenize(["a photo of a cat", "a photo of a dog"]).to(device)
 
 The public names are imported on first use, so that `import hfclip` costs nothing.
 """
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from hfclip.loading import available_models, load
     from hfclip.model import CLIP
     from hfclip.preprocess import image_transform
+    from hfclip.publishing import publish
     from hfclip.tokenizer import decode, tokenize
     from hfclip.verifying import Verification, verify
     from hfclip.zeroshot import ZeroShotClassifier
@@ -64,6 +67,7 @@ _HOMES = {
     "inspect": "inspection",
     "load": "loading",
     "optimize": "inference",
+    "publish": "publishing",
     "tokenize": "tokenizer",
     "verify": "verifying",
     "ArgumentError": "errors",
@@ -129,6 +133,7 @@ __all__ = [
     "inspect",
     "load",
     "optimize",
+    "publish",
     "tokenize",
     "verify",
 ]

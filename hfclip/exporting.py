@@ -3,12 +3,15 @@
 from pathlib import Path
 
 from hfclip import sources
-from hfclip.cards import About, model_card
+from hfclip.card_renewal import is_generated, read_card, renewed, write_card
+from hfclip.cards import About, model_card, public_origin
 from hfclip.checkpoint import Checkpoint, read_checkpoint
 from hfclip.errors import ConfigError
 from hfclip.folders import CARD_FILE, LAYOUTS, check_free, write_layout, written_whole
 from hfclip.hub import Access
 from hfclip.model import CLIP, check_fit
+from hfclip.releases import BUNDLED, RELEASES
+from hfclip.sources import Source
 
 EXPORTS = (*LAYOUTS, "onnx")
 
@@ -28,7 +31,8 @@ def export(
     """Writes a model into a folder in the layout of some package, whole or not at all.
 
     Weights are written in the types that they were stored in: going there and back gives the same
-    bytes.
+    bytes. The README.md of a model folder goes along, as `hfclip.card_renewal` renews it; one in
+    `folder` that a person wrote stays.
 
     Args:
         name: Whatever `hfclip.load` takes.
@@ -62,12 +66,45 @@ def export(
     source = sources.find(name, access, revision=revision, namespace=namespace)
     checkpoint = read_checkpoint(source)
     check_fit(checkpoint)
-    about = About(provenance={"exported from": source.origin})
     with written_whole(folder) as part:
         write_checkpoint(part, checkpoint, layout)
-        if not (folder / CARD_FILE).exists():
-            model_card(part, checkpoint.config, about, layout).save(part / CARD_FILE)
+        cards = read_card(folder / CARD_FILE), card_beside(name, source.weights)
+        _write_card(part, cards, source, checkpoint, layout)
     return folder
+
+
+def is_local(name: str | Path) -> bool:
+    """Returns whether `sources.find` reads this name as a path of this machine."""
+    return name not in {*RELEASES, *BUNDLED} and Path(name).expanduser().exists()
+
+
+def card_beside(name: str | Path, weights: Path) -> str | None:
+    """Reads the README.md of a model folder that is named; None for any other name.
+
+    The README.md beside a lone weight file may be that of a whole project.
+    """
+    if not is_local(name) or not Path(name).expanduser().is_dir():
+        return None
+    return read_card(weights.with_name(CARD_FILE))
+
+
+def _write_card(
+    part: Path,
+    cards: tuple[str | None, str | None],
+    source: Source,
+    checkpoint: Checkpoint,
+    layout: str,
+) -> None:
+    """Writes the card: a person's card that is there already, else the card of the source."""
+    there, beside = cards
+
+    def generate(about: About) -> str:
+        return str(model_card(part, checkpoint.config, about, layout))
+
+    is_persons = there is not None and not is_generated(there)
+    earlier = there if is_persons else beside
+    given = {} if is_persons else {"provenance": {"exported from": public_origin(source)}}
+    write_card(part / CARD_FILE, renewed(earlier, given, generate, source.weights))
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, layout: str) -> None:

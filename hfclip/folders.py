@@ -166,7 +166,8 @@ def check_free(folder: Path, *, force: bool) -> None:
     if folder.is_dir() and any(folder.iterdir()) and not force:
         raise ConfigError(
             f"{folder} holds {sorted(path.name for path in folder.iterdir())[0]} already. Name a "
-            "folder that is new or empty, or give --force to replace the files that are written."
+            "folder that is new or empty, or give --force to replace the files that are written "
+            "(force=True in Python)."
         )
 
 

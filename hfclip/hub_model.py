@@ -9,13 +9,14 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import nn
 
 from hfclip import pushing, sources
+from hfclip.card_renewal import check_given, read_card, renewed, write_card
 from hfclip.cards import About, model_card
 from hfclip.checkpoint import Checkpoint, adapted, read_checkpoint
 from hfclip.config import ClipConfig
 from hfclip.devices import Device, choose_device
 from hfclip.folders import CARD_FILE, check_finite, write_layout, written_whole
 from hfclip.hub import Access
-from hfclip.sources import CONFIG_FILE
+from hfclip.sources import CONFIG_FILE, WEIGHTS_FILE
 
 
 class HubModel(nn.Module, PyTorchModelHubMixin):
@@ -83,7 +84,8 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         """Writes a folder that `load` and `from_pretrained` take, whole or not at all.
 
         It holds config.json, model.safetensors in the types that the model has, a
-        preprocessor_config.json, the tokenizer and a card. A README.md that is there stays.
+        preprocessor_config.json, the tokenizer and a card. `hfclip.card_renewal` says how a
+        README.md that is there is renewed: the text of a person stays.
 
         Args:
             save_directory: The folder; made if it is not there. `~` is your home.
@@ -95,13 +97,17 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
 
         Returns:
             The page of the commit if pushed, else None.
+
+        Raises:
+            ArgumentError: A field of the card is not known, or the Hub does not know the licence.
+            ConfigError: The README.md that is there cannot be read.
         """
         folder = Path(save_directory).expanduser()
+        given = {"repo_id": repo_id, **(model_card_kwargs or {})}
+        check_given(given)
         with written_whole(folder) as part:
             self._save_pretrained(part)
-            if not (folder / CARD_FILE).exists():
-                about = About(**{"repo_id": repo_id, **(model_card_kwargs or {})})
-                self.generate_model_card(part, about).save(part / CARD_FILE)
+            self._write_card(part, read_card(folder / CARD_FILE), given)
         if not push_to_hub:
             return None
         return self.push_to_hub(
@@ -114,6 +120,15 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         config = adapted(self.config, tensors)
         self._check_fit(Checkpoint(save_directory, "model", config, tensors))
         write_layout(save_directory, config, tensors)
+
+    def _write_card(self, folder: Path, earlier: str | None, given: dict[str, Any]) -> None:
+        """Writes the card of the files in a folder, in place of an earlier one."""
+
+        def generate(about: About) -> str:
+            return str(self.generate_model_card(folder, about))
+
+        text = renewed(earlier, given, generate, folder / WEIGHTS_FILE)
+        write_card(folder / CARD_FILE, text)
 
     def generate_model_card(self, folder: Path, about: About | None = None) -> ModelCard:
         """Describes the model that was saved to a folder; `hfclip.cards.model_card` does it."""
@@ -134,7 +149,9 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         delete_patterns: list[str] | str | None = None,
         model_card_kwargs: dict[str, Any] | None = None,
     ) -> str:
-        """Publishes what `save_pretrained` writes, in one commit; a README.md there stays.
+        """Publishes what `save_pretrained` writes, in one commit.
+
+        A README.md in the repository is renewed as `save_pretrained` renews one in a folder.
 
         Args:
             repo_id: `org/name`, or a name in your own namespace; made if it is not there.
@@ -154,17 +171,22 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
 
         Raises:
             PublishError: A weight is NaN or infinite.
+            ArgumentError: A field of the card is not known, or the Hub does not know the licence.
             HubError: The Hub refuses or cannot be reached; the repository is as it was.
         """
+        check_given(model_card_kwargs or {})
         check_finite(self.state_dict())
         repository = pushing.find_repository(
             repo_id, token=token, branch=branch, create_pr=bool(create_pr)
         )
         with TemporaryDirectory() as temporary:
-            folder = Path(temporary, "model")
-            kwargs = {"repo_id": repository.repo_id, **(model_card_kwargs or {})}
-            self.save_pretrained(folder, model_card_kwargs=kwargs)
-            paths = pushing.choose_files(folder, repository, "keep")
+            folder = Path(temporary)
+            card = pushing.read_card(repository, token=token)
+            if card is not None:
+                write_card(folder / CARD_FILE, card)
+            given = {"repo_id": repository.repo_id, **(model_card_kwargs or {})}
+            self.save_pretrained(folder, model_card_kwargs=given)
+            paths = pushing.choose_files(folder, repository, "replace")
             names = pushing.matching([path.name for path in paths], allow_patterns, ignore_patterns)
             pushed = pushing.push(
                 [folder / name for name in names],

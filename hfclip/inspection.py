@@ -65,6 +65,8 @@ class ListedModel:
         state: "verified" (all files that hfclip reads are cached, and unchanged since they were
             verified), "cached" (they are cached, and not verified or changed since), "partial"
             (some are missing), "not cached", or "bundled" (part of hfclip).
+        pinned: What hfclip pins of the weights: "yes" (commit and sha256), "hash only", or "no"
+            (they are checked against the hash that the Hub declares).
         image_tower: The image tower in words.
         pixels: The side of the square input image.
         parameters: The number of parameters.
@@ -78,6 +80,7 @@ class ListedModel:
 
     name: str
     state: State | Literal["bundled"]
+    pinned: str
     image_tower: str
     pixels: int
     parameters: int
@@ -217,7 +220,15 @@ def _row(
     name: str, state: State | Literal["bundled"], config: ClipConfig, origin: str, *rest: str | None
 ) -> ListedModel:
     tower, pixels = config.describe_image_tower(), config.image_resolution
-    return ListedModel(name, state, tower, pixels, config.parameter_count, origin, *rest)
+    pinned = _pinned(name, namespace=rest[2] if len(rest) > 2 else None)
+    return ListedModel(name, state, pinned, tower, pixels, config.parameter_count, origin, *rest)
+
+
+def _pinned(name: str, namespace: str | None) -> str:
+    """Returns what hfclip pins of the weights that a name stands for."""
+    if name in BUNDLED:
+        return "yes"
+    return RELEASES[name].hub.pinned if name in RELEASES and namespace is None else "no"
 
 
 def _json_types(facts: Inspection | ListedModel) -> dict[str, Any]:

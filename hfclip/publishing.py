@@ -8,25 +8,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from hfclip import pushing, sources
+from hfclip.card_renewal import about_in, check_given, write_card
 from hfclip.cards import About, model_card, read_metrics
 from hfclip.checkpoint import Checkpoint, adapted, read_checkpoint
 from hfclip.config import ClipConfig
 from hfclip.errors import IntegrityError, PublishError
-from hfclip.exporting import write_checkpoint
+from hfclip.exporting import card_beside, write_checkpoint
 from hfclip.folders import CARD_FILE, check_finite
 from hfclip.hub import Access
 from hfclip.model import CLIP
+from hfclip.published_card import Cards, find_base
 from hfclip.pushing import CardRule, Pushed, Repository
-from hfclip.releases import BUNDLED, RELEASES
+from hfclip.releases import RELEASES
 
 # What a fine-tune may change; anything else makes another architecture.
 _MAY_DIFFER = {"image_resolution", "context_length", "vocab_size", "image_mean", "image_std"}
+
+
+Status = Literal["published", "nothing changed", "dry run"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,9 @@ class Publication:
         repository: Where to, as it is now.
         checkpoint: The model's configuration and tensors.
         layout: The layout of the folder.
-        about: What its card says beyond the weights.
+        about: The licence, base, data and metrics that its card names.
+        card: Where the text of the card comes from, in words.
+        base: The base for a reader, if the card does not name it; else None.
     """
 
     folder: Path
@@ -48,24 +55,117 @@ class Publication:
     checkpoint: Checkpoint
     layout: str
     about: About
+    card: str
+    base: str | None = None
 
     def describe(self) -> dict[str, Any]:
-        """What will be sent, and where to, in types that JSON has."""
+        """Returns the plan of the publication, in types that JSON has."""
         config, about = self.checkpoint.config, self.about
         return {
             "repository": self.repository.repo_id,
             "stands_at": self.repository.head or "it will be made",
+            "card": self.card,
             "image_tower": config.describe_image_tower(),
             "text_tower": config.describe_text_tower(),
             "pixels": config.image_resolution,
             "parameters": config.parameter_count,
             "layout": self.layout,
             "license": about.license or "none named",
-            "fine-tuned_from": about.base_model or "not said",
+            "fine-tuned_from": about.base_model or self.base or "not said",
             "datasets": list(about.datasets),
             "metrics": [f"{m.dataset}: {m.name} {m.value:g}" for m in about.metrics],
             "files": [f"{path.name} ({path.stat().st_size:,} bytes)" for path in self.paths],
         }
+
+
+@dataclass(frozen=True)
+class Published:
+    """The outcome of `publish`.
+
+    Attributes:
+        plan: What was checked and where it goes, as `Publication.describe` returns it.
+        status: "published"; "nothing changed" if the repository held the same files already; or
+            "dry run".
+        commit: The commit that holds the files; None after a dry run.
+        url: The page of the commit, or of the pull request; None after a dry run.
+        sent: The names of the files that were new or changed.
+    """
+
+    plan: dict[str, Any]
+    status: Status
+    commit: str | None
+    url: str | None
+    sent: list[str]
+
+    @classmethod
+    def of(cls, plan: dict[str, Any], pushed: Pushed) -> "Published":
+        """Returns the outcome of a push."""
+        status: Status = "published" if pushed.sent else "nothing changed"
+        return cls(plan, status, pushed.commit, pushed.url, pushed.sent)
+
+
+def publish(
+    source: str | Path,
+    repo_id: str,
+    *,
+    base: str | None = None,
+    layout: str = "hfclip",
+    license: str | None = None,  # noqa: A002  # the Hub's name for it
+    datasets: Sequence[str] = (),
+    metrics: str | Path | None = None,
+    card: CardRule = "refuse",
+    private: bool | None = None,
+    create_pr: bool = False,
+    dry_run: bool = False,
+    token: str | bool | None = None,
+) -> Published:
+    """Publishes a model on the Hub, as `hfclip publish` does on the command line.
+
+    The model is checked, sent in one commit, loaded back from the Hub and compared to the bit:
+    `hfclip.publish("last.pt", "me/my-clip", base="ViT-B/16", license="mit")`.
+
+    Args:
+        source: A weight file that a trainer left, a folder, or any other name that `hfclip.load`
+            takes. The README.md of a folder becomes the card.
+        repo_id: The repository: `org/name`, or a name in your own namespace.
+        base: The model that `source` was fine-tuned from: a name, folder or repository. Needed for
+            a lone weight file, which takes its configuration from it. Image size, context and
+            vocabulary are read off the weights.
+        layout: "hfclip", "open_clip" or "transformers"; hfclip loads each of them.
+        license: A licence as the Hub names it. This and the next two go into the head of the card.
+        datasets: What the model was trained on, as the Hub names it.
+        metrics: A JSON file of figures: see `hfclip.cards.read_metrics`.
+        card: What to do if a person wrote the README.md of the repository: "refuse", "keep" or
+            "replace".
+        private: Whether a repository that is made is private.
+        create_pr: Whether to open a pull request instead of committing.
+        dry_run: Whether to check everything and send nothing.
+        token: A Hub token that may write; by default the stored one.
+
+    Raises:
+        ArgumentError: The Hub does not know the licence.
+        PublishError: The weights are no numbers, compute none, or a README.md is in the way.
+        CheckpointError: The weights are damaged or do not fit.
+        ConfigError: The configuration or the metrics are refused.
+        HubError: The repository cannot be written to; it is as it was.
+    """
+    with prepared(
+        source,
+        repo_id,
+        base=base,
+        layout=layout,
+        license=license,
+        datasets=datasets,
+        metrics=metrics,
+        card=card,
+        create_pr=create_pr,
+        token=token,
+    ) as publication:
+        plan = publication.describe()
+        if dry_run:
+            return Published(plan, "dry run", None, None, [])
+        pushed = send(publication, private=private, create_pr=create_pr, token=token)
+        return Published.of(plan, pushed)
 
 
 @contextmanager
@@ -77,49 +177,47 @@ def prepared(
     layout: str = "hfclip",
     license: str | None = None,  # noqa: A002  # the Hub's name for it
     datasets: Sequence[str] = (),
-    metrics: Path | None = None,
+    metrics: str | Path | None = None,
     card: CardRule = "refuse",
     create_pr: bool = False,
     token: str | bool | None = None,
 ) -> Iterator[Publication]:
-    """Checks a model and writes what would be sent into a folder of its own; sends nothing.
+    """Checks a model and writes the files to send into a temporary folder; sends nothing.
 
-    Args:
-        source: A weight file that a trainer left, a folder, or whatever `hfclip.load` takes.
-        repo_id: Where to: `org/name`, or a name in your own namespace.
-        base: What it was fine-tuned from; needed for a lone weight file, whose configuration it
-            gives. Image size, context and vocabulary are read off the weights.
-        layout: "hfclip", or that of another package, which can then load it as well.
-        license: A licence as the Hub names it.
-        datasets: What it was trained on, as the Hub names it.
-        metrics: A JSON file of figures: see `hfclip.cards.read_metrics`.
-        card: What to do where the repository has another README.md.
-        create_pr: Whether a pull request is meant.
-        token: A Hub token that may write; by default the stored one.
-
-    Raises:
-        PublishError: The weights are no numbers, compute none, or a README.md is in the way.
-        CheckpointError: The weights are damaged or do not fit.
-        ConfigError: The configuration or the metrics are refused.
-        HubError: The repository cannot be written to.
+    The arguments and errors are those of `publish`.
     """
+    given: dict[str, Any] = {"license": license, "datasets": datasets}
+    check_given(given)
     checkpoint = read_finetune(source, base)
     _check_forward(checkpoint)
-    figures = read_metrics(metrics, datasets) if metrics else []
+    given["metrics"] = read_metrics(Path(metrics), datasets) if metrics else []
     repository = pushing.find_repository(repo_id, token=token, create_pr=create_pr)
-    about = About(
-        repo_id=repository.repo_id,
-        license=license,
-        base_model=base and _base_model(base),
-        datasets=datasets,
-        metrics=figures,
-    )
+    origin = find_base(source, base, repository.repo_id)
+    given |= {"repo_id": repository.repo_id, **origin.given}
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_checkpoint(folder, checkpoint, layout)
-        model_card(folder, checkpoint.config, about, layout).save(folder / CARD_FILE)
-        paths = pushing.choose_files(folder, repository, card)
-        yield Publication(folder, paths, repository, checkpoint, layout, about)
+
+        def generate(about: About) -> str:
+            return str(model_card(folder, checkpoint.config, about, layout))
+
+        cards = Cards(
+            card_beside(source, checkpoint.path), pushing.read_card(repository, token=token)
+        )
+        chosen = cards.choose(card, given, generate, checkpoint.path)
+        write_card(folder / CARD_FILE, chosen.text)
+        paths = pushing.choose_files(folder, repository, chosen.rule)
+        pushing.check_card(paths)
+        yield Publication(
+            folder=folder,
+            paths=paths,
+            repository=repository,
+            checkpoint=checkpoint,
+            layout=layout,
+            about=about_in(chosen.text),
+            card=chosen.origin,
+            base=origin.note,
+        )
 
 
 def send(
@@ -129,7 +227,7 @@ def send(
     create_pr: bool = False,
     token: str | bool | None = None,
 ) -> Pushed:
-    """Sends it in one commit, then loads it from the Hub and compares its features to the bit.
+    """Sends a model in one commit, then loads it from the Hub and compares its features to the bit.
 
     Raises:
         HubError: Sending failed, and the repository is as it was; or what came back differs.
@@ -158,7 +256,8 @@ def read_finetune(source: str | Path, base: str | None) -> Checkpoint:
     if found.config is None and expected is None:
         raise PublishError(
             f"{source} is a lone weight file, which does not tell its activation or its "
-            "preprocess. Say what it was fine-tuned from, as in --base ViT-B/16."
+            "preprocess. Say what it was fine-tuned from: --base ViT-B/16 on the command line, "
+            'base="ViT-B/16" in Python.'
         )
     checkpoint = read_checkpoint(found if found.config else replace(found, config=expected))
     lora = [name for name in checkpoint.tensors if "lora_" in name.lower()]
@@ -181,7 +280,7 @@ def _check_base(config: ClipConfig, expected: ClipConfig, base: str) -> None:
         key = differing[0]
         raise PublishError(
             f"{key} is {ours[key]!r} in the configuration, and {theirs[key]!r} in {base}: it is no "
-            "fine-tune of that. Name the right --base, or mend config.json."
+            "fine-tune of that. Name the right base, or mend config.json."
         )
 
 
@@ -191,19 +290,10 @@ def _base_config(base: str) -> ClipConfig:
     config = sources.find(base).config
     if config is None:
         raise PublishError(
-            f"--base {base} is a lone weight file too. Name one of `hfclip models`, a folder with "
-            "its config.json, or a repository."
+            f"The base {base} is a lone weight file too. Name one of `hfclip models`, a folder "
+            "with its config.json, or a repository."
         )
     return config
-
-
-def _base_model(base: str) -> str | None:
-    """The base as the Hub names it, if it is there."""
-    if base in RELEASES:
-        return RELEASES[base].hub.repo_id
-    if base in BUNDLED or Path(base).expanduser().exists():
-        return None
-    return base.removeprefix("hf-hub:").split("@")[0]
 
 
 def _check_forward(checkpoint: Checkpoint) -> None:

@@ -23,10 +23,12 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, Repository
 from huggingface_hub.utils._paths import filter_repo_objects
 from huggingface_hub.utils._validators import validate_repo_id
 
-from hfclip import integrity
+from hfclip import hub, integrity
+from hfclip.card_renewal import read_card as read_card_file
 from hfclip.causes import token_note
 from hfclip.errors import HfclipError, PublishError, RepositoryError
 from hfclip.folders import CARD_FILE
+from hfclip.hub import Access
 from hfclip.hub_errors import in_our_words, may_pass
 from hfclip.integrity import digest_named
 
@@ -120,10 +122,23 @@ def choose_files(folder: Path, repository: Repository, card: CardRule) -> list[P
         return paths
     if card == "refuse":
         raise PublishError(
-            f"{repository.repo_id} has a {CARD_FILE} already, and it is another one. Keep it with "
-            "--keep-card, or put the new one in its place with --replace-card."
+            f"{repository.repo_id} has a {CARD_FILE} already that hfclip did not write. Keep it "
+            'with --keep-card (card="keep" in Python), or put the new one in its place with '
+            '--replace-card (card="replace").'
         )
     return [path for path in paths if card == "replace" or path != ours]
+
+
+def read_card(repository: Repository, *, token: str | bool | None = None) -> str | None:
+    """Reads the README.md of a repository; None if it has none.
+
+    Raises:
+        HubError: It cannot be fetched.
+    """
+    if repository.head is None or CARD_FILE not in repository.files:
+        return None
+    snapshot = hub.resolve(repository.repo_id, repository.head, Access(token))
+    return read_card_file(hub.fetch(snapshot, CARD_FILE))
 
 
 def matching(
@@ -155,7 +170,7 @@ def push(
     sent = [path for path in paths if not _is_same(path, repository.files.get(path.name))]
     if repository.head and not sent and not delete:
         return Pushed(repo_id, repository.head, f"{constants.ENDPOINT}/{repo_id}", [])
-    _check_card(sent)
+    check_card(sent)
     if repository.head is None:
         _ask(lambda: api.create_repo(repo_id, private=private, exist_ok=True), repo_id)
     commit = _ask(
@@ -176,8 +191,13 @@ def push(
     return Pushed(repo_id, commit.oid, url, [path.name for path in sent])
 
 
-def _check_card(paths: Sequence[Path]) -> None:
-    """Has the Hub look at the metadata of the card before anything is made there."""
+def check_card(paths: Sequence[Path]) -> None:
+    """Asks the Hub whether it accepts the head of the card among these files.
+
+    Raises:
+        PublishError: The Hub refuses it.
+        HubError: The Hub cannot be asked.
+    """
 
     def validate() -> None:
         try:
@@ -198,7 +218,11 @@ def tag(repo_id: str, name: str, commit: str, *, token: str | bool | None = None
         HubError: The Hub refuses or cannot be reached.
     """
     api = HfApi(token=token)
-    _ask(lambda: api.create_tag(repo_id, tag=name, revision=commit, exist_ok=True), repo_id)
+    _ask(
+        lambda: api.create_tag(repo_id, tag=name, revision=commit, exist_ok=True),
+        f"{repo_id} at {commit[:12]}",
+        "tagged",
+    )
 
 
 def _check_name(repo_id: str) -> None:
@@ -217,7 +241,7 @@ def _account(token: str | bool | None) -> dict[str, Any]:
             "Nobody is logged in to the Hub. Run `hf auth login` with a token that may write, or "
             f"set HF_TOKEN.{token_note()}"
         )
-    return _ask(lambda: HfApi(token=token).whoami(), "The Hub account of the token", "looked up")
+    return _ask(lambda: HfApi(token=token).whoami(), "The name of your account", "fetched")
 
 
 def _check_rights(account: dict[str, Any], repo_id: str) -> None:
@@ -226,7 +250,8 @@ def _check_rights(account: dict[str, Any], repo_id: str) -> None:
     if namespace not in open_to:
         raise RepositoryError(
             f"{repo_id} is not yours to write to: you are {account['name']}, and may write to "
-            f"{', '.join(open_to)}. Name one of these, or give --create-pr."
+            f"{', '.join(open_to)}. Name one of these, or open a pull request: --create-pr on the "
+            "command line, create_pr=True in Python."
         )
     role = account.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
@@ -243,11 +268,17 @@ def _info(repo_id: str, branch: str | None, token: str | bool | None) -> ModelIn
         except RepositoryNotFoundError:
             return None
 
-    return _ask(look, repo_id, "looked up")
+    return _ask(look, f"The list of files of {repo_id}", "fetched")
 
 
 def _ask(request: Callable[[], _T], what: str, done: str = "sent") -> _T:
-    """Makes a request that may be repeated, and puts its failure in our words."""
+    """Makes a request, at most twice, and raises its failure as a HubError.
+
+    Args:
+        request: The request.
+        what: The subject of the message, such as a repository.
+        done: The participle of the message: "fetched", "checked", "tagged" or "sent".
+    """
     try:
         try:
             return request()

@@ -9,7 +9,8 @@ from hfclip.config import ClipConfig
 class HubFile:
     """A weight file on the Hub, in open_clip's layout and float32.
 
-    None stands for what is not known here; such a file is held against what the Hub declares.
+    A value that is not known here is None. A file without a known sha256 is checked against the
+    hash that the Hub declares.
     """
 
     repo_id: str
@@ -17,6 +18,13 @@ class HubFile:
     file: str
     size: int | None
     sha256: str | None
+
+    @property
+    def pinned(self) -> str:
+        """Returns what hfclip pins of the file: "yes" (commit and sha256), "hash only" or "no"."""
+        if self.sha256 is None:
+            return "no"
+        return "yes" if self.revision else "hash only"
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ RELEASES = {
             revision=None,
             file="open_clip_model.safetensors",
             size=None,
-            sha256=None,
+            sha256="fcd5a494550d0951f314a9d74225887e727ddc20c28c78962b58464705bfb465",
         ),
         Original(
             "RN50x4.pt",

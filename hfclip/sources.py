@@ -155,7 +155,7 @@ def _release(
         original = _original(release, download_root, access)
         if original is not None:
             return Source(original, release.config, f"OpenAI's own file {original}")
-    digest = release_digest(release) if pinned else None
+    digest = release_digest(release) if revision is None else None
     if pinned and in_cache and digest:
         snapshot = Snapshot(file.repo_id, pinned, {file.file: digest}, access)
     else:

@@ -128,6 +128,10 @@ def test_models_lists_the_nine_and_the_bundled_one(
     assert [row["name"] for row in rows] == [*hfclip.available_models(), "digits"]
     assert rows[5]["parameters"] == 151_277_313
     assert rows[9]["origin"] == "bundled with hfclip"
+    pinned = {row["name"]: row["pinned"] for row in rows}
+    assert pinned["RN50x4"] == "hash only"
+    assert {name for name in pinned if pinned[name] == "no"} == {"RN101", "RN50x16", "RN50x64"}
+    assert list(pinned.values()).count("yes") == 6
     text = run("models").stdout.splitlines()
     assert text[6].split("  ")[0] == "ViT-B/32"
     assert "ViT, 12 blocks of width 768, patch 32" in text[6]

@@ -181,6 +181,7 @@ def test_models_keeps_the_keys_of_its_json_and_adds_to_them(hub: LoopbackHub) ->
     assert rows[-1] == {
         "name": "me/one",
         "state": "verified",
+        "pinned": "no",
         "image_tower": "ViT, 2 blocks of width 64, patch 16",
         "pixels": 32,
         "parameters": TINY_VIT.parameter_count,

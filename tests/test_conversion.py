@@ -284,6 +284,109 @@ def test_all_are_published_tagged_and_load_by_their_old_names(
         assert repository.tags[f"v{__version__}"].id == repository.branches["main"].id
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's
+def test_the_card_of_a_copy_names_the_repository_that_it_is_in(
+    two_releases: dict[str, Release], saved_vit: SavedModel, hub: LoopbackHub, tmp_path: Path
+) -> None:
+    run("convert", "--all", tmp_path / "out")
+    run("convert", saved_vit.archive, tmp_path / "out" / "mine")
+    for name in ("ViT-B-32", "mine"):
+        folder = tmp_path / "out" / name
+        card = (folder / "README.md").read_text()
+        assert 'hfclip.load(".", device=device)' in card
+        assert str(tmp_path) not in card
+        assert "path/to" not in card
+        before = sorted((path.name, path.read_bytes()) for path in folder.iterdir())
+        result = run("publish", folder, "--namespace", "me")
+        assert result.exit_code == 0, result.output
+        commit = hub.repository(f"me/{name}").find("main")
+        assert commit is not None
+        published = commit.files["README.md"].content.read().decode()
+        assert f'hfclip.load("me/{name}", device=device)' in published
+        assert 'load(".")' not in published
+        assert "the folder that holds this file" not in published
+        assert "bit for bit, in the types of the source" in published
+        assert (
+            published.count(hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest())
+            == 1
+        )
+        assert sorted((path.name, path.read_bytes()) for path in folder.iterdir()) == before
+        hub.forget_calls()
+        assert "nothing new" in run("publish", folder, "--namespace", "me").output
+
+
+def test_a_card_that_a_person_wrote_survives_a_conversion_by_force(
+    saved_vit: SavedModel, tmp_path: Path
+) -> None:
+    convert(saved_vit.archive, tmp_path / "out")
+    (tmp_path / "out" / "README.md").write_text("# Mine\n")
+    convert(saved_vit.archive, tmp_path / "out", force=True)
+    assert (tmp_path / "out" / "README.md").read_text() == "# Mine\n"
+
+
+def test_weights_that_changed_are_no_longer_called_openais(
+    two_releases: dict[str, Release], tmp_path: Path
+) -> None:
+    run("convert", "--all", tmp_path / "out")
+    folder = tmp_path / "out" / "ViT-B-32"
+    model, _ = hfclip.load(folder, "cpu", dtype=torch.float16)
+    model.save_pretrained(folder)
+    assert "# CLIP ViT-B/32" in (folder / "README.md").read_text()
+    with torch.no_grad():
+        model.text_projection[0, 0] += 1
+    model.save_pretrained(folder)
+    card = (folder / "README.md").read_text()
+    assert "# CLIP ViT-B/32" not in card
+    assert "license: mit" in card
+    assert f"Made from [{two_releases['ViT-B/32'].hub.repo_id}]" in card
+
+
+WRONG = {
+    "nosuch.pt": ("nosuch.pt does not exist: it is neither a file nor one of the nine names",),
+    "ViT-B-32": ("ViT-B-32 does not exist", "Did you mean 'ViT-B/32'?"),
+    "folder": ("folder is a folder", "hfclip export folder FOLDER --layout hfclip"),
+    "digits": ("digits is the model inside the package", "hfclip export digits"),
+    "notes.txt": ("notes.txt begins with b'hello': neither safetensors, nor a PyTorch",),
+    "empty.pt": ("empty.pt is empty",),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_be_converted_is_called_what_it_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("notes.txt").write_text("hello")
+    Path("empty.pt").touch()
+    result = run("convert", name, "out")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    for words in WRONG[name]:
+        assert words in result.output
+    assert not Path("out").exists()
+
+
+def test_a_single_argument_of_convert_is_told_to_lack_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there.pt").touch()
+    for name in ("nosuch.pt", "there.pt", "digits"):
+        result = run("convert", name)
+        assert result.exit_code == 2
+        assert f"Only '{name}' is given, which is taken for OUT" in result.output
+    assert "With --all give only OUT" in run("convert", "--all", "there.pt", "out").output
+
+
+def test_a_file_in_the_way_of_the_folders_is_told(saved_vit: SavedModel, tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    assert "out is a file" in run("convert", saved_vit.archive, tmp_path / "out").output
+    several = run("convert", saved_vit.archive, saved_vit.state_dict, tmp_path / "out")
+    assert isinstance(several.exception, SystemExit)
+    assert "2 of 2 were not converted" in several.output
+
+
 def test_all_means_all(tmp_path: Path) -> None:
     (tmp_path / "out" / "RN50").mkdir(parents=True)
     result = run("publish", "--all", tmp_path / "out", "--namespace", "me")

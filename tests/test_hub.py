@@ -672,6 +672,21 @@ def test_a_repository_that_hands_out_other_bytes_than_pinned_is_refused(
         load("ViT-B/32")
 
 
+def test_a_known_hash_holds_without_a_known_commit_but_not_against_a_revision_of_ones_own(
+    hub: LoopbackHub, pinned: Callable[..., releases.Release], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = pinned()
+    right = dataclasses.replace(release.hub, revision=None)
+    monkeypatch.setitem(releases.RELEASES, "ViT-B/32", dataclasses.replace(release, hub=right))
+    assert load("ViT-B/32")
+    assert load("ViT-B/32", local_files_only=True)
+    wrong = dataclasses.replace(right, sha256="0" * 64)
+    monkeypatch.setitem(releases.RELEASES, "ViT-B/32", dataclasses.replace(release, hub=wrong))
+    assert load("ViT-B/32", revision="main")
+    with pytest.raises(hfclip.IntegrityError, match="0000"):
+        load("ViT-B/32")
+
+
 def test_a_namespace_leads_to_its_own_copies(
     hub: LoopbackHub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

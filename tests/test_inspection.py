@@ -129,6 +129,7 @@ def test_a_clip_that_any_tool_cached_is_listed_without_a_request(
     assert row == ListedModel(
         name=f"me/{layout}",
         state="cached",
+        pinned="no",
         image_tower="ViT, 2 blocks of width 64, patch 16",
         pixels=32,
         parameters=TINY_VIT.parameter_count,

@@ -3,13 +3,17 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 from hub.in_process import point_client_at
 from hub.loopback import LoopbackHub
 from huggingface_hub import ModelCard, close_session
 
+import hfclip
+import hfclip.loading
 from conversion import cards
 from hfclip.cards import About, Metric, card_data, model_card, read_metrics
 from hfclip.config import ClipConfig
@@ -70,7 +74,7 @@ def test_the_metadata_keep_the_hubs_rules(name: str, hub: LoopbackHub) -> None:
 @pytest.mark.parametrize("name", RELEASES)
 def test_the_numbers_are_those_of_the_table(name: str) -> None:
     release, text = RELEASES[name], load(f"{repository_name(name)}.md").text
-    assert f'hfclip.load("{name}")' in text
+    assert f'hfclip.load("{name}", device=device)' in text
     assert release.original.sha256 in text
     assert f"{release.original.size:,}" in text
     assert f"hf-hub:{release.hub.repo_id}" in text
@@ -81,6 +85,60 @@ def test_the_numbers_are_those_of_the_table(name: str) -> None:
     assert ("transformers has no CLIP with a ResNet" in text) == release.config.is_resnet
     known = {release.original.sha256, release.hub.sha256, release.hub.revision}
     assert set(re.findall(r"[0-9a-f]{40,}", text)) <= known
+
+
+def test_a_card_calls_pinned_only_what_is_pinned() -> None:
+    words = {
+        "yes": "is pinned to that commit and that sha256",
+        "hash only": "accepts no other sha256. The\ncommit is not pinned",
+        "no": "is not pinned: it takes the main branch",
+    }
+    for name, release in RELEASES.items():
+        text = load(f"{repository_name(name)}.md").text
+        assert [kind for kind in words if words[kind] in text] == [release.hub.pinned], name
+    assert [name for name in RELEASES if RELEASES[name].hub.pinned == "no"] == [
+        "RN101",
+        "RN50x16",
+        "RN50x64",
+    ]
+    assert RELEASES["RN50x4"].hub.pinned == "hash only"
+
+
+SNIPPET = re.compile(r"```python\n(import hfclip\n.*?)```", re.DOTALL)
+
+
+@pytest.mark.parametrize("path", [*cards.FOLDER.glob("*.md"), cards.FOLDER.parent / "README.md"])
+def test_the_first_snippet_runs_on_the_device_of_the_model(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs each snippet as on a machine with a GPU, and notes what is moved there."""
+    if path.name == "digits.md":
+        pytest.skip("its snippet is a command")
+    snippet = SNIPPET.search(path.read_text(encoding="utf-8"))
+    assert snippet is not None
+    moved: list[tuple[object, str]] = []
+    digits, move = hfclip.loading.load("digits", "cpu"), torch.Tensor.to
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+
+    def to(self: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        if arguments != ("cuda",):
+            return move(self, *arguments, **options)
+        moved.append((tuple(self.shape), "cuda"))
+        return self
+
+    def load_digits(name: str, device: str) -> object:
+        assert name in RELEASES
+        moved.append((name, device))
+        return digits
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    picture = Path(hfclip.__file__).parent / "digits" / "seven.png"
+    code = re.sub(r'"[\w]+\.jpg"', repr(str(picture)), snippet[1])
+    monkeypatch.setattr(hfclip, "load", load_digits)
+    exec(code, {})  # noqa: S102  # our own documents
+    assert moved[0][1] == "cuda"
+    assert {((1, 3, 32, 32), "cuda"), ((2, 77), "cuda")} <= set(moved)
+    assert "tensor([[" in capsys.readouterr().out
 
 
 def test_a_figure_has_its_source() -> None:
@@ -111,7 +169,7 @@ def test_a_card_says_how_to_load_each_layout(tmp_path: Path) -> None:
     assert 'create_model_from_pretrained("hf-hub:me/my-clip")' in text["open_clip"]
     assert 'CLIPModel.from_pretrained("me/my-clip")' in text["transformers"]
     assert "hfclip export me/my-clip copy --layout" in text["hfclip"]
-    assert all('hfclip.load("me/my-clip")' in each for each in text.values())
+    assert all('hfclip.load("me/my-clip", device=device)' in each for each in text.values())
 
 
 @pytest.mark.parametrize(

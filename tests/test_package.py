@@ -24,6 +24,8 @@ LAYERS = [
         "arrow",
         "display",
         "inputs",
+        "card_marks",
+        "licenses",
     },
     {
         "picture_formats",
@@ -46,12 +48,14 @@ LAYERS = [
         "cached_models",
         "images",
     },
-    {"pushing", "encoders", "downloading", "verifying"},
+    {"encoders", "downloading", "verifying", "card_renewal"},
+    {"pushing"},
     {"hub_model"},
     {"model", "inspection"},
     {"scripted", "zeroshot", "onnx_graphs", "label_cache"},
     {"loading", "exporting"},
-    {"publishing", "inference"},
+    {"published_card", "inference"},
+    {"publishing"},
     {"cli"},
 ]
 

@@ -1,5 +1,6 @@
 """Publishing to a Hub on the loopback, through the real client."""
 
+import hashlib
 import json
 import math
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ from huggingface_hub import ModelCard, close_session
 from torch import Tensor
 
 import hfclip
-from hfclip import publishing, pushing
+from hfclip import published_card, publishing, pushing
 from hfclip.cli import main
 from hfclip.errors import HubError, IntegrityError, NetworkError, PublishError, RepositoryError
 
@@ -84,6 +86,11 @@ def files(hub: LoopbackHub) -> Mapping[str, Blob]:
 
 def readme(hub: LoopbackHub) -> str:
     return files(hub)["README.md"].content.read().decode()
+
+
+def metadata(text: str) -> Any:
+    """The head of a card, whose fields depend on its kind."""
+    return ModelCard(text).data
 
 
 def head_of(hub: LoopbackHub, repo_id: str = "me/my-clip") -> str:
@@ -412,6 +419,167 @@ def test_from_memory_what_is_no_number_is_refused(hub: LoopbackHub) -> None:
         model.text_projection[0, 0] = math.nan
     with pytest.raises(PublishError, match="text_projection hold NaN"):
         model.push_to_hub("me/my-clip")
+    assert written(hub) == []
+
+
+# The card.
+
+
+def test_the_readme_of_the_folder_is_the_card(hub: LoopbackHub, base: Path) -> None:
+    """What save_pretrained was told is on the card that publish sends."""
+    kwargs: dict[str, Any] = {"license": "mit", "base_model": "timm/base"}
+    kwargs["metrics"] = [("mnist", "accuracy", 0.875)]
+    draw(TINY_VIT).save_pretrained(base, model_card_kwargs=kwargs)
+    plan = json.loads(publish(base, "me/my-clip", "--json").stdout)
+    assert plan["card"] == "generated, with the facts of the folder's README.md"
+    assert plan["metrics"] == ["mnist: accuracy 0.875"]
+    assert (plan["license"], plan["fine-tuned_from"]) == ("mit", "timm/base")
+    data = metadata(readme(hub))
+    assert [data.license, data.base_model, data.eval_results[0].metric_value] == [
+        "mit",
+        "timm/base",
+        0.875,
+    ]
+    assert 'hfclip.load("me/my-clip", device=device)' in readme(hub)
+
+
+OWN = "---\nlicense: mit\nwidget: []\n---\n\n# Mine\n\nMy words.\n"
+
+
+def test_a_persons_readme_is_the_card_and_options_change_its_head(
+    hub: LoopbackHub, base: Path
+) -> None:
+    (base / "README.md").write_text(OWN)
+    assert publish(base, "me/my-clip").exit_code == 0
+    assert readme(hub) == OWN
+    plan = json.loads(publish(base, "me/other", "--license", "apache-2.0", "--json").stdout)
+    assert plan["license"] == "apache-2.0"
+    assert plan["card"] == "the README.md of the folder, with another license in its head"
+    commit = hub.repository("me/other").find("main")
+    assert commit is not None
+    text = commit.files["README.md"].content.read().decode()
+    assert text == OWN.replace("license: mit", "license: apache-2.0")
+
+
+def test_a_card_of_ours_on_the_hub_is_renewed_and_keeps_its_licence(
+    hub: LoopbackHub, base: Path, tuned: Path
+) -> None:
+    publish(tuned, "me/my-clip", "--base", base, "--license", "mit", "--dataset", "mnist")
+    first = readme(hub)
+    changed = {name: tensor + 0.01 for name, tensor in state().items()}
+    save(tuned, changed)
+    result = publish(tuned, "me/my-clip", "--base", base)
+    assert result.exit_code == 0, result.output
+    digest = hashlib.sha256(files(hub)["model.safetensors"].content.read()).hexdigest()
+    assert digest in readme(hub)
+    assert digest not in first
+    data = metadata(readme(hub))
+    assert [data.license, data.datasets] == ["mit", ["mnist"]]
+
+
+def test_from_memory_a_card_of_ours_on_the_hub_is_renewed_and_an_edited_one_kept(
+    hub: LoopbackHub,
+) -> None:
+    model = draw(TINY_VIT)
+    model.push_to_hub("me/my-clip", model_card_kwargs={"license": "mit"})
+    edited = readme(hub).replace("# my-clip", "# My own title")
+    for card in (None, edited):
+        if card:
+            hub.push("me/my-clip", {"README.md": card.encode()})
+        with torch.no_grad():
+            model.text_projection[0, 0] += 1
+        model.push_to_hub("me/my-clip")
+        digest = hashlib.sha256(files(hub)["model.safetensors"].content.read()).hexdigest()
+        assert f"`{digest}` |" in readme(hub)
+        assert "license: mit" in readme(hub)
+    assert "# My own title" in readme(hub)
+
+
+def test_a_kept_card_that_was_edited_gets_the_new_table_of_files(
+    hub: LoopbackHub, base: Path
+) -> None:
+    publish(base, "me/my-clip")
+    edited = readme(hub).replace("# my-clip", "# My own title")
+    hub.push("me/my-clip", {"README.md": edited.encode()})
+    model = draw(TINY_VIT)
+    with torch.no_grad():
+        model.text_projection[0, 0] += 1
+    model.save_pretrained(base)
+    refused = publish(base, "me/my-clip").output
+    assert "has a README.md already that hfclip did not write" in refused
+    assert publish(base, "me/my-clip", "--keep-card").exit_code == 0
+    digest = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
+    assert "# My own title" in readme(hub)
+    assert digest in readme(hub)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ViT-B/16", "timm/vit_base_patch16_clip_224.openai"),
+        ("org/name", "org/name"),
+        ("hf-hub:org/name", "org/name"),
+        ("org/name@v1.0", "org/name"),
+        ("hf-hub:org/name@main", "org/name"),
+        ("digits", None),
+        ("{folder}", None),
+        ("{folder}/model.safetensors", None),
+    ],
+)
+def test_the_repository_behind_a_base_is_named_and_no_path(
+    name: str, expected: str | None, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HFCLIP_NAMESPACE", raising=False)
+    name = name.format(folder=base)
+    assert published_card.hub_name(name) == expected
+    named = published_card.find_base("last.pt", name, "me/my-clip")
+    assert named.given.get("base_model") == expected
+    assert str(base) not in str(named.given)
+    if expected is None:
+        assert named.note is not None
+    copied = published_card.find_base(name, None, "me/my-clip")
+    assert copied.given.get("base_model") == expected
+    assert published_card.find_base("me/my-clip", None, "me/my-clip").given == {}
+
+
+def test_the_plan_says_that_a_local_base_is_not_named(
+    hub: LoopbackHub, tuned: Path, base: Path
+) -> None:
+    plan = json.loads(publish(tuned, "me/my-clip", "--base", base, "--json").stdout)
+    assert plan["fine-tuned_from"] == f"{base} (a local path, which the card does not name)"
+    assert str(base) not in readme(hub)
+    assert str(base.parent) not in readme(hub)
+
+
+def test_a_copy_of_a_repository_names_it(hub: LoopbackHub, base: Path) -> None:
+    hub.add_repository(
+        "org/name", {path.name: path for path in base.iterdir() if path.name != "README.md"}
+    )
+    assert publish("org/name@main", "me/my-clip", "--license", "mit").exit_code == 0
+    data = metadata(readme(hub))
+    assert data.base_model == "org/name"
+    assert data.get("base_model_relation") is None
+    assert "A copy of [org/name]" in readme(hub)
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--json"]])
+def test_an_unknown_licence_is_refused_in_the_dry_run_already(
+    more: list[str], hub: LoopbackHub, base: Path
+) -> None:
+    result = publish(base, "me/my-clip", "--license", "apache2", *more)
+    assert result.exit_code == 1
+    assert "Did you mean 'apache-2.0'?" in result.stderr
+    assert hub.calls == []
+
+
+def test_the_hub_looks_at_the_head_of_the_card_in_the_dry_run_already(
+    hub: LoopbackHub, base: Path
+) -> None:
+    (base / "README.md").write_text("---\nlicense: of-my-own\n---\n# Mine\n")
+    hub.fault(Status(400), "/api/validate-yaml", method="POST")
+    result = publish(base, "me/my-clip", "--dry-run")
+    assert result.exit_code == 1
+    assert "The Hub refuses the head of README.md" in result.output
     assert written(hub) == []
 
 

@@ -8,6 +8,7 @@ import click
 
 from hfclip.cli.completion import complete_models
 from hfclip.cli.output import print_facts
+from hfclip.errors import HfclipError
 
 if TYPE_CHECKING:
     from hfclip.pushing import CardRule
@@ -67,8 +68,18 @@ def export(model: str, folder: Path, layout: str, revision: str | None, force: b
 )
 @click.option("--private", is_flag=True, help="Make a new repository private.")
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
-@click.option("--replace-card", "card", flag_value="replace", help="Overwrite its README.md.")
-@click.option("--keep-card", "card", flag_value="keep", help="Leave its README.md as it is.")
+@click.option(
+    "--replace-card",
+    "card",
+    flag_value="replace",
+    help="Overwrite a README.md of the repository that a person wrote.",
+)
+@click.option(
+    "--keep-card",
+    "card",
+    flag_value="keep",
+    help="Keep it; only a table of files that hfclip wrote there is renewed.",
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, show it, send nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def publish(
@@ -83,30 +94,60 @@ def publish(
 ) -> None:
     """Publish a fine-tuned CLIP on the Hub.
 
-    SOURCE is a weight file that a trainer left (with --base), or a folder. It is checked, sent in
-    one commit, loaded back and compared. Log in first with `hf auth login`, or set HF_TOKEN.
+    SOURCE is a weight file that a trainer left (with --base), or a folder, whose README.md becomes
+    the card: --license, --base, --dataset and --metrics change the head of it. The model is
+    checked, sent in one commit, loaded back and compared. Log in first with `hf auth login`, or set
+    HF_TOKEN.
+
+    With --json, standard output is one object with a "status": "published", "nothing changed",
+    "dry run" or "failed".
 
     \b
     Examples:
       hfclip publish last.pt me/my-clip --base ViT-B/16 --license mit --dry-run
       hfclip publish folder/ me/my-clip --layout transformers --metrics results.json
     """  # noqa: D301  # \b is click's own mark
+    about["license"] = about.pop("license_name")
+    about |= {"card": card or "refuse", "create_pr": create_pr}
+    try:
+        _publish(source, repository, private, dry_run, as_json, about)
+    except HfclipError as error:
+        if as_json:
+            kind = {"type": type(error).__name__, "message": str(error)}
+            click.echo(json.dumps({"status": "failed", "error": kind}, indent=2))
+        raise
+
+
+def _publish(
+    source: str,
+    repository: str,
+    private: bool,
+    dry_run: bool,
+    as_json: bool,
+    options: dict[str, Any],
+) -> None:
+    """Shows the plan before anything is sent, and the outcome after."""
     from hfclip import publishing  # noqa: PLC0415
 
-    about["license"] = about.pop("license_name")
-    with publishing.prepared(
-        source, repository, card=card or "refuse", create_pr=create_pr, **about
-    ) as publication:
+    with publishing.prepared(source, repository, **options) as publication:
         plan = publication.describe()
         if not as_json:
             print_facts(plan)
-        done: dict[str, Any]
-        if dry_run:
-            done = {"commit": None, "url": None, "sent": []}
-        else:
-            pushed = publishing.send(publication, private=private or None, create_pr=create_pr)
-            done = {"commit": pushed.commit, "url": pushed.url, "sent": pushed.sent}
+        outcome = publishing.Published(plan, "dry run", None, None, [])
+        if not dry_run:
+            pushed = publishing.send(
+                publication, private=private or None, create_pr=options["create_pr"]
+            )
+            outcome = publishing.Published.of(plan, pushed)
     if as_json:
-        click.echo(json.dumps(plan | done, indent=2))
+        values = {name: getattr(outcome, name) for name in ("status", "commit", "url", "sent")}
+        click.echo(json.dumps(plan | values, indent=2))
     else:
-        click.echo("nothing was sent" if dry_run else f"{'published':<14} {done['url']}")
+        click.echo(_SUMMARIES[outcome.status].format(outcome.url))
+
+
+_SUMMARIES = {
+    "dry run": "nothing was sent",
+    "published": "published      {}",
+    "nothing changed": "nothing changed: {} holds these files already",
+}

@@ -54,8 +54,8 @@ def fetch(url: str, root: Path) -> Path:
                 unfinished.replace(target)
     except OSError as error:
         raise CacheError(
-            f"{target} cannot be written: {error.strerror or error}. Free the disk, or name "
-            "another folder: _download(url, root) or load(name, download_root=...)."
+            f"{target} cannot be written: {error.strerror or error}. Make room on the disk and the "
+            "folder writable, or use another folder."
         ) from error
     return target
 
