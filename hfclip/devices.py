@@ -6,7 +6,7 @@ import torch
 
 from hfclip.errors import ArgumentTypeError, DeviceError
 
-Device: TypeAlias = "str | int | torch.device | None"
+Device: TypeAlias = str | int | torch.device | None
 
 _KNOWN = "'cpu', 'cuda', 'cuda:1', 'mps', 'xpu' or 'meta'"
 # Types of error that torch raises for a device that is missing or that it was built without.
