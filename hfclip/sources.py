@@ -1,6 +1,7 @@
 """Where a model's files lie: the one place where a name is given its meaning."""
 
 import difflib
+import logging
 import os
 import re
 from collections.abc import Callable, Set
@@ -21,12 +22,15 @@ from hfclip.errors import (
 from hfclip.foreign_configs import (
     config_from_json,
     config_from_open_clip,
+    is_hfclip,
     is_transformers_clip,
 )
 from hfclip.hub import Access, Snapshot
 from hfclip.hub_errors import MissingRepositoryError, NotCachedError
 from hfclip.integrity import Digest
 from hfclip.releases import BUNDLED, RELEASES, Release
+
+logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -149,7 +153,49 @@ def _original(release: Release, download_root: str | Path | None, access: Access
 def _repository(repo_id: str, revision: str | None, access: Access) -> Source:
     snapshot = hub.resolve(repo_id, revision, access)
     origin = _origin(snapshot)
+    if not snapshot.is_listed:
+        _check_layout_is_known(snapshot)
     return _read_layout(snapshot.digests.keys(), partial(hub.fetch, snapshot), origin)
+
+
+def _check_layout_is_known(snapshot: Snapshot) -> None:
+    """Refuses a cache that holds a part of a repository, if the rest may change what is loaded.
+
+    Raises:
+        NetworkError: A file that tells the layout or the preprocess is not cached, and nothing
+            proves that the repository does not have it.
+    """
+    cached = snapshot.digests.keys()
+    open_clip = (OPEN_CLIP_CONFIG_FILE, OPEN_CLIP_WEIGHTS_FILE)
+    if cached >= set(open_clip):
+        return
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if name not in cached and hub.may_have(snapshot, name):
+            raise _unknown(snapshot, name)
+    values = read_json(hub.fetch(snapshot, CONFIG_FILE)) if CONFIG_FILE in cached else {}
+    if all(hub.may_have(snapshot, name) for name in open_clip):
+        unknown = next(name for name in open_clip if name not in cached)
+        # Other packages keep an image tower alone in the same two files.
+        if not (is_transformers_clip(values) or is_hfclip(values)):
+            raise _unknown(snapshot, unknown)
+        logger.warning(
+            "%s Loading the model that %s describes.", _unknown(snapshot, unknown), CONFIG_FILE
+        )
+    if is_transformers_clip(values):
+        for name in PREPROCESSOR_FILES:
+            if name in cached:
+                return
+            if hub.may_have(snapshot, name):
+                raise _unknown(snapshot, name)
+
+
+def _unknown(snapshot: Snapshot, name: str) -> NetworkError:
+    return NetworkError(
+        f"Whether {_origin(snapshot)} has a file {name} is unknown: the cache at "
+        f"{snapshot.access.cache} does not hold it, and has no record that it does not exist. "
+        f"Fetch what is missing with a network: `hfclip download "
+        f"{snapshot.repo_id}@{snapshot.commit}`."
+    )
 
 
 def _folder(path: Path, origin: str) -> Source:

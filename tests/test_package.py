@@ -15,6 +15,7 @@ PACKAGE = Path(hfclip.__file__).parent
 LAYERS = [
     {"errors", "causes"},
     {"config", "integrity", "patience", "tokenizer", "archive", "images", "hub_errors", "arrow"},
+    {"listings"},
     {"releases", "layers", "layouts", "foreign_configs", "pixels", "hub", "tokenizer_files"},
     {"resnet", "vit", "kernels", "sources", "fast_transform"},
     {"checkpoint", "onednn", "folders", "cards", "preprocess"},
