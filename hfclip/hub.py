@@ -15,9 +15,7 @@ from typing import TypeVar
 
 from filelock import FileLock
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
 from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils._validators import validate_repo_id
 
 from hfclip import integrity, listings
 from hfclip.errors import CacheError, HubError, IntegrityError, NetworkError
@@ -140,15 +138,6 @@ def may_have(snapshot: Snapshot, filename: str) -> bool:
         return filename in snapshot.digests
     folder = _folder(snapshot.repo_id, snapshot.access)
     return not listings.is_proven_absent(folder, snapshot.commit, filename)
-
-
-def can_be_repository(repo_id: str) -> bool:
-    """Whether the Hub allows a name for a repository."""
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError:
-        return False
-    return True
 
 
 def cached(repo_id: str, filename: str, commit: str, access: Access) -> Path | None:

@@ -176,6 +176,20 @@ def test_timms_image_tower_is_not_read_in_place_of_the_whole_model(
         load_offline()
 
 
+def test_pickles_in_a_part_of_the_cache_do_not_prove_that_there_is_nothing_else(
+    hub: LoopbackHub, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(folders["transformers"], tmp_path / "old")
+    (tmp_path / "old" / WEIGHTS).rename(tmp_path / "old" / "pytorch_model.bin")
+    publish(hub, tmp_path / "old")
+    cache_as_another_tool([CONFIG, WEIGHTS, "pytorch_model.bin"])
+    with pytest.raises(hfclip.NetworkError, match=f"has a file {OPEN_CLIP_CONFIG} is unknown"):
+        load_offline()
+    cache_as_another_tool([OPEN_CLIP_CONFIG])
+    with pytest.raises(hfclip.RepositoryError, match=r"pickles alone \(pytorch_model\.bin\)"):
+        load_offline()
+
+
 @pytest.mark.parametrize("layout", ["hfclip", "transformers"])
 def test_a_whole_model_beside_an_unknown_one_is_loaded_with_a_warning(
     layout: str, hub: LoopbackHub, folders: dict[str, Path], caplog: pytest.LogCaptureFixture

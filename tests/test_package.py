@@ -13,10 +13,11 @@ PACKAGE = Path(hfclip.__file__).parent
 
 # Each module may import only modules of the rows above its own.
 LAYERS = [
-    {"errors", "causes"},
+    {"errors", "causes", "layout_files"},
     {"config", "integrity", "patience", "tokenizer", "archive", "images", "hub_errors", "arrow"},
     {"listings"},
     {"releases", "layers", "layouts", "foreign_configs", "pixels", "hub", "tokenizer_files"},
+    {"naming", "partial_cache"},
     {"resnet", "vit", "kernels", "sources", "fast_transform"},
     {"checkpoint", "onednn", "folders", "cards", "preprocess"},
     {"pushing", "encoders"},
