@@ -14,6 +14,7 @@ from urllib.request import getproxies
 from huggingface_hub import constants, get_token
 
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_TRANSPORTS = ("httpx", "httpcore", "h11")
 _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
 
@@ -43,6 +44,14 @@ def token_note() -> str:
     if value.splitlines() != [value]:
         return f" {name} holds a line break, which was left out: set it to the token alone."
     return ""
+
+
+def is_of_connection(error: BaseException) -> bool:
+    """Returns whether an error comes from the system or from the library that makes requests."""
+    return any(
+        isinstance(link, OSError) or type(link).__module__.startswith(_TRANSPORTS)
+        for link in _chain(error)
+    )
 
 
 def peer(error: BaseException) -> str:

@@ -5,8 +5,8 @@ in between cannot mix two. The client itself checks no more than sizes; here eac
 against a hash: the pinned one, else what the Hub declares, else what the cache named it after.
 """
 
-import json
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,12 +15,10 @@ from typing import TypeVar
 
 from filelock import FileLock
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
 from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils._validators import validate_repo_id
 
-from hfclip import integrity
-from hfclip.errors import HubError, IntegrityError, NetworkError
+from hfclip import integrity, listings
+from hfclip.errors import CacheError, HubError, IntegrityError, NetworkError
 from hfclip.hub_errors import NotCachedError, in_our_words, may_pass
 from hfclip.integrity import Digest, digest_named
 from hfclip.patience import bounded
@@ -67,19 +65,21 @@ class Snapshot:
     Attributes:
         digests: All its files' names with their hashes; where the Hub was never asked, those of
             its files that the cache holds, with None.
+        is_listed: Whether `digests` names all its files, and not only those in the cache.
     """
 
     repo_id: str
     commit: str
     digests: Mapping[str, Digest | None]
     access: Access
+    is_listed: bool = True
 
 
 def resolve(repo_id: str, revision: str | None, access: Access) -> Snapshot:
     """Turns a branch, tag or commit into a commit and the list of its files.
 
     A commit that was resolved before, and offline a branch, need no request. Where the Hub does
-    not answer, what it said last is used.
+    not answer, or the cache cannot be written to, the commit that is cached is used.
 
     Raises:
         RepositoryError: The repository or revision does not exist, or is not open to you.
@@ -90,7 +90,7 @@ def resolve(repo_id: str, revision: str | None, access: Access) -> Snapshot:
     if listed and revision == commit and not access.force_download:
         return listed
     try:
-        return _declared_snapshot(repo_id, revision, access)
+        declared = _declared_snapshot(repo_id, revision, access)
     except NetworkError as error:
         known = listed or (commit and _cached_snapshot(repo_id, commit, access))
         if not known or access.force_download:
@@ -98,6 +98,16 @@ def resolve(repo_id: str, revision: str | None, access: Access) -> Snapshot:
         if not access.offline:
             logger.warning("%s Using the cached commit %s.", error, commit)
         return known
+    if commit and _cannot_be_stored(declared):
+        known = _cached_snapshot(repo_id, commit, access)
+        if known:
+            logger.warning(
+                "%s has a new commit %s, and the cache at %s cannot be written to. Using the "
+                "cached commit %s.",
+                *(_of(repo_id, revision), declared.commit, access.cache, commit),
+            )
+            return listed or known
+    return declared
 
 
 def fetch(snapshot: Snapshot, filename: str, pinned: Digest | None = None) -> Path:
@@ -106,25 +116,28 @@ def fetch(snapshot: Snapshot, filename: str, pinned: Digest | None = None) -> Pa
     A damaged file is fetched anew, once.
 
     Raises:
+        CacheError: The cache cannot be read or written.
         IntegrityError: Its bytes are wrong and could not be replaced by the right ones.
         HubError: It cannot be had.
     """
     path = None if snapshot.access.force_download else _cached_file(snapshot, filename)
     if path is None:
         path = _download(snapshot, filename)
-    digest = pinned or _digest(snapshot, filename, path)
-    if integrity.matches(path, digest, again=snapshot.access.hash_again):
-        return path
+    try:
+        digest = pinned or _digest(snapshot, filename, path)
+        if integrity.matches(path, digest, again=snapshot.access.hash_again):
+            return path
+    except OSError as error:
+        raise _unreadable(path, error) from None
     return _repair(snapshot, filename, path, digest)
 
 
-def can_be_repository(repo_id: str) -> bool:
-    """Whether the Hub allows a name for a repository."""
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError:
-        return False
-    return True
+def may_have(snapshot: Snapshot, filename: str) -> bool:
+    """Whether a repository has a file, or nothing on this machine proves that it does not."""
+    if filename in snapshot.digests or snapshot.is_listed:
+        return filename in snapshot.digests
+    folder = _folder(snapshot.repo_id, snapshot.access)
+    return not listings.is_proven_absent(folder, snapshot.commit, filename)
 
 
 def cached(repo_id: str, filename: str, commit: str, access: Access) -> Path | None:
@@ -154,30 +167,32 @@ def _declared_snapshot(repo_id: str, revision: str | None, access: Access) -> Sn
         raise NetworkError(f"The Hub names no commit for {_of(repo_id, revision)}. Try again.")
     snapshot = Snapshot(repo_id, info.sha, digests, access)
     _note_revision(snapshot, revision or constants.DEFAULT_REVISION)
-    integrity.note(_listing(repo_id, info.sha), json.dumps(digests))
+    listings.remember_listing(repo_id, info.sha, digests)
     return snapshot
 
 
 def _listed_snapshot(repo_id: str, commit: str, access: Access) -> Snapshot | None:
     """What the Hub once said of a commit, which cannot change."""
-    try:
-        listing = json.loads(_listing(repo_id, commit).read_text())
-        digests = {name: entry and Digest(*entry) for name, entry in listing.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None
-    return Snapshot(repo_id, commit, digests, access)
+    listing = listings.read_listing(repo_id, commit, _folder(repo_id, access))
+    return None if listing is None else Snapshot(repo_id, commit, listing, access)
 
 
-def _listing(repo_id: str, commit: str) -> Path:
-    folder = repo_folder_name(repo_id=repo_id, repo_type="model")
-    return Path(constants.HF_HOME) / "hfclip" / "listings" / folder / f"{commit}.json"
+def _cannot_be_stored(snapshot: Snapshot) -> bool:
+    """Whether a commit is not in the cache, and the cache is read-only."""
+    if snapshot.access.force_download:
+        return False
+    snapshots = _folder(snapshot.repo_id, snapshot.access) / "snapshots"
+    can_read, can_write = (os.access(snapshots, mode) for mode in (os.R_OK | os.X_OK, os.W_OK))
+    return can_read and not can_write and not (snapshots / snapshot.commit).is_dir()
 
 
 def _cached_snapshot(repo_id: str, commit: str, access: Access) -> Snapshot | None:
     """A commit as far as the cache holds it; the cache's own names tell the hashes later."""
     root = _folder(repo_id, access) / "snapshots" / commit
     names = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
-    return Snapshot(repo_id, commit, dict.fromkeys(names), access) if names else None
+    if not names:
+        return None
+    return Snapshot(repo_id, commit, dict.fromkeys(names), access, is_listed=False)
 
 
 def _known_commit(repo_id: str, revision: str, access: Access) -> str | None:
@@ -199,12 +214,15 @@ def _note_revision(snapshot: Snapshot, revision: str) -> None:
 
 
 def _cached_file(snapshot: Snapshot, filename: str) -> Path | None:
-    found = try_to_load_from_cache(
-        snapshot.repo_id,
-        filename,
-        cache_dir=snapshot.access.cache,
-        revision=snapshot.commit,
-    )
+    try:
+        found = try_to_load_from_cache(
+            snapshot.repo_id,
+            filename,
+            cache_dir=snapshot.access.cache,
+            revision=snapshot.commit,
+        )
+    except OSError as error:
+        raise _unreadable(_folder(snapshot.repo_id, snapshot.access), error) from None
     return Path(found) if isinstance(found, str) else None
 
 
@@ -231,13 +249,16 @@ def _download(snapshot: Snapshot, filename: str, *, force: bool = False) -> Path
 def _digest(snapshot: Snapshot, filename: str, path: Path) -> Digest:
     """The strongest hash at hand for a file that is not pinned."""
     digest = snapshot.digests.get(filename) or _named_by_cache(path)
+    if digest is None:
+        digest = integrity.identify(path, _blob_names(snapshot))
     if digest is None and not snapshot.access.offline:
         declared = _declared_snapshot(snapshot.repo_id, snapshot.commit, snapshot.access)
         digest = declared.digests.get(filename)
     if digest is None:
         raise IntegrityError(
             f"Nothing on this machine tells what {path} should hash to, and the Hub was not asked. "
-            "Load it once with a network; hfclip then remembers."
+            "The cache was copied or written without its links, and no name in its blobs folder is "
+            "the hash of this file. Load it once with a network; hfclip then remembers."
         )
     return digest
 
@@ -251,6 +272,19 @@ def _named_by_cache(path: Path) -> Digest | None:
         return digest_named(path.readlink().name)
     record = integrity.recall(path)
     return record.digest if record else None
+
+
+def _blob_names(snapshot: Snapshot) -> list[str]:
+    """The hashes that the cache has named files of the repository after."""
+    blobs = _folder(snapshot.repo_id, snapshot.access) / "blobs"
+    return [path.name for path in blobs.iterdir()] if blobs.is_dir() else []
+
+
+def _unreadable(path: Path, error: OSError) -> CacheError:
+    return CacheError(
+        f"{error.filename or path} cannot be read: {error.strerror}. Check who owns the cache at "
+        "that place, or set HF_HOME elsewhere."
+    )
 
 
 def _repair(snapshot: Snapshot, filename: str, path: Path, digest: Digest) -> Path:

@@ -122,6 +122,11 @@ def _unanswered(error: BaseException, what: str, done: str) -> HubError:
             f"{what} cannot be put into the cache: {error.strerror} ({file}). Free the disk or set "
             "HF_HOME elsewhere."
         )
+    if not causes.is_of_connection(error):
+        return HubError(
+            f"{what} cannot be {done}: the Hub's client failed with {type(error).__name__}. Try "
+            "again; if that does not help, reinstall huggingface_hub and hf_xet."
+        )
     return NetworkError(
         f"{what} cannot be {done}: the connection to {causes.peer(error)} failed "
         f"({causes.reason(error)}). Check the network{causes.proxy_note()}, then try again."

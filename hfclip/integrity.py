@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -72,6 +73,29 @@ def matches(path: Path, digest: Digest, *, again: bool = False) -> bool:
     if _state(path) == before:  # else someone wrote to it meanwhile
         note(_record_file(path), json.dumps([*digest, *before]))
     return True
+
+
+def identify(path: Path, names: Iterable[str]) -> Digest | None:
+    """Hashes a file and finds its hash among names; remembers it as `matches` does.
+
+    Args:
+        path: The file.
+        names: Names of files, some of which are hashes.
+
+    Returns:
+        The file's hash if it is among the names, else None.
+    """
+    named = {digest for name in names if (digest := digest_named(name))}
+    before = _state(path)
+    for kind in ("sha256", "git"):
+        if not any(digest.kind == kind for digest in named):
+            continue
+        digest = Digest(kind, compute(path, kind))
+        if digest in named:
+            if _state(path) == before:
+                note(_record_file(path), json.dumps([*digest, *before]))
+            return digest
+    return None
 
 
 def is_verified(path: Path) -> bool:

@@ -1,20 +1,16 @@
 """Where a model's files lie: the one place where a name is given its meaning."""
 
-import difflib
 import os
-import re
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from hfclip import hub, integrity
+from hfclip import hub, integrity, layout_files, naming
 from hfclip.config import ClipConfig, read_json
 from hfclip.errors import (
     ArgumentError,
-    ArgumentTypeError,
     ConfigError,
-    ModelNotFoundError,
     NetworkError,
     RepositoryError,
 )
@@ -26,19 +22,16 @@ from hfclip.foreign_configs import (
 from hfclip.hub import Access, Snapshot
 from hfclip.hub_errors import MissingRepositoryError, NotCachedError
 from hfclip.integrity import Digest
+from hfclip.partial_cache import check_layout_is_known
 from hfclip.releases import BUNDLED, RELEASES, Release
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-OPEN_CLIP_CONFIG_FILE = "open_clip_config.json"
-OPEN_CLIP_WEIGHTS_FILE = "open_clip_model.safetensors"
+CONFIG_FILE = layout_files.CONFIG_FILE
+WEIGHTS_FILE = layout_files.WEIGHTS_FILE
+OPEN_CLIP_CONFIG_FILE = layout_files.OPEN_CLIP_CONFIG_FILE
+OPEN_CLIP_WEIGHTS_FILE = layout_files.OPEN_CLIP_WEIGHTS_FILE
+PREPROCESSOR_FILES = layout_files.PREPROCESSOR_FILES
 # Names the account whose copies of the releases are used.
 NAMESPACE_VARIABLE = "HFCLIP_NAMESPACE"
-PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_WEIGHT_SUFFIXES = (*_PICKLES, ".safetensors")
-_HUB_NAME = re.compile(r"(?:hf-hub:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
 @dataclass(frozen=True)
@@ -83,27 +76,29 @@ def find(
         HubError: The files cannot be had, or are not what was published.
     """
     access = access or Access()
-    _check_is_name(name)
+    naming.check_is_name(name)
     if name in BUNDLED:
-        _refuse_options(f"{name} is bundled with hfclip", revision=revision, namespace=namespace)
+        naming.refuse_options(
+            f"{name} is bundled with hfclip", revision=revision, namespace=namespace
+        )
         return _folder(Path(__file__).parent / str(name), "bundled with hfclip")
     if name in RELEASES:
         namespace = namespace or os.environ.get(NAMESPACE_VARIABLE)
         if namespace:
             return _repository(f"{namespace}/{repository_name(str(name))}", revision, access)
         return _release(RELEASES[str(name)], revision, access, download_root)
-    path = _local_path(name)
+    path = naming.local_path(name)
     if path is not None:
-        _refuse_options(f"{name} is a local path", revision=revision, namespace=namespace)
+        naming.refuse_options(f"{name} is a local path", revision=revision, namespace=namespace)
         return _folder(path, f"the folder {path}") if path.is_dir() else _file(path)
-    repo_id, named_revision = _parse_repository(str(name))
-    _refuse_options(f"{name} names its own account", namespace=namespace)
+    repo_id, named_revision = naming.parse_repository(str(name))
+    naming.refuse_options(f"{name} names its own account", namespace=namespace)
     if revision and named_revision and revision != named_revision:
         raise ArgumentError(f"{name} names another revision than revision={revision!r}. Give one.")
     try:
         return _repository(repo_id, revision or named_revision, access)
     except (MissingRepositoryError, NotCachedError) as error:
-        hint = f" Nor is there a file or folder {name}.{_suggestion(str(name))}"
+        hint = f" Nor is there a file or folder {name}.{naming.suggestion(str(name))}"
         kind = NetworkError if isinstance(error, NotCachedError) else RepositoryError
         raise kind(f"{error}{hint}") from None
 
@@ -125,7 +120,7 @@ def repository_of(
         return file.repo_id, revision or file.revision
     if name in BUNDLED or Path(name).expanduser().exists():
         return None
-    match = _HUB_NAME.fullmatch(str(name))
+    match = naming.HUB_NAME.fullmatch(str(name))
     return (match[1], revision or match[2]) if match else None
 
 
@@ -176,6 +171,8 @@ def _original(release: Release, download_root: str | Path | None, access: Access
 def _repository(repo_id: str, revision: str | None, access: Access) -> Source:
     snapshot = hub.resolve(repo_id, revision, access)
     origin = _origin(snapshot)
+    if not snapshot.is_listed:
+        check_layout_is_known(snapshot)
     return _read_layout(snapshot.digests.keys(), partial(hub.fetch, snapshot), origin)
 
 
@@ -207,7 +204,7 @@ def _read_layout(names: Set[str], get: Callable[[str], Path], origin: str) -> So
 
 
 def _unreadable(names: Set[str], origin: str) -> RepositoryError:
-    pickles = sorted(name for name in names if name.endswith(_PICKLES))
+    pickles = sorted(name for name in names if name.endswith(naming.PICKLE_SUFFIXES))
     if pickles:
         return RepositoryError(
             f"{origin} holds its weights as pickles alone ({', '.join(pickles[:3])}), which can "
@@ -230,102 +227,3 @@ def _file(path: Path) -> Source:
     if path.name == WEIGHTS_FILE and path.with_name(CONFIG_FILE).is_file():
         return _folder(path.parent, f"the file {path}")
     return Source(path, None, f"the file {path}")
-
-
-def _check_is_name(name: str | Path) -> None:
-    if not isinstance(name, str | os.PathLike):
-        raise ArgumentTypeError(f"A model's name is text or a path, not {type(name).__name__}.")
-    if not os.fspath(name).strip() or (isinstance(name, Path) and not name.parts):
-        # Python does not tell Path("") from Path(".").
-        raise ModelNotFoundError(
-            f"The model's name is empty ({name!r}). Give a release, repository, file or folder; "
-            'the current folder is "." as text, or Path.cwd().'
-        )
-
-
-def _refuse_options(what: str, **options: str | None) -> None:
-    """Refuses options that mean nothing for a name, instead of ignoring them.
-
-    Raises:
-        ArgumentError: An option is given.
-    """
-    for option, value in options.items():
-        if value:
-            raise ArgumentError(f"{what}: {option}={value!r} does not apply to it. Leave it out.")
-
-
-def _local_path(name: str | Path) -> Path | None:
-    """Returns the file or folder of that name, or None if there is none.
-
-    Raises:
-        ModelNotFoundError: The system refuses to look, or finds something else, such as a pipe.
-    """
-    try:
-        path = Path(name).expanduser()
-        if path.is_dir() or path.is_file():
-            return path
-        is_special = path.exists()
-    except (OSError, RuntimeError, ValueError) as error:  # no right, no such user, too long
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ModelNotFoundError(f"Model {name} not found: {reason}.") from None
-    if is_special:
-        raise ModelNotFoundError(f"{name} is neither a file nor a folder; save it as a file first.")
-    return None
-
-
-def _parse_repository(name: str) -> tuple[str, str | None]:
-    """Splits `hf-hub:org/name@revision`.
-
-    Returns:
-        The repository's id, and the revision or None.
-
-    Raises:
-        ModelNotFoundError: The name is a path that does not exist, or no repository can have it.
-    """
-    if _is_path(name):
-        raise ModelNotFoundError(
-            f"Model {name} not found: there is no such file or folder. A relative path starts at "
-            f"{Path.cwd()}."
-        )
-    match = _HUB_NAME.fullmatch(name)
-    if match is None:
-        raise _not_found(name)
-    if not hub.can_be_repository(match[1]):
-        raise ModelNotFoundError(
-            f"Model {name} not found: there is no such file or folder, and no repository can have "
-            "that name: it has letters, digits, '-', '_' and '.', no '--' or '..', at most 96."
-        )
-    return match[1], match[2]
-
-
-def _is_path(name: str) -> bool:
-    """Whether a name can only be meant as a path; `hf-hub:` before a name says it is none."""
-    if name.startswith("hf-hub:") or "://" in name:
-        return False
-    place = name.partition("@")[0]
-    return (
-        name.startswith((".", "/", "~"))
-        or "\\" in name
-        or name.endswith("/")
-        or place.count("/") > 1
-        or name.lower().endswith(_WEIGHT_SUFFIXES)
-    )
-
-
-def _not_found(name: str) -> ModelNotFoundError:
-    advice = " Give a repository as org/name, without its address." if "://" in name else ""
-    return ModelNotFoundError(
-        f"Model {name} not found: no release, file, folder or repository of that name."
-        f"{advice}{_suggestion(name)} Available models: {', '.join([*RELEASES, *BUNDLED])}."
-    )
-
-
-def _suggestion(name: str) -> str:
-    """The nearest name, letters and digits compared: `ViT-B-16` -> `ViT-B/16`."""
-    spelled = {_letters(entry): entry for entry in [*RELEASES, *BUNDLED]}
-    near = difflib.get_close_matches(_letters(name), spelled, n=1, cutoff=0.6)
-    return f" Did you mean {spelled[near[0]]!r}?" if near else ""
-
-
-def _letters(name: str) -> str:
-    return "".join(character for character in name.lower() if character.isalnum())

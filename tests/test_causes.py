@@ -267,3 +267,14 @@ def test_a_cause_is_told_though_the_cached_copy_is_used(
     assert sources.find("me/clip").config == TINY_VIT
     assert "SSL_CERT_FILE names /nowhere/ca.pem" in caplog.text
     assert "Using the cached commit" in caplog.text
+
+
+def test_an_error_inside_the_client_is_not_taken_for_one_of_the_network(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(f"something with {TOKEN}")
+
+    monkeypatch.setattr(hf_api.HfApi, "model_info", fail)
+    monkeypatch.setattr(hf_api.HfApi, "whoami", fail)
+    assert_all_say("the Hub's client failed with RuntimeError")

@@ -13,7 +13,7 @@ PACKAGE = Path(hfclip.__file__).parent
 
 # Each module may import only modules of the rows above its own.
 LAYERS = [
-    {"errors", "templates", "causes"},
+    {"errors", "templates", "causes", "layout_files"},
     {
         "config",
         "integrity",
@@ -27,6 +27,7 @@ LAYERS = [
         "card_marks",
         "licenses",
     },
+    {"listings"},
     {
         "picture_formats",
         "releases",
@@ -37,6 +38,7 @@ LAYERS = [
         "hub",
         "tokenizer_files",
     },
+    {"naming", "partial_cache"},
     {"resnet", "vit", "kernels", "sources", "fast_transform", "devices", "labels"},
     {
         "checkpoint",
