@@ -21,6 +21,7 @@ def export(
     force: bool = False,
     access: Access | None = None,
     revision: str | None = None,
+    base: str | Path | None = None,
 ) -> Path:
     """Writes a model into a folder in the layout of some package, whole or not at all.
 
@@ -35,6 +36,7 @@ def export(
         force: Whether to replace files that are there.
         access: How the Hub is used.
         revision: A branch, tag or commit.
+        base: What a weight file was fine-tuned from, as in `hfclip.load`.
 
     Returns:
         The folder.
@@ -47,7 +49,7 @@ def export(
         raise ConfigError(f"layout is {layout!r}; known are {', '.join(EXPORTS)}.")
     folder = Path(folder)
     check_free(folder, force=force)
-    source = sources.find(name, access, revision=revision)
+    source = sources.find(name, access, revision=revision, base=base)
     checkpoint = read_checkpoint(source)
     check_fit(checkpoint)
     about = About(provenance={"exported from": source.origin})

@@ -47,6 +47,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         local_files_only: bool = False,
         revision: str | None = None,
         map_location: str | torch.device = "cpu",
+        base: str | Path | None = None,
         **model_kwargs: Any,
     ) -> Self:
         """Loads a model in float32, strictly; `hfclip.load` also gives the preprocess.
@@ -59,13 +60,14 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
             local_files_only: Whether to make no request.
             revision: A branch, tag or commit.
             map_location: The device to put the model on.
+            base: What a weight file was fine-tuned from, as in `hfclip.load`.
             model_kwargs: Constructor arguments that take the place of the configuration's.
 
         Raises:
             HfclipError: As `hfclip.load` does.
         """
         access = Access(token, cache_dir, local_files_only, force_download)
-        source = sources.find(pretrained_model_name_or_path, access, revision=revision)
+        source = sources.find(pretrained_model_name_or_path, access, revision=revision, base=base)
         model = cls.from_checkpoint(read_checkpoint(source), **model_kwargs)
         return model.float().to(map_location)
 

@@ -13,15 +13,22 @@ from hfclip.integrity import Digest
 from hfclip.releases import BUNDLED, RELEASES, Release
 
 
-def inspect(name: str | Path) -> dict[str, Any]:
+def inspect(name: str | Path, *, base: str | Path | None = None) -> dict[str, Any]:
     """The facts of a model, in an order that reads well and in types that JSON has.
+
+    The fact `assumed` is there only for a weight file without a configuration: it says what the
+    other facts take for granted.
+
+    Args:
+        name: Whatever `hfclip.load` takes.
+        base: What a weight file was fine-tuned from, as in `hfclip.load`.
 
     Raises:
         HfclipError: As `hfclip.load` does, save that the weights are not fitted to the model.
     """
     from hfclip.checkpoint import read_checkpoint  # noqa: PLC0415  # the others do without torch
 
-    source = sources.find(name)
+    source = sources.find(name, base=base)
     checkpoint = read_checkpoint(source)
     config, tensors = checkpoint.config, checkpoint.tensors
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
@@ -41,6 +48,7 @@ def inspect(name: str | Path) -> dict[str, Any]:
         "activation": config.activation,
         "parameters": config.parameter_count,
         "tensors": dict(dtypes),
+        **({"assumed": checkpoint.assumed} if checkpoint.assumed else {}),
     }
 
 

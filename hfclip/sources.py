@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -38,13 +38,19 @@ class Source:
         weights: The weight file, of any kind that `hfclip.checkpoint` reads.
         config: Its configuration, or None: then the shapes must tell.
         origin: Where it comes from, in words.
-        named_by_transformers: Whether the weights bear transformers' names instead of OpenAI's.
+        config_origin: Where the configuration comes from, in words.
+        is_base: Whether the configuration is that of the model which the weights were fine-tuned
+            from. The sizes that fine-tuning may change are then read off the weights.
+        mapped: Whether a safetensors file may be mapped into memory instead of read. Only a file
+            that nobody writes in place may be: one of the Hub client's cache, or of hfclip itself.
     """
 
     weights: Path
     config: ClipConfig | None
     origin: str
-    named_by_transformers: bool = False
+    config_origin: str = "its configuration"
+    is_base: bool = False
+    mapped: bool = False
 
 
 def find(
@@ -54,6 +60,7 @@ def find(
     revision: str | None = None,
     namespace: str | None = None,
     download_root: str | Path | None = None,
+    base: str | Path | None = None,
 ) -> Source:
     """Finds the files of a model, fetching from the Hub what is not on this machine.
 
@@ -64,14 +71,38 @@ def find(
         revision: A branch, tag or commit, in place of the pinned one.
         namespace: Whose copies of the releases to use; by default HFCLIP_NAMESPACE.
         download_root: Where OpenAI's own files are looked for; by default ~/.cache/clip.
+        base: What a weight file was fine-tuned from: a name, a folder or a repository. Its
+            configuration is taken, whatever lies beside the file. The configuration of anything
+            else than a weight file must agree with it.
 
     Raises:
         ModelNotFoundError: The name means nothing; the message suggests the nearest.
+        ConfigError: The configuration is refused, or is not that of a fine-tune of `base`.
         HubError: The files cannot be had, or are not what was published.
     """
     access = access or Access()
+    if base is None:
+        return _find(name, access, revision, namespace, download_root)
+    config = base_config(base, access)
+    path = Path(name).expanduser()
+    if name not in BUNDLED and name not in RELEASES and path.is_file():
+        return Source(path, config, f"the file {path}", f"the base {base}", is_base=True)
+    source = _find(name, access, revision, namespace, download_root)
+    if source.config is not None:
+        _check_base(source, config, str(base))
+    return source
+
+
+def _find(
+    name: str | Path,
+    access: Access,
+    revision: str | None,
+    namespace: str | None,
+    download_root: str | Path | None,
+) -> Source:
     if name in BUNDLED:
-        return _folder(Path(__file__).parent / str(name), "bundled with hfclip")
+        source = _folder(Path(__file__).parent / str(name), "bundled with hfclip")
+        return replace(source, mapped=True)
     if name in RELEASES:
         namespace = namespace or os.environ.get("HFCLIP_NAMESPACE")
         if namespace:
@@ -119,7 +150,7 @@ def _release(
     else:
         snapshot = hub.resolve(file.repo_id, revision or pinned, access)
     weights = hub.fetch(snapshot, file.file, digest)
-    return Source(weights, release.config, _origin(snapshot))
+    return Source(weights, release.config, _origin(snapshot), mapped=True)
 
 
 def _original(release: Release, download_root: str | Path | None, access: Access) -> Path | None:
@@ -135,7 +166,8 @@ def _original(release: Release, download_root: str | Path | None, access: Access
 def _repository(repo_id: str, revision: str | None, access: Access) -> Source:
     snapshot = hub.resolve(repo_id, revision, access)
     origin = _origin(snapshot)
-    return _read_layout(snapshot.digests.keys(), partial(hub.fetch, snapshot), origin)
+    source = _read_layout(snapshot.digests.keys(), partial(hub.fetch, snapshot), origin)
+    return replace(source, mapped=True)
 
 
 def _folder(path: Path, origin: str) -> Source:
@@ -149,20 +181,23 @@ def _read_layout(names: Set[str], get: Callable[[str], Path], origin: str) -> So
     is_open_clip = {OPEN_CLIP_CONFIG_FILE, OPEN_CLIP_WEIGHTS_FILE} <= names
     if not is_open_clip and not {CONFIG_FILE, WEIGHTS_FILE} <= names:
         raise _unreadable(names, origin)
-    values = read_json(get(OPEN_CLIP_CONFIG_FILE if is_open_clip else CONFIG_FILE))
-    is_transformers = not is_open_clip and is_transformers_clip(values)
-    preprocessors = PREPROCESSOR_FILES if is_transformers else ()
-    preprocessor = next((read_json(get(name)) for name in preprocessors if name in names), None)
+    config_file = OPEN_CLIP_CONFIG_FILE if is_open_clip else CONFIG_FILE
     try:
-        config = (
-            config_from_open_clip(values)
-            if is_open_clip
-            else config_from_json(values, preprocessor)
-        )
+        config = _read_config(config_file, names, get)
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from None
     weights = get(OPEN_CLIP_WEIGHTS_FILE if is_open_clip else WEIGHTS_FILE)
-    return Source(weights, config, origin, named_by_transformers=is_transformers)
+    return Source(weights, config, origin)
+
+
+def _read_config(file: str, names: Set[str], get: Callable[[str], Path]) -> ClipConfig:
+    """Reads a configuration of any layout, with the preprocessor's file where there is one."""
+    values = read_json(get(file))
+    if file == OPEN_CLIP_CONFIG_FILE:
+        return config_from_open_clip(values)
+    preprocessors = PREPROCESSOR_FILES if is_transformers_clip(values) else ()
+    preprocessor = next((read_json(get(name)) for name in preprocessors if name in names), None)
+    return config_from_json(values, preprocessor)
 
 
 def _unreadable(names: Set[str], origin: str) -> RepositoryError:
@@ -185,10 +220,119 @@ def _origin(snapshot: Snapshot) -> str:
 
 
 def _file(path: Path) -> Source:
-    # The weights of a model folder, named themselves, still belong to its configuration.
-    if path.name == WEIGHTS_FILE and path.with_name(CONFIG_FILE).is_file():
-        return _folder(path.parent, f"the file {path}")
-    return Source(path, None, f"the file {path}")
+    """A weight file that was named itself, with the configuration beside it, if there is one."""
+    found = _config_beside(path)
+    if found is None:
+        return Source(path, None, f"the file {path}")
+    file, config = found
+    beside = f"the configuration beside it, {path.with_name(file)}"
+    return Source(path, config, f"the file {path}", beside)
+
+
+def _config_beside(path: Path) -> tuple[str, ClipConfig] | None:
+    try:
+        return _config_in(_known_files(path.parent), path.parent.joinpath, path.name)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{path} lies beside a configuration that cannot be used: {error} Say with base= "
+            "(--base) what the weights were fine-tuned from, such as 'ViT-B/32', or move them to "
+            "a folder of their own."
+        ) from None
+
+
+def _known_files(folder: Path) -> set[str]:
+    """The files of a folder that are part of a configuration."""
+    known = (OPEN_CLIP_CONFIG_FILE, CONFIG_FILE, *PREPROCESSOR_FILES)
+    return {name for name in known if (folder / name).is_file()}
+
+
+def _config_in(
+    names: Set[str], get: Callable[[str], Path], weights: str = ""
+) -> tuple[str, ClipConfig] | None:
+    """Chooses the configuration that weights have in a folder or repository.
+
+    A file of two layouts' configurations goes by that of its own layout. A configuration that is
+    no CLIP's is passed over where another one is a CLIP's: timm's repositories hold both.
+
+    Returns:
+        The configuration and its file's name, or None if there is none.
+
+    Raises:
+        ConfigError: None is a CLIP's, or two are and differ.
+    """
+    configs: dict[str, ClipConfig] = {}
+    refusals: list[str] = []
+    for file in (OPEN_CLIP_CONFIG_FILE, CONFIG_FILE):
+        if file in names:
+            try:
+                configs[file] = _read_config(file, names, get)
+            except ConfigError as error:
+                refusals.append(f"{get(file)}: {error}")
+    own = _CONFIG_OF.get(weights)
+    if own in configs:
+        return own, configs[own]
+    if len(set(configs.values())) > 1:
+        files = " and ".join(str(get(file)) for file in configs)
+        refusals = [f"{files} describe different models, and either may be meant."]
+    elif configs:
+        return next(iter(configs.items()))
+    if refusals:
+        raise ConfigError(" ".join(refusals))
+    return None
+
+
+_CONFIG_OF = {OPEN_CLIP_WEIGHTS_FILE: OPEN_CLIP_CONFIG_FILE, WEIGHTS_FILE: CONFIG_FILE}
+# What a fine-tune may change; anything else makes another architecture.
+_MAY_DIFFER = {"image_resolution", "context_length", "vocab_size", "image_mean", "image_std"}
+
+
+def base_config(base: str | Path, access: Access | None = None) -> ClipConfig:
+    """Returns the configuration of a model that weights were fine-tuned from; fetches no weights.
+
+    Args:
+        base: A release or a bundled model, which need no network, a folder, a repository, or a
+            weight file with a configuration beside it.
+        access: How the Hub and its cache are to be used.
+
+    Raises:
+        ConfigError: There is no configuration, or it is refused.
+        ModelNotFoundError: The name means nothing.
+        HubError: The configuration cannot be had.
+    """
+    if base in RELEASES:
+        return RELEASES[str(base)].config
+    path = Path(__file__).parent / str(base) if base in BUNDLED else Path(base).expanduser()
+    match = _HUB_NAME.fullmatch(str(base))
+    if path.is_dir():
+        found = _config_in(_known_files(path), path.joinpath)
+    elif path.is_file():
+        found = _config_beside(path)
+    elif match is not None:
+        snapshot = hub.resolve(match[1], match[2], access or Access())
+        found = _config_in(snapshot.digests.keys(), partial(hub.fetch, snapshot))
+    else:
+        raise _not_found(str(base))
+    if found is None:
+        raise ConfigError(
+            f"The base {base} has no configuration: neither {CONFIG_FILE} nor "
+            f"{OPEN_CLIP_CONFIG_FILE}. Name one of the models of `hfclip models`, a folder with "
+            "its configuration, or a repository."
+        )
+    return found[1]
+
+
+def _check_base(source: Source, base: ClipConfig, name: str) -> None:
+    """Refuses a model that cannot be a fine-tune of its base."""
+    assert source.config is not None  # noqa: S101  # the caller has looked
+    theirs, ours = base.to_dict(), source.config.to_dict()
+    differing = [key for key in ours if ours[key] != theirs[key] and key not in _MAY_DIFFER]
+    if differing:
+        key = differing[0]
+        raise ConfigError(
+            f"{key} is {ours[key]!r} in the configuration of {source.origin}, and "
+            f"{theirs[key]!r} in {name}: it is no fine-tune of that. Name the right base, or "
+            "correct the configuration."
+        )
 
 
 def _not_found(name: str) -> ModelNotFoundError:

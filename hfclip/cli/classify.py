@@ -27,6 +27,9 @@ MANY = 64
 @click.option("--labels", required=True, help='What to choose from, as in "a cat,a dog".')
 @click.option("--model", default="ViT-B/32", show_default=True, help="A name, folder or file.")
 @click.option(
+    "--base", help="What a weight file was fine-tuned from: a name, folder or repository."
+)
+@click.option(
     "--template",
     "templates",
     multiple=True,
@@ -41,6 +44,7 @@ def classify(
     images: tuple[str, ...],
     labels: str,
     model: str,
+    base: str | None,
     templates: tuple[str, ...],
     top: int,
     device: str | None,
@@ -61,7 +65,7 @@ def classify(
     from hfclip.zeroshot import ZeroShotClassifier  # noqa: PLC0415
 
     names = list(find_images(images))
-    network, preprocess = load(model, device)
+    network, preprocess = load(model, device, base=base)
     choices = [label.strip() for label in labels.split(",")]
     classifier = ZeroShotClassifier(_encoder(network, len(names)), choices, templates)
     results = _progress(_classify(names, classifier, preprocess, top), len(names))

@@ -1,5 +1,6 @@
 """The group of commands. Commands that need torch import it when they run."""
 
+import warnings
 from typing import Any
 
 import click
@@ -7,6 +8,7 @@ import click
 from hfclip import __version__
 from hfclip.cli.classify import classify
 from hfclip.cli.models import download, inspect, models, verify
+from hfclip.cli.output import show_warning
 from hfclip.cli.publish import export, publish
 from hfclip.errors import HfclipError
 
@@ -16,7 +18,9 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = show_warning
+                return super().invoke(ctx)
         except HfclipError as error:
             raise click.ClickException(str(error)) from error
 

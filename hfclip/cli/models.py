@@ -66,8 +66,11 @@ def verify(names: tuple[str, ...], repair: bool, namespace: str | None) -> None:
 
 @click.command()
 @click.argument("model")
+@click.option(
+    "--base", help="What a weight file was fine-tuned from: a name, folder or repository."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def inspect(model: str, as_json: bool) -> None:
+def inspect(model: str, base: str | None, as_json: bool) -> None:
     """Show what a model is: its numbers, dtypes, hash and origin.
 
     MODEL is a name, a folder or a weight file; no part of it is run.
@@ -79,7 +82,7 @@ def inspect(model: str, as_json: bool) -> None:
     """  # noqa: D301  # \b is click's own mark
     from hfclip import inspection  # noqa: PLC0415
 
-    facts = inspection.inspect(model)
+    facts = inspection.inspect(model, base=base)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
