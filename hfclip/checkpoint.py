@@ -29,6 +29,7 @@ _WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
 _MAX_WRAPPERS = 4  # around one another; a file can hold a wrapper that holds itself
 # What open_clip's trainer saves; its models use GELU unless their names end in -quickgelu.
 _OPEN_CLIP_TRAINING = {"name", "epoch", "optimizer", "state_dict"}
+_MAX_NAME = 255  # characters; those of a CLIP's names are under a hundred
 # A file may lack this factor of its parameters: missing names are reported when the model is built.
 _MAX_SHORTFALL = 10
 
@@ -358,7 +359,7 @@ _READERS: dict[str, Callable[[Source], _Content]] = {
 
 def _openai_names(tensors: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], Naming]:
     """Names the tensors of the file's CLIP as OpenAI does, and leaves out what is no weight."""
-    odd = [key for key in tensors if not key.isprintable()]
+    odd = [key for key in tensors if not key.isprintable() or len(key) > _MAX_NAME]
     if odd:
         raise CheckpointError(
             f"{path} names a tensor {_some(odd)}, which no weights are named; the file is damaged "

@@ -5,7 +5,7 @@ Wrappers put a prefix before each name: `module.` (DataParallel), `_orig_mod.` (
 of a CLIP are known, so the prefix is whatever stands before them.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Set
 from typing import NamedTuple
 
 from hfclip.errors import WeightsMismatchError
@@ -68,11 +68,11 @@ def find_naming(names: Collection[str], origin: object) -> Naming:
     Raises:
         WeightsMismatchError: There are several CLIPs, or tensors outside the CLIP's prefix.
     """
-    found = _candidates(names)
-    whole = [naming for naming in found if _is_whole(naming, names)]
+    found, held = _candidates(names), frozenset(names)
+    whole = [naming for naming in found if _is_whole(naming, held)]
     if len(whole) > 1 or (len(found) > 1 and not whole):
         kind = "whole CLIPs" if whole else "incomplete CLIPs"
-        prefixes = " and ".join(_place(naming.prefix) for naming in whole or found)
+        prefixes = " and ".join(_place(naming.prefix) for naming in (whole or found)[:_SHOWN])
         raise WeightsMismatchError(
             f"{origin} holds {len(whole or found)} {kind}, {prefixes}; nothing tells which of them "
             "to load. Save the weights of one alone: torch.save(clip.state_dict(), ...)."
@@ -160,8 +160,7 @@ def _prefixes(names: Iterable[str], ending: str) -> set[str]:
     }
 
 
-def _is_whole(naming: Naming, names: Collection[str]) -> bool:
-    held = set(names)
+def _is_whole(naming: Naming, held: Set[str]) -> bool:
     landmarks = _TRANSFORMERS if naming.by_transformers else _OPENAI
     return all(f"{naming.prefix}{name}" in held for name in landmarks)
 

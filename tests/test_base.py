@@ -60,7 +60,7 @@ def save_as(path: Path, tensors: dict[str, Tensor]) -> Path:
 def config_of(path: Path, **options: Any) -> ClipConfig:
     """The configuration that `load` gives, once all that it decides has been looked at."""
     model, preprocess = hfclip.load(path, device="cpu", **options)
-    config = model.config
+    config: ClipConfig = model.config
     assert preprocess.transforms[-1].mean == config.image_mean
     assert preprocess.transforms[0].size == config.image_resolution
     gelu = model.visual.transformer.resblocks[0].mlp.gelu
@@ -220,8 +220,7 @@ def test_the_sizes_that_fine_tuning_changes_are_read_off_the_weights(
     tensors["positional_embedding"] = torch.rand(20, 64)
     tensors["token_embedding.weight"] = torch.rand(611, 64)
     save_as(lone, tensors)
-    sizes = {"image_resolution": 48, "context_length": 20, "vocab_size": 611}
-    expected = dataclasses.replace(OTHER, **sizes)
+    expected = dataclasses.replace(OTHER, image_resolution=48, context_length=20, vocab_size=611)
     assert config_of(lone, base=base) == expected
     assert read_finetune(lone, str(base)).config == expected
     _, preprocess = hfclip.load(lone, device="cpu", base=base)

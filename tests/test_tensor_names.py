@@ -1,6 +1,7 @@
 """Names of tensors as trainers leave them: prefixes, wrappers, and what is no part of a CLIP."""
 
 import json
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -258,3 +259,29 @@ def test_a_mismatch_shows_both_lists_shortened() -> None:
 def test_order_and_types_do_not_matter_to_the_naming() -> None:
     names = list(OrderedDict(prefixed("x.", state())))
     assert find_naming(names, "a file") == find_naming(names[::-1], "a file") == ("x.", False)
+
+
+HOSTILE: dict[str, Callable[[], list[str]]] = {
+    "many image towers": lambda: [f"{n}.visual.conv1.weight" for n in range(100_000)],
+    "many prefixes": lambda: [*state(), *(f"{n}.weight" for n in range(100_000))],
+    "deep names": lambda: [*state(), *(f"{n}" + ".a" * 120 for n in range(5_000))],
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_names_made_to_take_long_are_refused_soon(case: str) -> None:
+    names = dict.fromkeys(HOSTILE[case]())
+    start = time.process_time()
+    with pytest.raises(WeightsMismatchError) as refusal:
+        raise WeightsMismatchError(describe_misfit(names, list(state())), find_naming(names, "it"))
+    assert time.process_time() - start < 10
+    assert len(str(refusal.value)) < 2_000
+
+
+@pytest.mark.parametrize("name", ["a" * 256, ".".join("a" * 100_000), "a\nb"])
+def test_a_name_that_no_weight_has_is_refused(name: str, tmp_path: Path) -> None:
+    for save, path in ((torch.save, tmp_path / "a.pt"), (save_file, tmp_path / "a.safetensors")):
+        save({**state(), name: torch.ones(1)}, path)
+        with pytest.raises(CheckpointError, match="which no weights are named") as refusal:
+            build(path)
+        assert len(str(refusal.value)) < 1_000
