@@ -33,6 +33,7 @@ _MAX_NAME = 255  # characters; those of a CLIP's names are under a hundred
 # A file may lack this factor of its parameters: missing names are reported when the model is built.
 _MAX_SHORTFALL = 10
 
+_INFERRED = "the CLIP that its shapes describe"
 _ASSUMED = (
     "OpenAI's activation (QuickGELU), heads of width 64, and OpenAI's preprocess: the file does "
     "not say; base= (--base) names the model that it was fine-tuned from"
@@ -98,11 +99,12 @@ def read_checkpoint(source: Source) -> Checkpoint:
             "It is truncated or damaged; get it again."
         ) from error
     config = _config(source, tensors)
-    _check_amount(config, tensors, source)
+    config_origin = source.config_origin if source.config else _INFERRED
+    _check_amount(config, tensors, path, config_origin)
     if source.config is None and content.beside >= _OPEN_CLIP_TRAINING:
         _warn_of_open_clip(path)
     assumed = None if source.config else _ASSUMED
-    return Checkpoint(path, kind, config, tensors, naming.prefix, source.config_origin, assumed)
+    return Checkpoint(path, kind, config, tensors, naming.prefix, config_origin, assumed)
 
 
 def _config(source: Source, tensors: Mapping[str, Tensor]) -> ClipConfig:
@@ -206,13 +208,15 @@ def _rows(tensor: Tensor) -> int:
     return tensor.shape[0] if tensor.ndim else 0
 
 
-def _check_amount(config: ClipConfig, tensors: Mapping[str, Tensor], source: Source) -> None:
+def _check_amount(
+    config: ClipConfig, tensors: Mapping[str, Tensor], path: Path, config_origin: str
+) -> None:
     """Refuses a small file that would make a huge model, before memory is asked for."""
     held = sum(tensor.numel() for tensor in tensors.values())
     if config.parameter_count > _MAX_SHORTFALL * held:
         raise WeightsMismatchError(
-            f"{source.weights} holds {held:,} numbers, far from the {config.parameter_count:,} "
-            f"parameters of {source.config_origin}. Give the config.json that belongs to these "
+            f"{path} holds {held:,} numbers, far from the {config.parameter_count:,} "
+            f"parameters of {config_origin}. Give the config.json that belongs to these "
             "weights, or say with base= (--base) what they were fine-tuned from."
         )
 

@@ -24,12 +24,16 @@ def inspect(name: str | Path, *, base: str | Path | None = None) -> dict[str, An
         base: What a weight file was fine-tuned from, as in `hfclip.load`.
 
     Raises:
-        HfclipError: As `hfclip.load` does, save that the weights are not fitted to the model.
+        HfclipError: As `hfclip.load` does, save that only a `base` is fitted to the weights.
     """
-    from hfclip.checkpoint import read_checkpoint  # noqa: PLC0415  # the others do without torch
+    # The other functions do without torch.
+    from hfclip.checkpoint import read_checkpoint  # noqa: PLC0415
+    from hfclip.model import check_fit  # noqa: PLC0415
 
     source = sources.find(name, base=base)
     checkpoint = read_checkpoint(source)
+    if base is not None:
+        check_fit(checkpoint)
     config, tensors = checkpoint.config, checkpoint.tensors
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
     with checkpoint.path.open("rb") as file:

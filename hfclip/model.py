@@ -279,6 +279,12 @@ def _compare(expected: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
         under = f" (its names begin with {checkpoint.prefix!r})" if checkpoint.prefix else ""
         raise WeightsMismatchError(
             f"{checkpoint.path}{under} does not fit {checkpoint.config_origin}: {shown}{more}. "
-            "Give the config.json that belongs to these weights, say with base= (--base) what "
-            "they were fine-tuned from, or export the weights again."
+            + (_SAVE_ALONE if misfit.startswith("missing nothing") else _GIVE_CONFIG)
         )
+
+
+_SAVE_ALONE = "Save the CLIP's weights alone: torch.save(clip.state_dict(), ...)."
+_GIVE_CONFIG = (
+    "Give the config.json that belongs to these weights, say with base= (--base) what they were "
+    "fine-tuned from, or export the weights again."
+)

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import hfclip
-from hfclip import sources
+from hfclip import inspection, sources
 from hfclip.cli import main
 from hfclip.config import OPENAI_MEAN, ClipConfig
 from hfclip.errors import ConfigError, ModelNotFoundError, WeightsMismatchError
@@ -244,7 +244,7 @@ def test_a_base_that_does_not_fit_is_refused_by_naming_both(
 ) -> None:
     config, told = WRONG_BASES[kind]
     base = write_folder(tmp_path / "base", config=config)
-    for load in (hfclip.load, CLIP.from_pretrained):
+    for load in (hfclip.load, CLIP.from_pretrained, inspection.inspect):
         with pytest.raises(WeightsMismatchError) as refusal:
             load(lone, base=base)
         for words in (str(lone), f"the base {base}", told):

@@ -175,7 +175,10 @@ def _teacher(weights: Weights) -> Weights:
 
 
 REFUSED: dict[str, tuple[Callable[[Weights], Weights], tuple[str, ...]]] = {
-    "head beside a CLIP": (lambda w: {**w, **HEAD}, (TOLD, "head.weight, head.bias")),
+    "head beside a CLIP": (
+        lambda w: {**w, **HEAD},
+        (TOLD, "head.weight, head.bias", "Save the CLIP's weights alone"),
+    ),
     "head under the same prefix": (
         lambda w: prefixed("model.", {**w, **HEAD}),
         (TOLD, "head.weight, head.bias", "begin with 'model.'"),
