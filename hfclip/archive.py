@@ -2,8 +2,8 @@
 
 Such a file holds the tensors' bytes as they are, and a pickle that describes the tensors.
 `hfclip.safe_unpickle` reads the pickle. Each description is checked against the bytes that the file
-holds. The bytes are then read into memory of this process: a file of a trainer is overwritten in
-place, and a tensor that were mapped from it would change, or end the process with SIGBUS.
+holds. The bytes are then read into memory of this process and never mapped: trainers overwrite
+their files in place, which changes mapped tensors or ends the process with SIGBUS.
 """
 
 import math

@@ -251,14 +251,20 @@ def _config_in(
 ) -> tuple[str, ClipConfig] | None:
     """Chooses the configuration that weights have in a folder or repository.
 
-    A file of two layouts' configurations goes by that of its own layout. A configuration that is
-    no CLIP's is passed over where another one is a CLIP's: timm's repositories hold both.
+    A weight file that has the standard name of a layout uses the configuration of that layout. A
+    configuration that is not a CLIP's is skipped if the other one is: timm's repositories hold
+    both.
+
+    Args:
+        names: The files of the folder or repository.
+        get: Gives the path of one of them.
+        weights: The weight file's name; empty if only the configuration is wanted.
 
     Returns:
         The configuration and its file's name, or None if there is none.
 
     Raises:
-        ConfigError: None is a CLIP's, or two are and differ.
+        ConfigError: No configuration is a CLIP's, or two are and they differ.
     """
     configs: dict[str, ClipConfig] = {}
     refusals: list[str] = []
