@@ -1,46 +1,28 @@
 """Reads what `torch.save` and `torch.jit.save` wrote, without running anything that is in it.
 
-Such a file holds the tensors' bytes as they are, and a pickle that says what they make up. Pickle
-is a language whose programs can do anything, so it is read here by a machine of our own that knows
-only the instructions which build data: it imports nothing, and a name in the file means what one
-table says or is refused. `torch.load` and Python's unpicklers are not used even in their restricted
-forms, for a few bytes make them hash for ever, overflow the stack or ask for gigabytes, and in
-versions that are still in use they can be talked into more.
-
-Each tensor is checked against the bytes that the file holds for it. Those of a zip become views of
-the mapped file: reading costs no memory until they are used, and writing to them leaves the file
-as it is.
+Such a file holds the tensors' bytes as they are, and a pickle that describes the tensors.
+`hfclip.safe_unpickle` reads the pickle. Each description is checked against the bytes that the file
+holds. The bytes are then read into memory of this process and never mapped: trainers overwrite
+their files in place, which changes mapped tensors or ends the process with SIGBUS.
 """
 
 import math
-import mmap
-import pickle
+import os
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from hfclip.errors import CheckpointError, UnsafeCheckpointError
+from hfclip.errors import CheckpointError
+from hfclip.safe_unpickle import Module, Storage, View, unpickle
 
-_STORAGE_DTYPES = {
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "ByteStorage": torch.uint8,
-    "CharStorage": torch.int8,
-    "ShortStorage": torch.int16,
-    "IntStorage": torch.int32,
-    "LongStorage": torch.int64,
-    "BoolStorage": torch.bool,
-}
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, then the lengths of name and extra field
 _READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack without a limit
 # The two numbers that begin what torch.save wrote before it wrote zips.
@@ -51,21 +33,18 @@ _MAX_PICKLE_BYTES = 4 * 2**20
 _MAX_TREE_NODES = 100_000
 _MAX_NAME = 255
 _MAX_DIMENSIONS = 8
-_MAX_ARGUMENTS = 8
 
 
-class View(NamedTuple):
-    """A tensor as the file describes it; nothing is believed before `Saved.tensor` checks it."""
+class _Place(NamedTuple):
+    """Where a file holds the bytes of a storage."""
 
-    storage: Any
-    offset: Any
-    shape: Any
-    stride: Any
+    start: int
+    size: int
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A saved file that has been read but for its tensors.
+    """A saved file whose tensors have not been read yet.
 
     Attributes:
         path: The file.
@@ -74,31 +53,57 @@ class Saved:
 
     path: Path
     content: Any
-    _storages: dict[str, Tensor]  # flat, as bytes
+    _places: Mapping[str, _Place]  # of the storages, by their keys
 
     def tensor(self, name: str, view: View) -> Tensor:
-        """Makes a described tensor a view of the file, once it is known to lie within its bytes.
+        """Reads one tensor; see `tensors`."""
+        return self.tensors({name: view})[name]
+
+    def tensors(self, views: Mapping[str, View]) -> dict[str, Tensor]:
+        """Reads described tensors into memory. Each storage that they use is read once.
 
         Raises:
-            CheckpointError: The description makes no sense or reaches past the bytes.
+            CheckpointError: A description makes no sense or reaches past the bytes, or the file
+                ends too early.
         """
+        storages: dict[str, Tensor] = {}
+        with self.path.open("rb") as file:
+            return {name: self._tensor(name, view, file, storages) for name, view in views.items()}
+
+    def _tensor(
+        self, name: str, view: View, file: BufferedReader, storages: dict[str, Tensor]
+    ) -> Tensor:
         storage, offset, shape, stride = view
         if not _is_tensor(view):
             raise CheckpointError(
                 f"{self.path}: {name!r} is not described as a tensor is; the file is damaged. "
                 "Get it again."
             )
-        held = self._storages.get(storage.key, torch.empty(0))
-        if not _lies_within(view, held.nbytes):
+        place = self._places.get(storage.key, _Place(0, 0))
+        if not _lies_within(view, place.size):
             raise CheckpointError(
-                f"{self.path}: {name!r} of shape {shape} reaches past the {held.nbytes:,} bytes "
+                f"{self.path}: {name!r} of shape {shape} reaches past the {place.size:,} bytes "
                 "that the file holds for it; the file is damaged or was made to mislead. "
                 "Get it again."
             )
         if 0 in shape:
-            return torch.empty(shape, dtype=storage.dtype)
-        flat = held[: storage.elements * storage.dtype.itemsize].view(storage.dtype)
-        return flat.as_strided(shape, stride, offset)
+            return torch.empty(shape, dtype=storage.dtype, device="cpu")
+        if storage.key not in storages:
+            storages[storage.key] = _read(file, place, self.path)
+        flat = storages[storage.key][: storage.elements * storage.dtype.itemsize]
+        return flat.view(storage.dtype).as_strided(shape, stride, offset)
+
+
+def _read(file: BufferedReader, place: _Place, path: Path) -> Tensor:
+    """Reads the bytes of a storage into memory of their own: uint8 (size,)."""
+    flat = torch.empty(place.size, dtype=torch.uint8, device="cpu")
+    file.seek(place.start)
+    if file.readinto(flat.numpy().data) != place.size:
+        raise CheckpointError(
+            f"{path} ends before the bytes of its tensors do; another program shortened it while "
+            "it was read. Load it again once that program has finished."
+        )
+    return flat
 
 
 def is_torchscript(names: list[str]) -> bool:
@@ -119,8 +124,7 @@ def read_archive(path: Path) -> dict[str, Tensor]:
         CheckpointError: The archive is damaged, or a tensor reaches past its bytes.
     """
     saved = read_zip(path)
-    views = _walk(saved.content, "", iter(range(_MAX_TREE_NODES)), path)
-    return {name: saved.tensor(name, view) for name, view in views}
+    return saved.tensors(dict(_walk(saved.content, "", iter(range(_MAX_TREE_NODES)), path)))
 
 
 def read_zip(path: Path) -> Saved:
@@ -136,9 +140,8 @@ def read_zip(path: Path) -> Saved:
             order = _unpack(archive, f"{root}byteorder", path)
             _check_byte_order(order.decode("ascii", "replace"), path)
         stream = BytesIO(_unpack(archive, f"{root}data.pkl", path))
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        storages = _storages(archive, mapped, f"{root}data/", path)
-    return Saved(path, _unpickle(stream, path, {}), storages)
+        places = _zip_places(archive, file, f"{root}data/", path)
+    return Saved(path, unpickle(stream, path, {}), places)
 
 
 def read_legacy(path: Path) -> Saved:
@@ -148,173 +151,20 @@ def read_legacy(path: Path) -> Saved:
         UnsafeCheckpointError: A pickle names something that no weights need.
         CheckpointError: The file is damaged, or is a pickle of another kind.
     """
-    with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    stream = BytesIO(mapped[:_MAX_PICKLE_BYTES])
     dtypes: dict[str, torch.dtype] = {}
-    for expected in _LEGACY_START:
-        if _unpickle(stream, path, dtypes) != expected:
-            raise CheckpointError(
-                f"{path} is a pickle, but not one that torch.save wrote. "
-                "Save the weights with torch.save(model.state_dict(), ...)."
-            )
-    system, content, keys = (_unpickle(stream, path, dtypes) for _ in range(3))
-    little = not isinstance(system, dict) or system.get("little_endian") is not False
-    _check_byte_order("little" if little else "big", path)
-    return Saved(path, content, _legacy_storages(keys, dtypes, mapped, stream.tell(), path))
-
-
-class _Storage(NamedTuple):
-    key: str
-    dtype: torch.dtype
-    elements: int
-
-
-class _Module:
-    """Any object of a TorchScript archive: no more than the attributes it was saved with."""
-
-    __slots__ = ("attributes",)
-
-    def __init__(self) -> None:
-        self.attributes: dict[Any, Any] = {}
-
-
-def _dictionary() -> dict[Any, Any]:
-    return {}  # what it holds is set afterwards
-
-
-def _view(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> View:
-    return View(storage, offset, shape, stride)
-
-
-def _parameter(view: Any, *_: Any) -> Any:
-    return view
-
-
-def _left_out(*_: Any) -> None:
-    """Makes nothing of what trainers save beside the weights."""
-
-
-# All that a name in a pickle can mean, beside the modules of an archive.
-_NAMES: dict[tuple[str, str], Any] = {
-    ("torch._utils", "_rebuild_tensor"): _view,
-    ("torch._utils", "_rebuild_tensor_v2"): _view,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("collections", "OrderedDict"): _dictionary,
-    ("collections", "Counter"): _left_out,
-    ("torch", "Size"): _left_out,
-    ("torch", "device"): _left_out,
-    ("builtins", "set"): _left_out,
-    ("__builtin__", "set"): _left_out,
-    ("_codecs", "encode"): _left_out,  # how bytes are written
-    **{("torch", name): dtype for name, dtype in _STORAGE_DTYPES.items()},
-    **{("torch", str(dtype)[6:]): _left_out for dtype in _STORAGE_DTYPES.values()},
-}
-
-# Instructions that put data or a name out of the table on the stack, or note where it is.
-_HARMLESS = (
-    *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.NONE, pickle.NEWTRUE),
-    *(pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1),
-    *(pickle.BINFLOAT, pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINSTRING),
-    *(pickle.SHORT_BINSTRING, pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.EMPTY_TUPLE),
-    *(pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.EMPTY_LIST),
-    *(pickle.APPEND, pickle.APPENDS, pickle.EMPTY_DICT, pickle.BINPUT, pickle.LONG_BINPUT),
-    *(pickle.MEMOIZE, pickle.BINGET, pickle.LONG_BINGET, pickle.BINPERSID),
-    *(pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.INST),
-)
-
-
-class _Unpickler(pickle._Unpickler):  # noqa: SLF001  # the one that can be taken apart
-    """Knows the instructions that build data; all that it can call is in `_NAMES`."""
-
-    stack: list[Any]
-    pop_mark: Callable[[], list[Any]]
-
-    def __init__(self, stream: BytesIO, path: Path, dtypes: dict[str, torch.dtype]) -> None:
-        super().__init__(stream, encoding="utf-8")
-        self._path = path
-        self._dtypes = dtypes  # of the storages that are named, by their keys
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "__torch__" or module.startswith("__torch__."):
-            return _Module
-        if (module, name) in _NAMES:
-            return _NAMES[module, name]
-        raise UnsafeCheckpointError(
-            f"{self._path} asks for {f'{module}.{name}'[:200]!r}, which no weights need and which "
-            "could run code; nothing was run. If the file is yours, save the weights alone: "
-            "torch.save(model.state_dict(), ...). If not, get the model from where it was first "
-            "published."
-        )
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        if type(pid) is not tuple or len(pid) not in (5, 6):
-            raise TypeError("not a storage")
-        kind, dtype, key, _device, elements, *view = pid
-        known = isinstance(dtype, torch.dtype) and type(key) is str and type(elements) is int
-        if kind != "storage" or not known or view not in ([], [None]):
-            raise ValueError("not a storage")
-        self._dtypes[key] = dtype
-        return _Storage(key, dtype, elements)
-
-    def _call(self) -> None:
-        arguments, function = self.stack.pop(), self.stack.pop()
-        if type(arguments) is not tuple or len(arguments) > _MAX_ARGUMENTS:
-            raise TypeError("not a call that rebuilds a tensor")
-        self.stack.append(function(*arguments))
-
-    def _build(self) -> None:
-        state = self.stack.pop()
-        if isinstance(self.stack[-1], _Module) and type(state) is dict:
-            self.stack[-1].attributes = state  # those of other things do not matter
-
-    def _set_item(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self._update([(key, value)])
-
-    def _set_items(self) -> None:
-        items = self.pop_mark()
-        self._update(zip(items[::2], items[1::2], strict=True))
-
-    def _update(self, items: Iterable[tuple[Any, Any]]) -> None:
-        target = self.stack[-1]
-        for key, value in items:
-            # Any other key could take for ever to hash, or collide with all those before.
-            if type(key) is not str and (type(key) is not int or not 0 <= key < 2**32):
-                raise TypeError("a key that is neither text nor a small number")
-            if type(target) is dict:  # else it was left out
-                target[key] = value
-
-    def _extension(self) -> None:
-        raise UnsafeCheckpointError(
-            f"{self._path} asks for something by a number that only the program which wrote it "
-            "knows, and which could run code; nothing was run. Get the model from elsewhere."
-        )
-
-    def _unknown(self) -> None:
-        raise ValueError("an instruction that builds no weights")
-
-    dispatch: ClassVar[dict[int, Any]] = {
-        **dict.fromkeys(range(256), _unknown),
-        **{code[0]: pickle._Unpickler.dispatch[code[0]] for code in _HARMLESS},  # noqa: SLF001
-        **dict.fromkeys((pickle.REDUCE[0], pickle.NEWOBJ[0]), _call),
-        pickle.BUILD[0]: _build,
-        pickle.SETITEM[0]: _set_item,
-        pickle.SETITEMS[0]: _set_items,
-        **dict.fromkeys((pickle.EXT1[0], pickle.EXT2[0], pickle.EXT4[0]), _extension),
-    }
-
-
-def _unpickle(stream: BytesIO, path: Path, dtypes: dict[str, torch.dtype]) -> Any:
-    try:
-        return _Unpickler(stream, path, dtypes).load()
-    except CheckpointError:
-        raise
-    except Exception as error:  # damage can show anywhere
-        raise CheckpointError(
-            f"{path}: its pickle is damaged or holds more than weights "
-            f"({type(error).__name__}: {error}). Get the file again."
-        ) from error
+    with path.open("rb") as file:
+        stream = BytesIO(file.read(_MAX_PICKLE_BYTES))
+        for expected in _LEGACY_START:
+            if unpickle(stream, path, dtypes) != expected:
+                raise CheckpointError(
+                    f"{path} is a pickle, but not one that torch.save wrote. "
+                    "Save the weights with torch.save(model.state_dict(), ...)."
+                )
+        system, content, keys = (unpickle(stream, path, dtypes) for _ in range(3))
+        little = not isinstance(system, dict) or system.get("little_endian") is not False
+        _check_byte_order("little" if little else "big", path)
+        file.seek(stream.tell())
+        return Saved(path, content, _legacy_places(keys, dtypes, file, path))
 
 
 def _root(names: list[str], path: Path) -> str:
@@ -355,50 +205,56 @@ def _check_byte_order(order: str, path: Path) -> None:
         )
 
 
-def _storages(
-    archive: zipfile.ZipFile, mapped: mmap.mmap, prefix: str, path: Path
-) -> dict[str, Tensor]:
-    """The bytes of each storage in a zip, by its key."""
-    storages = {}
+def _zip_places(
+    archive: zipfile.ZipFile, file: BufferedReader, prefix: str, path: Path
+) -> dict[str, _Place]:
+    """Finds the bytes of each storage in a zip, by its key."""
+    places = {}
+    end = os.fstat(file.fileno()).st_size
     for entry in archive.infolist():
         if not entry.filename.startswith(prefix):
             continue
-        header = mapped[entry.header_offset : entry.header_offset + _LOCAL_HEADER.size]
-        signature, name, extra = _LOCAL_HEADER.unpack(header.ljust(_LOCAL_HEADER.size, b"\0"))
+        file.seek(entry.header_offset)
+        header = file.read(_LOCAL_HEADER.size).ljust(_LOCAL_HEADER.size, b"\0")
+        signature, name, extra = _LOCAL_HEADER.unpack(header)
         start = entry.header_offset + _LOCAL_HEADER.size + name + extra
         stored = signature == b"PK\x03\x04" and entry.compress_type == zipfile.ZIP_STORED
-        if not stored or start + entry.file_size > len(mapped):
+        if not stored or start + entry.file_size > end:
             raise CheckpointError(
                 f"{path}: {entry.filename!r} is compressed or reaches past the end of the file; "
                 "it is truncated or was not written by torch. Get it again."
             )
-        storages[entry.filename.removeprefix(prefix)] = _bytes(mapped, start, entry.file_size)
-    return storages
+        places[entry.filename.removeprefix(prefix)] = _Place(start, entry.file_size)
+    # Entries that share their bytes could make a small file fill the memory.
+    if sum(place.size for place in places.values()) > end:
+        raise CheckpointError(
+            f"{path} holds entries that overlap; it is damaged or was made to mislead. "
+            "Get it again."
+        )
+    return places
 
 
-def _legacy_storages(
-    keys: Any, dtypes: dict[str, torch.dtype], mapped: mmap.mmap, at: int, path: Path
-) -> dict[str, Tensor]:
-    """The bytes of each storage behind the pickles: first their number, then they."""
-    storages: dict[str, Tensor] = {}
+def _legacy_places(
+    keys: Any, dtypes: dict[str, torch.dtype], file: BufferedReader, path: Path
+) -> dict[str, _Place]:
+    """Finds the bytes of each storage behind the pickles, where the count of elements comes first.
+
+    `file` stands at the end of the pickles.
+    """
+    places: dict[str, _Place] = {}
+    at, end = file.tell(), os.fstat(file.fileno()).st_size
     for key in keys if type(keys) is list else []:
+        file.seek(at)
         dtype = dtypes.get(key) if type(key) is str else None
-        start, elements = at + 8, int.from_bytes(mapped[at : at + 8], "little", signed=True)
+        start, elements = at + 8, int.from_bytes(file.read(8), "little", signed=True)
         at = start + elements * (dtype.itemsize if dtype else 0)
-        if dtype is None or not start <= at <= len(mapped):
+        if dtype is None or not start <= at <= end:
             raise CheckpointError(
-                f"{path}: the bytes of storage {len(storages)} reach past the end of the file; "
+                f"{path}: the bytes of storage {len(places)} reach past the end of the file; "
                 "it is truncated or damaged. Get it again."
             )
-        # They lie at any address; processors want numbers at multiples of their size.
-        storages[key] = _bytes(mapped, start, at - start).clone()
-    return storages
-
-
-def _bytes(mapped: mmap.mmap, start: int, size: int) -> Tensor:
-    if not size:
-        return torch.empty(0, dtype=torch.uint8)
-    return torch.frombuffer(mapped, dtype=torch.uint8, count=size, offset=start)
+        places[key] = _Place(start, at - start)
+    return places
 
 
 def _walk(node: object, name: str, visits: Iterator[int], path: Path) -> Iterator[tuple[str, View]]:
@@ -411,7 +267,7 @@ def _walk(node: object, name: str, visits: Iterator[int], path: Path) -> Iterato
         )
     if isinstance(node, View):
         yield name, node
-    elif isinstance(node, _Module):
+    elif isinstance(node, Module):
         for key, child in node.attributes.items():
             yield from _walk(child, f"{name}.{key}" if name else str(key), visits, path)
 
@@ -419,7 +275,7 @@ def _walk(node: object, name: str, visits: Iterator[int], path: Path) -> Iterato
 def _is_tensor(view: View) -> bool:
     """Whether a description has the types that a tensor's has."""
     storage, offset, shape, stride = view
-    if not isinstance(storage, _Storage) or type(shape) is not tuple or type(stride) is not tuple:
+    if not isinstance(storage, Storage) or type(shape) is not tuple or type(stride) is not tuple:
         return False
     if len(shape) != len(stride) or len(shape) > _MAX_DIMENSIONS:
         return False

@@ -27,6 +27,7 @@ def export(
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    base: str | Path | None = None,
 ) -> Path:
     """Writes a model into a folder in the layout of some package, whole or not at all.
 
@@ -46,6 +47,7 @@ def export(
         token: A Hub token, True for the stored one, False for none.
         cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE or what HF_HOME says.
         local_files_only: Whether to make no request.
+        base: What a weight file was fine-tuned from, as in `hfclip.load`.
 
     Returns:
         The folder.
@@ -63,7 +65,7 @@ def export(
     folder = Path(folder).expanduser()
     check_free(folder, force=force)
     access = Access(token, cache_dir, local_files_only)
-    source = sources.find(name, access, revision=revision, namespace=namespace)
+    source = sources.find(name, access, revision=revision, namespace=namespace, base=base)
     checkpoint = read_checkpoint(source)
     check_fit(checkpoint)
     with written_whole(folder) as part:

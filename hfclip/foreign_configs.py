@@ -133,7 +133,8 @@ _MODEL_CFG = _Section(
         "custom_text": (_OFF, _TEXT),
         "multimodal_cfg": ((), "there is no third tower"),
         "init_logit_bias": ((None,), "logits have no bias"),
-        "nonscalar_logit_scale": (_OFF, "the logits' scale is a scalar"),
+        # Only whether the scale has the shape () or (1,), which the weights tell.
+        "nonscalar_logit_scale": ((False, True, None), "the logits' scale is one number"),
     },
     # The weights hold the scale itself; the other says how open_clip returns its results.
     frozenset({"init_logit_scale", "output_dict"}),

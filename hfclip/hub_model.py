@@ -48,6 +48,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         local_files_only: bool = False,
         revision: str | None = None,
         map_location: Device = "cpu",
+        base: str | Path | None = None,
         **model_kwargs: Any,
     ) -> Self:
         """Loads a model in float32, strictly; `hfclip.load` also gives the preprocess.
@@ -60,6 +61,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
             local_files_only: Whether to make no request.
             revision: A branch, tag or commit.
             map_location: The device of the model; None stands for the CPU.
+            base: What a weight file was fine-tuned from, as in `hfclip.load`.
             model_kwargs: Constructor arguments that take the place of the configuration's.
 
         Raises:
@@ -67,7 +69,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         """
         target = choose_device("cpu" if map_location is None else map_location)
         access = Access(token, cache_dir, local_files_only, force_download)
-        source = sources.find(pretrained_model_name_or_path, access, revision=revision)
+        source = sources.find(pretrained_model_name_or_path, access, revision=revision, base=base)
         model = cls.from_checkpoint(read_checkpoint(source), **model_kwargs)
         return model.float().to(target)
 

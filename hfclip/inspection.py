@@ -35,6 +35,8 @@ class Inspection:
         activation: The activation of the transformers' MLPs.
         parameters: The number of parameters.
         tensors: The number of tensors of each dtype.
+        assumed: What the other facts take for granted of a weight file without a configuration;
+            None where a configuration says it.
     """
 
     model: str
@@ -50,10 +52,12 @@ class Inspection:
     activation: str
     parameters: int
     tensors: Mapping[str, int]
+    assumed: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the facts by name, in types that JSON has."""
-        return _json_types(self)
+        """Returns the facts by name, in types that JSON has; `assumed` only where it is set."""
+        facts = _json_types(self)
+        return {name: fact for name, fact in facts.items() if name != "assumed" or fact}
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ def inspect(
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    base: str | Path | None = None,
 ) -> Inspection:
     """Reads the facts of a model from its files. The model is not built and no code is run.
 
@@ -113,6 +118,8 @@ def inspect(
         token: A Hub token, True for the stored one, False for none.
         cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE or what HF_HOME says.
         local_files_only: Whether to make no request.
+        base: What a weight file was fine-tuned from, as in `hfclip.load`. The weights are then
+            compared with its names and shapes.
 
     Returns:
         The architecture, the dtypes, the hash and the origin.
@@ -125,11 +132,15 @@ def inspect(
         >>> hfclip.inspect("digits").parameters
         4099905
     """
-    from hfclip.checkpoint import read_checkpoint  # noqa: PLC0415  # the others do without torch
+    # The other functions do without torch.
+    from hfclip.checkpoint import read_checkpoint  # noqa: PLC0415
+    from hfclip.model import check_fit  # noqa: PLC0415
 
     access = Access(token, cache_dir, local_files_only)
-    source = sources.find(name, access, revision=revision, namespace=namespace)
+    source = sources.find(name, access, revision=revision, namespace=namespace, base=base)
     checkpoint = read_checkpoint(source)
+    if base is not None:
+        check_fit(checkpoint)
     config, tensors = checkpoint.config, checkpoint.tensors
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
     with checkpoint.path.open("rb") as file:
@@ -148,6 +159,7 @@ def inspect(
         activation=config.activation,
         parameters=config.parameter_count,
         tensors=dict(dtypes),
+        assumed=checkpoint.assumed,
     )
 
 

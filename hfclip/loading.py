@@ -25,6 +25,7 @@ class HubOptions(TypedDict, total=False):
 
     dtype: torch.dtype | None
     preprocess: PreprocessMode
+    base: str | Path | None
     revision: str | None
     namespace: str | None
     token: str | bool | None
@@ -77,6 +78,7 @@ def load(
     *,
     dtype: torch.dtype | None = None,
     preprocess: PreprocessMode = "exact",
+    base: str | Path | None = None,
     revision: str | None = None,
     namespace: str | None = None,
     token: str | bool | None = None,
@@ -85,6 +87,11 @@ def load(
     force_download: bool = False,
 ) -> "tuple[CLIP | torch.jit.ScriptModule, Compose]":
     """Loads a CLIP in eval mode, and the transform that prepares its images.
+
+    The weights belong to the process: files and folders that you name may be overwritten while the
+    model is in use, also by `torch.save` and `save_pretrained`. Only safetensors files in the Hub
+    client's cache, and the bundled model, stay mapped: their pages are read when they are used and
+    several processes share them. Do not write to files in that cache.
 
     Args:
         name: One of `available_models()`, the bundled "digits", a folder that holds config.json
@@ -101,6 +108,11 @@ def load(
             float16 on CUDA and float32 elsewhere. Norms and embeddings stay float32.
         preprocess: "exact" for OpenAI's pixels to the bit, "fast" for nearly the same ones in less
             than half the time, as `hfclip.fast_transform.FastTransform` says.
+        base: What a weight file was fine-tuned from: a name, a folder or a repository. It gives
+            the configuration, the activation and the preprocess; image size, context and vocabulary
+            are read off the weights. By default the configuration beside the file, if there is one,
+            else OpenAI's activation and preprocess. Anything else than a weight file must agree
+            with its base.
         revision: A branch, tag or commit; by default the pinned commit of a release, else main.
         namespace: The account whose copies of the nine releases are used, such as "me" for
             me/ViT-B-16; by default the environment variable HFCLIP_NAMESPACE, if set.
@@ -132,6 +144,7 @@ def load(
         revision=revision,
         namespace=namespace,
         download_root=download_root,
+        base=base,
     )
     model = CLIP.from_checkpoint(read_checkpoint(source))
     convert_weights(model, dtype)

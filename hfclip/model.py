@@ -16,6 +16,7 @@ from hfclip.hub_model import HubModel
 from hfclip.inputs import INPUT_ERRORS, check_images, check_texts
 from hfclip.layers import LayerNorm, ResidualAttentionBlock, Transformer
 from hfclip.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
+from hfclip.tensor_names import describe_misfit
 from hfclip.vit import VisionTransformer
 
 
@@ -320,18 +321,26 @@ def check_fit(checkpoint: Checkpoint, *, allow_others: bool = False) -> None:
 def _compare(expected: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
     """Compares names, shapes and kinds of number before a single tensor is taken over."""
     found = checkpoint.tensors
-    problems = [f"missing {key}" for key in expected if key not in found]
-    problems += [f"unexpected {key}" for key in found if key not in expected]
-    for key in expected.keys() & found.keys():
+    misfit = describe_misfit(found.keys(), expected.keys())
+    problems = [misfit] if misfit else []
+    for key in sorted(expected.keys() & found.keys()):
         want, have = expected[key], found[key]
         if want.shape != have.shape:
             problems.append(f"{key} is {tuple(have.shape)} instead of {tuple(want.shape)}")
         elif want.is_floating_point() != have.is_floating_point():
             problems.append(f"{key} holds {have.dtype} instead of {want.dtype}")
     if problems:
-        shown = "; ".join(sorted(problems)[:5])
+        shown = "; ".join(problems[:5])
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        under = f" (its names begin with {checkpoint.prefix!r})" if checkpoint.prefix else ""
         raise WeightsMismatchError(
-            f"{checkpoint.path} does not fit its configuration: {shown}{more}. "
-            "Give the config.json that belongs to these weights, or export the weights again."
+            f"{checkpoint.path}{under} does not fit {checkpoint.config_origin}: {shown}{more}. "
+            + (_SAVE_ALONE if misfit.startswith("missing nothing") else _GIVE_CONFIG)
         )
+
+
+_SAVE_ALONE = "Save the CLIP's weights alone: torch.save(clip.state_dict(), ...)."
+_GIVE_CONFIG = (
+    "Give the config.json that belongs to these weights, say with base= (--base) what they were "
+    "fine-tuned from, or export the weights again."
+)

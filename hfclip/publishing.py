@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -16,8 +16,7 @@ from torch import Tensor
 from hfclip import pushing, sources
 from hfclip.card_renewal import about_in, check_given, write_card
 from hfclip.cards import About, model_card, read_metrics
-from hfclip.checkpoint import Checkpoint, adapted, read_checkpoint
-from hfclip.config import ClipConfig
+from hfclip.checkpoint import Checkpoint, read_checkpoint
 from hfclip.errors import IntegrityError, PublishError
 from hfclip.exporting import card_beside, write_checkpoint
 from hfclip.folders import CARD_FILE, check_finite
@@ -25,11 +24,6 @@ from hfclip.hub import Access
 from hfclip.model import CLIP
 from hfclip.published_card import Cards, find_base
 from hfclip.pushing import CardRule, Pushed, Repository
-from hfclip.releases import RELEASES
-
-# What a fine-tune may change; anything else makes another architecture.
-_MAY_DIFFER = {"image_resolution", "context_length", "vocab_size", "image_mean", "image_std"}
-
 
 Status = Literal["published", "nothing changed", "dry run"]
 
@@ -248,52 +242,24 @@ def read_finetune(source: str | Path, base: str | None) -> Checkpoint:
     """Reads what is to be published, with the configuration that its weights need.
 
     Raises:
-        PublishError: A lone weight file without `base`, or a folder of another architecture than
-            it; LoRA that was not merged.
+        PublishError: A lone weight file without `base`; LoRA that was not merged.
+        ConfigError: A folder of another architecture than `base`.
     """
-    found = sources.find(source)
-    expected = _base_config(base) if base else None
-    if found.config is None and expected is None:
+    found = sources.find(source, base=base)
+    if found.config is None:
         raise PublishError(
             f"{source} is a lone weight file, which does not tell its activation or its "
             "preprocess. Say what it was fine-tuned from: --base ViT-B/16 on the command line, "
             'base="ViT-B/16" in Python.'
         )
-    checkpoint = read_checkpoint(found if found.config else replace(found, config=expected))
+    checkpoint = read_checkpoint(found)
     lora = [name for name in checkpoint.tensors if "lora_" in name.lower()]
     if lora:
         raise PublishError(
             f"{source} holds LoRA weights beside the model's ({lora[0]}). Merge them first, as "
             "`merge_and_unload` of peft does, and save the state dict again."
         )
-    if expected and found.config:
-        _check_base(found.config, expected, str(base))
-    if found.config:
-        return checkpoint
-    return replace(checkpoint, config=adapted(checkpoint.config, checkpoint.tensors))
-
-
-def _check_base(config: ClipConfig, expected: ClipConfig, base: str) -> None:
-    theirs, ours = expected.to_dict(), config.to_dict()
-    differing = [key for key in ours if ours[key] != theirs[key] and key not in _MAY_DIFFER]
-    if differing:
-        key = differing[0]
-        raise PublishError(
-            f"{key} is {ours[key]!r} in the configuration, and {theirs[key]!r} in {base}: it is no "
-            "fine-tune of that. Name the right base, or mend config.json."
-        )
-
-
-def _base_config(base: str) -> ClipConfig:
-    if base in RELEASES:
-        return RELEASES[base].config
-    config = sources.find(base).config
-    if config is None:
-        raise PublishError(
-            f"The base {base} is a lone weight file too. Name one of `hfclip models`, a folder "
-            "with its config.json, or a repository."
-        )
-    return config
+    return checkpoint
 
 
 def _check_forward(checkpoint: Checkpoint) -> None:

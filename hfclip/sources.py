@@ -2,22 +2,18 @@
 
 import os
 from collections.abc import Callable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from hfclip import hub, integrity, layout_files, naming
-from hfclip.config import ClipConfig, read_json
+from hfclip.config import ClipConfig
+from hfclip.configurations import check_base, config_beside, config_in, known_files, read_config
 from hfclip.errors import (
     ArgumentError,
     ConfigError,
     NetworkError,
     RepositoryError,
-)
-from hfclip.foreign_configs import (
-    config_from_json,
-    config_from_open_clip,
-    is_transformers_clip,
 )
 from hfclip.hub import Access, Snapshot
 from hfclip.hub_errors import MissingRepositoryError, NotCachedError
@@ -42,13 +38,19 @@ class Source:
         weights: The weight file, of any kind that `hfclip.checkpoint` reads.
         config: Its configuration, or None: then the shapes must tell.
         origin: Where it comes from, in words.
-        named_by_transformers: Whether the weights bear transformers' names instead of OpenAI's.
+        config_origin: Where the configuration comes from, in words.
+        is_base: Whether the configuration is that of the model which the weights were fine-tuned
+            from. The sizes that fine-tuning may change are then read off the weights.
+        mapped: Whether a safetensors file may be mapped into memory instead of read. Only a file
+            that nobody writes in place may be: one of the Hub client's cache, or of hfclip itself.
     """
 
     weights: Path
     config: ClipConfig | None
     origin: str
-    named_by_transformers: bool = False
+    config_origin: str = "its configuration"
+    is_base: bool = False
+    mapped: bool = False
 
 
 def find(
@@ -58,6 +60,7 @@ def find(
     revision: str | None = None,
     namespace: str | None = None,
     download_root: str | Path | None = None,
+    base: str | Path | None = None,
 ) -> Source:
     """Finds the files of a model, fetching from the Hub what is not on this machine.
 
@@ -68,20 +71,45 @@ def find(
         revision: A branch, tag or commit, in place of the pinned one.
         namespace: Whose copies of the releases to use; by default HFCLIP_NAMESPACE.
         download_root: Where OpenAI's own files are looked for; by default ~/.cache/clip.
+        base: What a weight file was fine-tuned from: a name, a folder or a repository. Its
+            configuration is taken, whatever lies beside the file. The configuration of anything
+            else than a weight file must agree with it.
 
     Raises:
         ModelNotFoundError: The name is empty, means nothing (the message suggests the nearest), or
             is a path that does not exist.
         ArgumentError: `revision` or `namespace` does not apply to that name.
+        ConfigError: The configuration is refused, or is not that of a fine-tune of `base`.
         HubError: The files cannot be had, or are not what was published.
     """
     access = access or Access()
     naming.check_is_name(name)
+    if base is None:
+        return _find(name, access, revision, namespace, download_root)
+    config = base_config(base, access)
+    path = None if name in BUNDLED or name in RELEASES else naming.local_path(name)
+    if path is not None and path.is_file():
+        naming.refuse_options(f"{name} is a local path", revision=revision, namespace=namespace)
+        return Source(path, config, f"the file {path}", f"the base {base}", is_base=True)
+    source = _find(name, access, revision, namespace, download_root)
+    if source.config is not None:
+        check_base(source.config, source.origin, config, str(base))
+    return source
+
+
+def _find(
+    name: str | Path,
+    access: Access,
+    revision: str | None,
+    namespace: str | None,
+    download_root: str | Path | None,
+) -> Source:
     if name in BUNDLED:
         naming.refuse_options(
             f"{name} is bundled with hfclip", revision=revision, namespace=namespace
         )
-        return _folder(Path(__file__).parent / str(name), "bundled with hfclip")
+        source = _folder(Path(__file__).parent / str(name), "bundled with hfclip")
+        return replace(source, mapped=True)
     if name in RELEASES:
         namespace = namespace or os.environ.get(NAMESPACE_VARIABLE)
         if namespace:
@@ -156,7 +184,7 @@ def _release(
     else:
         snapshot = hub.resolve(file.repo_id, revision or pinned, access)
     weights = hub.fetch(snapshot, file.file, digest)
-    return Source(weights, release.config, _origin(snapshot))
+    return Source(weights, release.config, _origin(snapshot), mapped=True)
 
 
 def _original(release: Release, download_root: str | Path | None, access: Access) -> Path | None:
@@ -173,7 +201,8 @@ def _repository(repo_id: str, revision: str | None, access: Access) -> Source:
     origin = _origin(snapshot)
     if not snapshot.is_listed:
         check_layout_is_known(snapshot)
-    return _read_layout(snapshot.digests.keys(), partial(hub.fetch, snapshot), origin)
+    source = _read_layout(snapshot.digests.keys(), partial(hub.fetch, snapshot), origin)
+    return replace(source, mapped=True)
 
 
 def _folder(path: Path, origin: str) -> Source:
@@ -187,20 +216,13 @@ def _read_layout(names: Set[str], get: Callable[[str], Path], origin: str) -> So
     is_open_clip = {OPEN_CLIP_CONFIG_FILE, OPEN_CLIP_WEIGHTS_FILE} <= names
     if not is_open_clip and not {CONFIG_FILE, WEIGHTS_FILE} <= names:
         raise _unreadable(names, origin)
-    values = read_json(get(OPEN_CLIP_CONFIG_FILE if is_open_clip else CONFIG_FILE))
-    is_transformers = not is_open_clip and is_transformers_clip(values)
-    preprocessors = PREPROCESSOR_FILES if is_transformers else ()
-    preprocessor = next((read_json(get(name)) for name in preprocessors if name in names), None)
+    config_file = OPEN_CLIP_CONFIG_FILE if is_open_clip else CONFIG_FILE
     try:
-        config = (
-            config_from_open_clip(values)
-            if is_open_clip
-            else config_from_json(values, preprocessor)
-        )
+        config = read_config(config_file, names, get)
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from None
     weights = get(OPEN_CLIP_WEIGHTS_FILE if is_open_clip else WEIGHTS_FILE)
-    return Source(weights, config, origin, named_by_transformers=is_transformers)
+    return Source(weights, config, origin)
 
 
 def _unreadable(names: Set[str], origin: str) -> RepositoryError:
@@ -223,7 +245,46 @@ def _origin(snapshot: Snapshot) -> str:
 
 
 def _file(path: Path) -> Source:
-    # The weights of a model folder, named themselves, still belong to its configuration.
-    if path.name == WEIGHTS_FILE and path.with_name(CONFIG_FILE).is_file():
-        return _folder(path.parent, f"the file {path}")
-    return Source(path, None, f"the file {path}")
+    """A weight file that was named itself, with the configuration beside it, if there is one."""
+    found = config_beside(path)
+    if found is None:
+        return Source(path, None, f"the file {path}")
+    file, config = found
+    beside = f"the configuration beside it, {path.with_name(file)}"
+    return Source(path, config, f"the file {path}", beside)
+
+
+def base_config(base: str | Path, access: Access | None = None) -> ClipConfig:
+    """Returns the configuration of a model that weights were fine-tuned from; fetches no weights.
+
+    Args:
+        base: A release or a bundled model, which need no network, a folder, a repository, or a
+            weight file with a configuration beside it.
+        access: How the Hub and its cache are to be used.
+
+    Raises:
+        ConfigError: There is no configuration, or it is refused.
+        ModelNotFoundError: The name means nothing.
+        HubError: The configuration cannot be had.
+    """
+    if base in RELEASES:
+        return RELEASES[str(base)].config
+    naming.check_is_name(base)
+    bundled = Path(__file__).parent / str(base) if base in BUNDLED else None
+    path = bundled or naming.local_path(base)
+    if path is None:
+        snapshot = hub.resolve(*naming.parse_repository(str(base)), access or Access())
+        if not snapshot.is_listed:
+            check_layout_is_known(snapshot)
+        found = config_in(snapshot.digests.keys(), partial(hub.fetch, snapshot))
+    elif path.is_dir():
+        found = config_in(known_files(path), path.joinpath)
+    else:
+        found = config_beside(path)
+    if found is None:
+        raise ConfigError(
+            f"The base {base} has no configuration: neither {CONFIG_FILE} nor "
+            f"{OPEN_CLIP_CONFIG_FILE}. Name one of the models of `hfclip models`, a folder with "
+            "its configuration, or a repository."
+        )
+    return found[1]

@@ -457,3 +457,88 @@ def test_neither_reading_nor_refusing_leaves_a_file_open(
             continue
     gc.collect()
     assert len(list(descriptors.iterdir())) == before
+
+
+SCALAR = b"cnumpy._core.multiarray\nscalar\n"
+DTYPE = b"cnumpy\ndtype\n(" + malicious.text("f8") + b"\x89\x88tR"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "numpy.core.multiarray._reconstruct",
+        "numpy._core.multiarray.frombuffer",
+        "numpy.core.multiarray.scalar.__class__",
+        "numpy._core.multiarray.scalar.__globals__",
+        "numpy.dtype.__reduce__",
+        "numpy.load",
+        "numpy.ndarray",
+        "numpy.testing._private.utils.runstring",
+        "numpyx.dtype",
+    ],
+)
+@pytest.mark.parametrize("place", ["archive", "state dict", "legacy"])
+def test_of_numpy_no_more_is_read_than_scalars(place: str, name: str, tmp_path: Path) -> None:
+    for module, attribute in _splits(name):
+        body = malicious.text(module) + malicious.text(attribute) + b"\x93" + DTYPE + b"\x85R"
+        write, read = PLACES[place]
+        with pytest.raises(UnsafeCheckpointError, match="nothing was run"):
+            read(write(tmp_path / "model.pt", malicious.program(body)))
+
+
+def _splits(name: str) -> list[tuple[str, str]]:
+    """Each way to tell the module of a dotted name from the attributes in it."""
+    parts = name.split(".")
+    return [(".".join(parts[:at]), ".".join(parts[at:])) for at in range(1, len(parts))]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        b")",
+        DTYPE + b"\x85",
+        DTYPE + b"NN\x87",
+        DTYPE + b"}\x86",
+        DTYPE + malicious.text("bytes") + b"\x86",
+        DTYPE + b"ctorch\nFloatStorage\n\x86",
+        DTYPE + SCALAR + b"\x86",
+        SCALAR + b"N\x86",
+        malicious.text("O") + b"N\x86",
+        b"]N\x86",
+    ],
+)
+def test_what_numpy_does_not_write_for_a_scalar_is_refused(
+    arguments: bytes, tmp_path: Path
+) -> None:
+    for write, read in PLACES.values():
+        pickled = malicious.program(SCALAR + arguments + b"R")
+        with pytest.raises(UnsafeCheckpointError, match=r"numpy\._core\.multiarray\.scalar"):
+            read(write(tmp_path / "model.pt", pickled))
+
+
+def test_a_dtype_with_a_state_of_its_own_stays_nothing(tmp_path: Path, marker: Path) -> None:
+    command = b"cos\nsystem\n" + malicious.text(f"touch '{marker}'") + b"\x85R"
+    path = tmp_path / "model.pt"
+    for body in (DTYPE + command + b"b", SCALAR + DTYPE + command + b"\x86R"):
+        with pytest.raises(UnsafeCheckpointError, match=r"os\.system"):
+            read_zip(malicious.write_state_dict(path, malicious.program(body)))
+        assert not marker.exists()
+    state = b"}" + malicious.text("__setstate__") + SCALAR + b"sb"
+    read = read_zip(malicious.write_state_dict(path, malicious.program(DTYPE + state)))
+    assert read.content is None
+
+
+def test_entries_that_share_their_bytes_do_not_fill_the_memory(tmp_path: Path) -> None:
+    size, count = 2**16, 40
+    content = {f"w{n}": Described(Storage(key=str(n), elements=size // 4)) for n in range(count)}
+    storages = {f"_{n}": bytes(size if n == 0 else 1) for n in range(count)}
+    path = malicious.write_state_dict(tmp_path / "a.pt", malicious.described(content), **storages)
+    with zipfile.ZipFile(path, "a") as archive:
+        first = archive.getinfo("archive/data/0")
+        for entry in archive.infolist():
+            if entry.filename.startswith("archive/data/"):
+                entry.header_offset, entry.file_size = first.header_offset, first.file_size
+                entry.compress_size = first.compress_size
+        archive.comment = b"rewritten"  # makes zipfile write the directory again
+    with pytest.raises(CheckpointError, match=r"entries that overlap"):
+        read_zip(path)

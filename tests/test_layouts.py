@@ -354,7 +354,6 @@ OPEN_CLIP_REFUSALS = {
     "model_cfg/custom_text": True,
     "model_cfg/multimodal_cfg": {"layers": 12},
     "model_cfg/init_logit_bias": -10,
-    "model_cfg/nonscalar_logit_scale": True,
     "model_cfg/quick_gelu": "yes",
     **{f"model_cfg/vision_cfg/{key}": value for key, value in BOTH_TOWERS.items()},
     "model_cfg/vision_cfg/attentional_pool": "parallel",

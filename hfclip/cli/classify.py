@@ -44,6 +44,11 @@ _TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="The account whose copies of the nine releases are used; HFCLIP_NAMESPACE by default.",
 )
 @click.option(
+    "--base",
+    shell_complete=complete_models,
+    help="What a weight file was fine-tuned from: a name, folder or repository.",
+)
+@click.option(
     "--template",
     "template",
     multiple=True,
@@ -79,6 +84,7 @@ def classify(
     labels_file: Path | None,
     model: str,
     namespace: str | None,
+    base: str | None,
     template: tuple[str, ...],
     templates: str | None,
     templates_file: Path | None,
@@ -118,7 +124,7 @@ def classify(
         from hfclip.loading import load  # noqa: PLC0415
         from hfclip.zeroshot import ZeroShotClassifier  # noqa: PLC0415
 
-        network, preprocess = load(model, device, namespace=namespace)
+        network, preprocess = load(model, device, base=base, namespace=namespace)
         encoders = Encoders(network)
         features = encode_labels(encoders, choices, captions, remember=label_cache)
         encoder = encoders.for_pictures(len(found))

@@ -1,5 +1,6 @@
 """The group of commands. Commands that need torch import it when they run."""
 
+import warnings
 from typing import Any
 
 import click
@@ -9,6 +10,7 @@ from hfclip.cli import interrupts
 from hfclip.cli.classify import classify
 from hfclip.cli.completion import completion
 from hfclip.cli.models import download, inspect, models, verify
+from hfclip.cli.output import show_warning
 from hfclip.cli.publish import export, publish
 from hfclip.errors import HfclipError
 
@@ -28,7 +30,9 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = show_warning
+                return super().invoke(ctx)
         except (Exception, KeyboardInterrupt) as error:
             if interrupts.is_behind(error):
                 click.echo(interrupts.MESSAGE, err=True)

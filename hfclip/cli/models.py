@@ -154,8 +154,15 @@ def verify(
 @click.argument("model", shell_complete=complete_models)
 @click.option("--revision", help="A branch, tag or commit, of a repository.")
 @click.option("--namespace", help=NAMESPACE_HELP)
+@click.option(
+    "--base",
+    shell_complete=complete_models,
+    help="What a weight file was fine-tuned from: a name, folder or repository.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def inspect(model: str, revision: str | None, namespace: str | None, as_json: bool) -> None:
+def inspect(
+    model: str, revision: str | None, namespace: str | None, base: str | None, as_json: bool
+) -> None:
     """Show what a model is: its numbers, dtypes, hash and origin.
 
     MODEL is a name, a repository, a folder or a weight file; no part of it is run. A model on the
@@ -170,7 +177,7 @@ def inspect(model: str, revision: str | None, namespace: str | None, as_json: bo
     """  # noqa: D301  # \b is click's own mark
     from hfclip import inspection  # noqa: PLC0415
 
-    facts = inspection.inspect(model, revision=revision, namespace=namespace).to_dict()
+    facts = inspection.inspect(model, revision=revision, namespace=namespace, base=base).to_dict()
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return

@@ -44,3 +44,8 @@ def sentence(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Prints a warning as one line on standard error; takes the place of `warnings.showwarning`."""
+    click.echo(f"Warning: {message}", err=True)

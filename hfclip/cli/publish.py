@@ -23,9 +23,14 @@ if TYPE_CHECKING:
     required=True,
     help="Whose layout to write.",
 )
+@click.option(
+    "--base", help="What a weight file was fine-tuned from: a name, folder or repository."
+)
 @click.option("--revision", help="A branch, tag or commit, of a repository.")
 @click.option("--force", is_flag=True, help="Replace files that are there.")
-def export(model: str, folder: Path, layout: str, revision: str | None, force: bool) -> None:
+def export(
+    model: str, folder: Path, layout: str, base: str | None, revision: str | None, force: bool
+) -> None:
     """Write MODEL into FOLDER as another package reads it, bit for bit.
 
     open_clip and transformers (ViTs only) load the folder by its path; openai is a state dict that
@@ -39,7 +44,7 @@ def export(model: str, folder: Path, layout: str, revision: str | None, force: b
     """  # noqa: D301  # \b is click's own mark
     from hfclip.exporting import export as export_model  # noqa: PLC0415
 
-    export_model(model, folder, layout, force=force, revision=revision)
+    export_model(model, folder, layout, force=force, revision=revision, base=base)
     for path in sorted(folder.iterdir()):
         click.echo(f"{path.stat().st_size:>15,}  {path}")
 

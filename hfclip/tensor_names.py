@@ -1,0 +1,206 @@
+"""Finds a CLIP among the names of a checkpoint's tensors, and says what does not belong to it.
+
+Wrappers put a prefix before each name: `module.` (DataParallel), `_orig_mod.` (torch.compile),
+`model.` or any other (the module that a trainer wrapped around the CLIP), in any nesting. The names
+of a CLIP are known, so the prefix is whatever stands before them.
+"""
+
+from collections.abc import Collection, Iterable, Set
+from typing import NamedTuple
+
+from hfclip.errors import WeightsMismatchError
+
+# A few tensors that every CLIP has, the image tower's first, in OpenAI's and transformers' names.
+_OPENAI = (
+    "visual.conv1.weight",
+    "token_embedding.weight",
+    "ln_final.weight",
+    "text_projection",
+    "logit_scale",
+)
+_TRANSFORMERS = (
+    "vision_model.embeddings.patch_embedding.weight",
+    "text_model.embeddings.token_embedding.weight",
+    "text_model.final_layer_norm.weight",
+    "text_projection.weight",
+    "logit_scale",
+)
+_TRANSFORMERS_TOWERS = ("vision_model.", "text_model.")
+# The beginnings of all names of a CLIP in OpenAI's layout.
+_BEGINNINGS = (
+    *("visual.", "transformer.", "token_embedding.", "positional_embedding", "ln_final."),
+    *("text_projection", "logit_scale"),
+)
+# OpenAI's archives hold these beside the weights.
+_NOT_WEIGHTS = frozenset({"input_resolution", "context_length", "vocab_size"})
+# torch.optim.swa_utils.AveragedModel holds this beside the model that it wraps.
+_COUNTER = "n_averaged"
+_SHOWN = 3  # names, or groups of names, in a message
+_MAX_SHOWN_NAME = 80
+
+
+class Naming(NamedTuple):
+    """How a checkpoint names the tensors of its CLIP.
+
+    Attributes:
+        prefix: What stands before each name; empty, or ends with a dot.
+        by_transformers: Whether the names are those of transformers and not of OpenAI.
+    """
+
+    prefix: str
+    by_transformers: bool
+
+    def own_names(self, names: Iterable[str]) -> dict[str, str]:
+        """Returns each name under the prefix, in the order of the file, by its name without it."""
+        own = {name[len(self.prefix) :]: name for name in names if name.startswith(self.prefix)}
+        return {short: name for short, name in own.items() if short not in _NOT_WEIGHTS}
+
+
+def find_naming(names: Collection[str], origin: object) -> Naming:
+    """Finds the prefix and the layout of a CLIP's names.
+
+    Where no name tells, the prefix is empty: the missing names are reported later.
+
+    Args:
+        names: The names of all tensors of a checkpoint.
+        origin: The file, for messages.
+
+    Raises:
+        WeightsMismatchError: There are several CLIPs, or tensors outside the CLIP's prefix.
+    """
+    found, held = _candidates(names), frozenset(names)
+    whole = [naming for naming in found if _is_whole(naming, held)]
+    if len(whole) > 1 or (len(found) > 1 and not whole):
+        kind = "whole CLIPs" if whole else "incomplete CLIPs"
+        prefixes = " and ".join(_place(naming.prefix) for naming in (whole or found)[:_SHOWN])
+        raise WeightsMismatchError(
+            f"{origin} holds {len(whole or found)} {kind}, {prefixes}; nothing tells which of them "
+            "to load. Save the weights of one alone: torch.save(clip.state_dict(), ...)."
+        )
+    if not found:
+        return Naming("", any(name.startswith(_TRANSFORMERS_TOWERS) for name in names))
+    naming = (whole or found)[0]
+    outside = [name for name in names if not _belongs(name, naming.prefix)]
+    if outside:
+        raise WeightsMismatchError(
+            f"{origin} holds {describe_foreign(outside, [naming.prefix])}. The CLIP's own names "
+            f"begin with {naming.prefix!r}. Save its weights alone: "
+            "torch.save(clip.state_dict(), ...)."
+        )
+    return naming
+
+
+def find_foreign(names: Iterable[str]) -> list[str]:
+    """Returns the names that begin as no name of a CLIP in OpenAI's layout begins."""
+    return [name for name in names if not name.startswith(_BEGINNINGS)]
+
+
+def describe_foreign(foreign: Iterable[str], known: Iterable[str]) -> str:
+    """Describes names by what they have in common, for a message.
+
+    Args:
+        foreign: The names.
+        known: Names of the CLIP: a group's prefix is the shortest that none of these has.
+
+    Returns:
+        A text such as "2 tensors under 'head.' that are not part of a CLIP: head.weight,
+        head.bias".
+    """
+    groups = _grouped(foreign, known)
+    texts = []
+    for prefix, names in list(groups.items())[:_SHOWN]:
+        many = len(names) > 1
+        under = f" under {_cut(prefix)!r}" if prefix else ""
+        texts.append(
+            f"{len(names)} tensor{'s' * many}{under} that {'are' if many else 'is'} not part of a "
+            f"CLIP: {list_names(names)}"
+        )
+    return "; ".join(texts) + _rest(len(groups), "such prefix", "such prefixes")
+
+
+def describe_misfit(found: Collection[str], expected: Collection[str]) -> str:
+    """Describes which names are missing and which are unexpected; empty if none is.
+
+    Returns:
+        A text such as "missing visual.proj; unexpected head.weight, head.bias (2 tensors under
+        'head.')".
+    """
+    held, wanted = set(found), set(expected)
+    missing = [name for name in expected if name not in held]
+    unexpected = [name for name in found if name not in wanted]
+    if not missing and not unexpected:
+        return ""
+    groups = _grouped(unexpected, expected)
+    texts = [_described_group(prefix, names) for prefix, names in list(groups.items())[:_SHOWN]]
+    others = ", ".join(texts) + _rest(len(groups), "other prefix", "other prefixes")
+    return f"missing {list_names(missing) or 'nothing'}; unexpected {others or 'nothing'}"
+
+
+def list_names(names: Collection[str]) -> str:
+    """Lists the first few of some names, and says how many more there are."""
+    shown = [_cut(name) for name in list(names)[:_SHOWN]]
+    return ", ".join(shown) + _rest(len(names), "more", "more")
+
+
+def _candidates(names: Collection[str]) -> list[Naming]:
+    """The places where a CLIP may be: where its image tower is, or else its text tower."""
+    for tower in (0, 1):
+        theirs = _prefixes(names, _TRANSFORMERS[tower])
+        inner = {f"{prefix}text_model.embeddings." for prefix in theirs}
+        ours = _prefixes(names, _OPENAI[tower]) - inner
+        found = [(prefix, True) for prefix in theirs] + [(prefix, False) for prefix in ours]
+        if found:
+            return [Naming(*place) for place in sorted(found)]
+    return []
+
+
+def _prefixes(names: Iterable[str], ending: str) -> set[str]:
+    return {
+        name.removesuffix(ending) for name in names if name == ending or name.endswith(f".{ending}")
+    }
+
+
+def _is_whole(naming: Naming, held: Set[str]) -> bool:
+    landmarks = _TRANSFORMERS if naming.by_transformers else _OPENAI
+    return all(f"{naming.prefix}{name}" in held for name in landmarks)
+
+
+def _belongs(name: str, prefix: str) -> bool:
+    """Whether a name is under the prefix, or is the counter of a wrapper further out."""
+    outer = name.removesuffix(_COUNTER)
+    return name.startswith(prefix) or (outer != name and prefix.startswith(outer))
+
+
+def _grouped(foreign: Iterable[str], known: Iterable[str]) -> dict[str, list[str]]:
+    """Names by the shortest dotted prefix that no known name has; "" for names without one."""
+    taken = {""}
+    for name in known:
+        parts = name.split(".")
+        taken |= {".".join(parts[:count]) + "." for count in range(1, len(parts))}
+    groups: dict[str, list[str]] = {}
+    for name in foreign:
+        parts = name.split(".")
+        prefixes = [".".join(parts[:count]) + "." for count in range(1, len(parts))]
+        own = next((prefix for prefix in prefixes if prefix not in taken), "")
+        groups.setdefault(own, []).append(name)
+    return groups
+
+
+def _described_group(prefix: str, names: list[str]) -> str:
+    if not prefix:
+        return list_names(names)
+    count = f"{len(names)} tensor{'s' * (len(names) > 1)}"
+    return f"{list_names(names)} ({count} under {_cut(prefix)!r})"
+
+
+def _place(prefix: str) -> str:
+    return f"one under {_cut(prefix)!r}" if prefix else "one without a prefix"
+
+
+def _rest(count: int, one: str, many: str) -> str:
+    left = count - _SHOWN
+    return f" and {left} {one if left == 1 else many}" if left > 0 else ""
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _MAX_SHOWN_NAME else f"{name[: _MAX_SHOWN_NAME - 3]}..."
