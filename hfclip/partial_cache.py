@@ -42,7 +42,7 @@ def check_layout_is_known(snapshot: Snapshot) -> None:
         logger.warning(
             "%s Loading the model that %s describes.", _unknown(snapshot, unknown), CONFIG_FILE
         )
-    if is_transformers_clip(values):
+    if WEIGHTS_FILE in cached and is_transformers_clip(values):
         for name in PREPROCESSOR_FILES:
             if name in cached:
                 return
