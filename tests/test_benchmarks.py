@@ -3,6 +3,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -11,7 +12,7 @@ from benchmarks import child, overview, plot, store, tables, tokenization, weigh
 from benchmarks.__main__ import FOLDER, SECTIONS, main
 from benchmarks.machine import family
 from benchmarks.measure import Case, Lap, Result, _least_disturbed, measure
-from benchmarks.report import Highlight, Measure, Record, Row, Run, Section, judge_again
+from benchmarks.report import Highlight, Measure, Others, Record, Row, Run, Section, judge_again
 from benchmarks.summary import Summary, judge, judge_bounds, ratios, summarize
 
 SECTION = Section(
@@ -235,7 +236,7 @@ def older_json(run: Run) -> dict[str, object]:
         "machine": {**MACHINE, "cpu": "AMD EPYC (family 25, model 17)"},
         "packages": {"torch": "2.4.0"},
         "rows": record["rows"],
-        "results": [{"samples": [{"load": {}}], "others": [0.02, 0.12]}, {"others": []}],
+        "results": [{"samples": [{"load": {}}], "others": [0.0625, 0.1875]}, {"others": []}],
     }
 
 
@@ -245,7 +246,7 @@ def test_the_older_json_is_read_without_its_laps(finished: Run, tmp_path: Path) 
     record = store.read(path)["load"]["AMD EPYC family 25"]
     assert record.rows == finished.rows
     assert record.date == "2026-01-02"
-    assert record.others == (pytest.approx(0.07), 1, 2)
+    assert record.others == Others(share=0.125, disturbed=1, runs=2)
     store.write(path, {"load": {"AMD EPYC family 25": record}})
     written = json.loads(path.read_text())["load"]["AMD EPYC family 25"]
     assert "results" not in written
@@ -371,7 +372,7 @@ def test_a_bound_is_kept_if_every_round_keeps_it(
     assert judge_bounds(values, least, most) == verdict
 
 
-def row(engine: str, median: float, ratio: float | None = None, **fields: object) -> Row:
+def row(engine: str, median: float, ratio: float | None = None, **fields: Any) -> Row:
     """A row of the measure Speed, whose rounds are 1% apart, compared with ours."""
     given = {"measure": "Speed", "unit": "images/s", "group": "tiny", "baseline": "ours"}
     kept = {"more_is_better": True, "goal": None, "claim": ""}
@@ -379,7 +380,7 @@ def row(engine: str, median: float, ratio: float | None = None, **fields: object
         "value": Summary(median, 0.99 * median, 1.01 * median),
         "ratio": Summary(ratio, 0.99 * ratio, 1.01 * ratio) if ratio else None,
     }
-    return Row(engine=engine, **{**given, **kept, **numbers, **fields})  # type: ignore[arg-type]
+    return Row(engine=engine, **{**given, **kept, **numbers, **fields})
 
 
 SUMMARIZED = (
@@ -404,7 +405,7 @@ SUMMARIZED = (
         ),
     ),
 )
-COST = {"measure": "Seconds", "unit": "s", "more_is_better": False}
+COST: dict[str, Any] = {"measure": "Seconds", "unit": "s", "more_is_better": False}
 
 
 def summarized() -> store.Records:
