@@ -1,6 +1,6 @@
 """Writes RESULTS.md: one summary table for all benchmarks and processor families."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.report import Highlight, Record, Row, Section
@@ -9,11 +9,11 @@ from benchmarks.tables import number, piped
 
 HEADER = """# Benchmarks
 
-hfclip and its peers, measured side by side in one run on one machine. The table shows medians. The
-ratio compares hfclip with the best peer: above 1, hfclip is faster or needs less memory. The share
-is the part of the machine's limit that hfclip reaches, measured by oneDNN's own matrix product. A
-target is met on a processor if every round meets it; it is open if the rounds disagree. Speeds
-differ between machines more than ratios do: `python -m benchmarks` measures yours.
+hfclip and its peers, measured side by side in one run on one machine. Numbers are medians. The ratio
+compares hfclip with the best peer: above 1, hfclip is faster or needs less memory. The share is the
+speed of hfclip divided by the machine's limit, the speed of a matrix product in oneDNN. A target is
+met on a processor if every round meets it. It is open if the rounds disagree, or if a peer was not
+measured. Speeds differ more between machines than ratios do. `python -m benchmarks` measures yours.
 """
 
 _HEADS = ("work", "hfclip", "best peer", "ratio", "share of the limit", "target")
@@ -44,7 +44,7 @@ def lines(sections: Sequence[Section], records: Mapping[str, Record]) -> list[Li
         for section in sections
         if section.name in records
         for highlight in section.highlights
-        for line in _line(highlight, records[section.name])
+        for line in _line(section, highlight, records[section.name])
     ]
 
 
@@ -100,7 +100,7 @@ def _dates(records: Mapping[str, Mapping[str, Record]], family: str) -> str:
     return dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
 
 
-def _line(highlight: Highlight, record: Record) -> Iterator[Line]:
+def _line(section: Section, highlight: Highlight, record: Record) -> Iterator[Line]:
     """Yields one line, or none if the run has no row of hfclip for it."""
     rows = [
         row
@@ -125,13 +125,23 @@ def _line(highlight: Highlight, record: Record) -> Iterator[Line]:
     claims = [
         judge(peer.ratio[: record.rounds], goal) if peer and peer.ratio and goal else "",
         *(f"{row.engine} {row.claim}" for row in peers if row is not peer and _is_missed(row)),
+        *_not_measured(section, highlight, {row.engine for row in rows}),
         f"share {share.claim}" if share and share.claim else "",
     ]
     yield Line(highlight.work, own, peer, share, goal, _target(own, peer, [*filter(None, claims)]))
 
 
 def _is_missed(row: Row) -> bool:
-    return row.goal is not None and row.ratio is not None and not row.claim.endswith(_MET)
+    return row.goal is not None and not row.claim.endswith(_MET)
+
+
+def _not_measured(section: Section, highlight: Highlight, engines: Container[str]) -> Iterator[str]:
+    """Yields the targets for peers that are missing in an older run."""
+    for measure in section.measures:
+        for (group, engine), goal in measure.goals.items():
+            wanted = (measure.title, group) == (highlight.measure, highlight.group)
+            if wanted and engine not in engines:
+                yield f"{engine} at least {goal:g} x: not measured"
 
 
 def _target(own: Row, peer: Row | None, claims: Sequence[str]) -> str:

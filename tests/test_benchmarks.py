@@ -487,6 +487,18 @@ def test_other_engines_of_hfclip_are_no_peers_and_an_open_target_is_not_met() ->
     assert first.target == "open: at least 1 x: the spread is too wide to tell"
 
 
+def test_a_peer_that_has_a_target_and_no_numbers_leaves_the_target_open() -> None:
+    goals = {("tiny", "new"): 1.0, ("tiny", "absent"): 1.0, ("large", "other"): 1.0}
+    measure = Measure("Speed", "images/s", lambda _: None, goals)
+    section = replace(SUMMARIZED[1], measures=(measure,))
+    absent = row("absent", 0, value=None, goal=1.0, claim="not installed: no absent")
+    rows = [row("ours", 40), row("theirs", 20, 2.0), absent]
+    record = Record("a command", "2026-01-01", 3, MACHINE, {}, None, rows)
+    assert overview.lines([section], {"rates": record})[0].target == (
+        "open: absent not installed: no absent; new at least 1 x: not measured; at least 1 x: met"
+    )
+
+
 def test_a_run_of_one_section_leaves_those_of_others(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
