@@ -9,11 +9,12 @@ from benchmarks.tables import number, piped
 
 HEADER = """# Benchmarks
 
-hfclip and its peers, measured side by side in one run on one machine. Numbers are medians. The ratio
-compares hfclip with the best peer: above 1, hfclip is faster or needs less memory. The share is the
-speed of hfclip divided by the machine's limit, the speed of a matrix product in oneDNN. A target is
-met on a processor if every round meets it. It is open if the rounds disagree, or if a peer was not
-measured. Speeds differ more between machines than ratios do. `python -m benchmarks` measures yours.
+hfclip and its peers, measured side by side in one run on one machine. Numbers are medians. The
+ratio compares hfclip with the best peer: above 1, hfclip is faster or needs less memory. The share
+is the speed of hfclip divided by the machine's limit, the speed of a matrix product in oneDNN. A
+target is met on a processor if every round meets it. It is open if the rounds disagree, or if a
+peer was not measured. Speeds differ more between machines than ratios do. `python -m benchmarks`
+measures yours.
 """
 
 _HEADS = ("work", "hfclip", "best peer", "ratio", "share of the limit", "target")
