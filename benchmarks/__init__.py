@@ -1,1 +1,1 @@
-"""Measures hfclip side by side with its peers. It imports hfclip, never the reverse."""
+"""Measures hfclip side by side with its peers. hfclip never imports this package."""

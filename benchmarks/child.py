@@ -1,10 +1,10 @@
-"""Runs one task in the process it was started for, and prints what each lap of it took.
+"""Runs one task in its own process and prints the time and the memory of each lap.
 
     python -m benchmarks.child benchmarks.load:hfclip_file /tmp/weights.safetensors ViT-B/32 224
 
-A task is a generator that yields the name of a lap as the lap ends, or the name and a figure that
-the task has found out itself, such as a difference. The first lap begins before the task's module
-is imported, so that an engine's imports can be a lap of their own.
+A task is a generator. It yields the name of a lap when the lap ends, or the name and a number that
+the task has computed, such as a difference. The first lap starts before the module of the task is
+imported, so that the imports of an engine can be a lap.
 """
 
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 
 
 def run(task: str, *arguments: str) -> dict[str, dict[str, float | None]]:
-    """Runs `module:function` and gives each lap's seconds, and the memory in bytes at its end."""
+    """Runs `module:function` and returns the seconds of each lap and the bytes of memory held."""
     laps: dict[str, dict[str, float | None]] = {}
     module, _, function = task.partition(":")
     start = time.perf_counter()
@@ -31,13 +31,13 @@ def run(task: str, *arguments: str) -> dict[str, dict[str, float | None]]:
 
 
 def _peak() -> int:
-    """The most memory this process has held, shared and mapped pages included."""
+    """Returns the peak memory of this process in bytes, with shared and mapped pages."""
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return highest if sys.platform == "darwin" else highest * 1024
 
 
 def _resident() -> int:
-    """The memory this process holds now; where the system does not say, the most it has held."""
+    """Returns the memory this process holds, or its peak if the system does not report it."""
     statm = Path("/proc/self/statm")
     if not statm.exists():
         return _peak()
@@ -45,7 +45,7 @@ def _resident() -> int:
 
 
 def main() -> None:
-    """Prints the laps as the last line of standard output, or what is missing for them."""
+    """Prints the laps, or what is missing to measure them, as the last line of the output."""
     answer: dict[str, object]
     try:
         answer = {"laps": run(*sys.argv[1:])}
@@ -53,7 +53,7 @@ def main() -> None:
         answer = {"not_installed": str(error)}
     except NotImplementedError as error:
         answer = {"not_here": str(error)}
-    # The engines may have printed something, without a line's end.
+    # An engine may have printed text without a newline.
     print(f"\n{json.dumps(answer)}")
 
 

@@ -1,8 +1,8 @@
-"""What the encoding benchmarks read beside weights: graphs of image towers, clip's own features.
+"""Writes the graphs of image towers and the features of clip that the encoding benchmarks read.
 
     python -m benchmarks.graphs onnx ViT-B/32 /tmp/ViT-B-32.safetensors /tmp/folder
 
-A graph is written once, by the tools of the engine that runs it, from the same weights.
+A graph is written once, by the tools of the engine that runs it. All have the same weights.
 """
 
 import sys
@@ -22,22 +22,22 @@ _OF_SAFETENSORS, _OF_ARCHIVE = "safetensors", "archive"
 
 
 def provide(kind: str, model: str, cache: Path) -> Path:
-    """Writes a folder of one kind for a model, unless it is there.
+    """Writes a folder of one kind for a model unless it exists, and returns its path.
 
     Raises:
-        subprocess.CalledProcessError: It could not be written; the reason was printed.
+        subprocess.CalledProcessError: Writing failed; the reason was printed.
     """
     source = weights.provide(_SOURCES[kind], model, cache)
     return written(locate(kind, model, cache), __name__, kind, model, str(source))
 
 
 def locate(kind: str, model: str, cache: Path) -> Path:
-    """Where such a folder lies, be it written yet or not."""
+    """Returns the path of such a folder, which may not exist yet."""
     return weights.locate(_OF_SAFETENSORS, model, cache).with_suffix(f".{kind}")
 
 
 def images(model: str, count: int = IMAGES) -> "Tensor":
-    """Pictures of random numbers as from a preprocess, (count, 3, S, S), always the same ones."""
+    """Returns the same random pictures at each call, float32 of shape (count, 3, S, S)."""
     import torch
 
     from hfclip.releases import RELEASES
@@ -47,7 +47,7 @@ def images(model: str, count: int = IMAGES) -> "Tensor":
 
 
 def write_features(model: str, source: Path, folder: Path) -> None:
-    """What clip computes for the pictures in float32."""
+    """Writes the features that clip computes for the pictures in float32."""
     import clip
     import torch
 
@@ -58,7 +58,7 @@ def write_features(model: str, source: Path, folder: Path) -> None:
 
 
 def write_onnx(model: str, source: Path, folder: Path) -> None:
-    """The image tower as torch exports it, for any number of images; of a ViT in int8 too."""
+    """Writes the image tower as torch exports it, for any batch size; a ViT also in int8."""
     import torch
     from onnxruntime.quantization import quantize_dynamic
 
@@ -72,13 +72,13 @@ def write_onnx(model: str, source: Path, folder: Path) -> None:
         dynamic_shapes=({0: torch.export.Dim("images", min=1, max=1024)},),
         external_data=True,
     )
-    # Convolutions in dynamic int8 are slower than in float32.
+    # Dynamic int8 convolutions are slower than float32.
     if model.startswith("ViT"):
         quantize_dynamic(folder / GRAPH, folder / QUANTIZED)
 
 
 def write_openvino(model: str, source: Path, folder: Path) -> None:
-    """The image tower as OpenVINO converts it from torch, in float32."""
+    """Writes the image tower in float32 as OpenVINO converts it from torch."""
     import openvino
 
     folder.mkdir()

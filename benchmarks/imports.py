@@ -1,4 +1,4 @@
-"""What it costs to import the packages, and how soon the command line answers."""
+"""Measures the imports of the packages and the start of the command line."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ COMMANDS = {
 
 
 def imported(*modules: str) -> Iterator[str]:
-    """Imports modules, and of each the names that follow a colon."""
+    """Imports modules, and for each module the names after the colon."""
     for entry in modules:
         module, _, names = entry.partition(":")
         for name in filter(None, names.split(",")):
@@ -42,7 +42,7 @@ def imported(*modules: str) -> Iterator[str]:
 
 
 def command(*arguments: str) -> Iterator[str]:
-    """Runs hfclip's command line, the start of Python included."""
+    """Runs the command line of hfclip, including the start of Python."""
     subprocess.run(
         [sys.executable, "-m", "hfclip.cli", *arguments], check=True, stdout=subprocess.DEVNULL
     )
@@ -50,7 +50,7 @@ def command(*arguments: str) -> Iterator[str]:
 
 
 def cases(_options: Options) -> list[Case]:
-    """The packages in processes of their own, and the commands."""
+    """Returns a case for each package and each command."""
     return [
         *(Case("import", title, f"{__name__}:imported", own) for title, own in PACKAGES.items()),
         *(Case("answer", title, f"{__name__}:command", own) for title, own in COMMANDS.items()),
@@ -69,8 +69,8 @@ SECTION = Section(
     name="imports",
     title="Imports and the command line",
     method=(
-        "Each in a fresh process, with its files in the page cache. Imports are counted from "
-        "Python's own start on, commands with it."
+        "Each case runs in a fresh process, with its files in the page cache. Imports are timed "
+        "after the start of Python, commands including it."
     ),
     baseline=HFCLIP,
     measures=[Measure("Seconds", "s", _seconds), Measure("Peak memory", "MB", _memory)],

@@ -1,8 +1,7 @@
-"""What the machine can do at most: matrix products, memory, hashing, page faults.
+"""Measures the limits of the machine: matrix products, memory, hashing and page faults.
 
-The products have the shapes of ViT-B/32 with a batch of 16: the tokens of the images, the width
-and the width within an MLP. Each is measured as the best of some repetitions: a limit is what was
-reached once.
+The products have the shapes of ViT-B/32 with a batch of 16: tokens of all images, width and width
+of the MLP. A limit is the best of several repetitions.
 """
 
 import time
@@ -23,37 +22,37 @@ _REPETITIONS = 12
 _NUMBERS = 2**24
 
 Step = tuple[str, float]
-# Of numbers (rows, width) and weights (columns, width), what multiplies them once.
+# Takes numbers (rows, width) and weights (columns, width); returns a function that multiplies them.
 Make = Callable[["Tensor", "Tensor"], Callable[[], object]]
 
 
 def linear_float32() -> Iterator[Step]:
-    """`F.linear` in float32, which is the MKL's."""
+    """Measures `F.linear` in float32, which calls MKL."""
     yield from _linear("float32")
 
 
 def linear_bfloat16() -> Iterator[Step]:
-    """`F.linear` in bfloat16, which is oneDNN's."""
+    """Measures `F.linear` in bfloat16, which calls oneDNN."""
     yield from _linear("bfloat16")
 
 
 def packed_float32() -> Iterator[Step]:
-    """Through oneDNN in float32, with weights laid out for it once."""
+    """Measures oneDNN in float32 with weights that are packed once."""
     yield from _packed("float32")
 
 
 def packed_bfloat16() -> Iterator[Step]:
-    """Through oneDNN in bfloat16, with weights laid out for it once."""
+    """Measures oneDNN in bfloat16 with weights that are packed once."""
     yield from _packed("bfloat16")
 
 
 def packed_int8() -> Iterator[Step]:
-    """Through oneDNN in int8 with int32 sums and float32 results, weights laid out once."""
+    """Measures oneDNN in int8 with int32 sums, float32 results and weights that are packed once."""
     yield from _packed("int8")
 
 
 def memory_read() -> Iterator[Step]:
-    """One thread adds up memory that is there."""
+    """Sums memory that was touched before, in one thread."""
     import numpy as np
 
     data = np.ones(MEGABYTES * 125_000)
@@ -61,7 +60,7 @@ def memory_read() -> Iterator[Step]:
 
 
 def memory_copy() -> Iterator[Step]:
-    """One thread copies between places that are there; what is read counts, not what is written."""
+    """Copies memory that was touched before, in one thread; counts the bytes read."""
     import numpy as np
 
     data = np.ones(MEGABYTES * 125_000)
@@ -71,7 +70,7 @@ def memory_copy() -> Iterator[Step]:
 
 
 def sha256() -> Iterator[Step]:
-    """One thread hashes what is in memory: what a verified download costs at least."""
+    """Hashes memory in one thread, which is the least cost of a verified download."""
     import hashlib
 
     data = bytes(MEGABYTES * 1_000_000)
@@ -79,7 +78,7 @@ def sha256() -> Iterator[Step]:
 
 
 def upcast_touched() -> Iterator[Step]:
-    """Half to single precision, into memory that was touched before."""
+    """Casts half to single precision, into memory that was touched before."""
     import torch
 
     half, single = torch.ones(_NUMBERS, dtype=torch.float16), torch.ones(_NUMBERS)
@@ -87,7 +86,7 @@ def upcast_touched() -> Iterator[Step]:
 
 
 def upcast_fresh() -> Iterator[Step]:
-    """Half to single precision, into memory that the system gives page by page meanwhile."""
+    """Casts half to single precision, into fresh memory, which causes page faults."""
     import torch
 
     half = torch.ones(_NUMBERS, dtype=torch.float16)
@@ -109,7 +108,7 @@ def _packed(precision: str) -> Iterator[Step]:
 
 
 def packed_product(precision: str) -> tuple[Callable[[], object], float]:
-    """The first of `SHAPES` in a precision, ready to run, and the operations that it takes."""
+    """Returns the product of the first of `SHAPES` and the number of its operations."""
     import torch
 
     given, make = _PACKED[precision]
@@ -119,10 +118,10 @@ def packed_product(precision: str) -> tuple[Callable[[], object], float]:
 def _in_floats(x: "Tensor", weight: "Tensor") -> Callable[[], object]:
     import torch
 
-    reorder = torch.ops.mkldnn._reorder_linear_weight  # noqa: SLF001  # none is public
+    reorder = torch.ops.mkldnn._reorder_linear_weight  # noqa: SLF001  # there is no public one
     try:
         packed = reorder(weight)
-    except RuntimeError as error:  # in a type that this processor has no instructions for
+    except RuntimeError as error:  # the processor has no instructions for this type
         raise NotImplementedError(str(error)) from error
     linear = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
     return lambda: linear(x, packed, None, "none", [], "")
@@ -141,7 +140,7 @@ def _in_integers(x: "Tensor", weight: "Tensor") -> Callable[[], object]:
     return lambda: linear(pixels, 0.05, 128, packed, scales, zeros, *tail)
 
 
-# A precision's name, the type that numbers are given in, and what makes a product of them.
+# By precision: the type of the inputs, and the function that makes the product.
 _PACKED: dict[str, tuple[str, Make]] = {
     "float32": ("float32", _in_floats),
     "bfloat16": ("bfloat16", _in_floats),
@@ -150,7 +149,7 @@ _PACKED: dict[str, tuple[str, Make]] = {
 
 
 def _products(dtype: Any, make: Make) -> Iterator[Step]:
-    """Billions of operations a second for each shape."""
+    """Yields billions of operations a second for each shape."""
     import torch
 
     with torch.inference_mode():
@@ -160,7 +159,7 @@ def _products(dtype: Any, make: Make) -> Iterator[Step]:
 
 
 def _product(shape: Sequence[int], dtype: Any, make: Make) -> tuple[Callable[[], object], float]:
-    """One of random numbers, ready to run, and its operations: two for each term."""
+    """Returns a product of random numbers and the number of its operations, two for each term."""
     import torch
 
     rows, width, columns = shape
@@ -178,7 +177,7 @@ def _best(do: Callable[[], object], repetitions: int = _REPETITIONS) -> float:
 
 
 def elapsed(do: Callable[[], object]) -> float:
-    """The seconds that something takes, once."""
+    """Returns the seconds that one call takes."""
     start = time.perf_counter()
     do()
     return time.perf_counter() - start
@@ -202,7 +201,7 @@ SPEEDS: dict[str, Callable[[], Iterator[Step]]] = {
 
 
 def cases(_options: Options) -> list[Case]:
-    """Each limit in a process of its own."""
+    """Returns a case for each limit."""
     groups = {f"{cores()} threads": PRODUCTS, "1 thread": SPEEDS}
     return [
         Case(group, engine, f"{__name__}:{task.__name__}")
@@ -219,9 +218,10 @@ SECTION = Section(
     name="machine",
     title="The machine",
     method=(
-        "What the hardware gives at most, by the best of some repetitions in each fresh process. "
+        "Limits of the hardware: the best of several repetitions, each limit in a fresh process. "
         "The products have the shapes of ViT-B/32 with a batch of 16; a multiplication and an "
-        "addition count two. The upcasts are counted in bytes read and use all cores."
+        "addition count as two operations. The casts from float16 to float32 use all cores and "
+        "count the bytes read."
     ),
     baseline=LINEAR,
     measures=[

@@ -1,7 +1,8 @@
-"""What the numbers were measured on."""
+"""Describes the machine and the packages that the numbers were measured with."""
 
 import os
 import platform
+import re
 import time
 from importlib import metadata
 from pathlib import Path
@@ -19,11 +20,17 @@ _PACKAGES = (
     "openvino",
     "pillow",
     "numpy",
+    "instant-clip-tokenizer",
+    "hf-processors-rs",
 )
+# The name that `_cpu` gives: the processor's own, then its numbers in parentheses.
+_NUMBERED = re.compile(r"(?P<name>.*) \(family (?P<family>\d+), model (?P<model>\d+)\)")
+# Every Intel processor since 1995 has this family number: its model tells the generation.
+_INTEL_FAMILY = "6"
 
 
 def describe() -> dict[str, str | int | float]:
-    """The processor, its cores, the memory, the system."""
+    """Returns the processor, the number of its cores, the memory and the system."""
     return {
         "cpu": _cpu(),
         "cores": cores(),
@@ -34,7 +41,7 @@ def describe() -> dict[str, str | int | float]:
 
 
 def packages() -> dict[str, str]:
-    """The versions of hfclip, of what it stands on and of its peers, where installed."""
+    """Returns the versions of hfclip, its dependencies and its peers, where installed."""
     versions = {}
     for name in _PACKAGES:
         try:
@@ -44,24 +51,43 @@ def packages() -> dict[str, str]:
     return versions
 
 
+def family(cpu: str) -> str:
+    """Returns the family of a processor, such as "AMD EPYC family 25".
+
+    Results are kept for each family. For Intel the model belongs to it.
+
+    Args:
+        cpu: The processor as `describe` names it.
+    """
+    found = _NUMBERED.fullmatch(cpu)
+    if found is None:
+        return cpu
+    words = re.sub(r"\((R|TM)\)", "", found["name"]).split()
+    # "AMD EPYC 9554 64-Core Processor": the brand ends before the first number.
+    numbered = (place for place, word in enumerate(words) if re.search(r"\d|^CPU$|^@$", word))
+    brand = " ".join(words[: next(numbered, len(words))])
+    model = f" model {found['model']}" if found["family"] == _INTEL_FAMILY else ""
+    return f"{brand} family {found['family']}{model}".strip()
+
+
 class Neighbours:
-    """Watches what other programs take of the machine from now on: the noise in a measurement."""
+    """Measures the load by other programs from its creation on."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
         self._busy, self._own = _busy_seconds(), _own_seconds()
 
     def share(self) -> float | None:
-        """Their part of all cores' time since then, 0 to 1; None where the system cannot tell."""
+        """Returns their share of all cores' time, 0 to 1; None if the system does not report it."""
         if (busy := _busy_seconds()) is None or self._busy is None:
             return None
         others = (busy - self._busy) - (_own_seconds() - self._own)
-        # The clocks tick coarsely: what comes out a little below nothing is nothing.
+        # The clocks are coarse, so the difference may be slightly negative.
         return max(others, 0.0) / ((time.monotonic() - self._start) * (os.cpu_count() or 1))
 
 
 def wait_for_calm(share: float, deadline: float) -> None:
-    """Returns once other programs take no more than a share, or at a time.monotonic() deadline."""
+    """Waits until other programs take at most `share`, or until a time.monotonic() deadline."""
     while time.monotonic() < deadline:
         neighbours = Neighbours()
         time.sleep(0.5)
@@ -70,7 +96,7 @@ def wait_for_calm(share: float, deadline: float) -> None:
 
 
 def _busy_seconds() -> float | None:
-    """Time of all cores spent on any program, or withheld by the host."""
+    """Returns the time that all cores spent on any program, or that the host withheld."""
     statistics = Path("/proc/stat")
     if not statistics.exists():
         return None
@@ -80,13 +106,13 @@ def _busy_seconds() -> float | None:
 
 
 def _own_seconds() -> float:
-    """Time spent by this process and by those of its children that have ended."""
+    """Returns the time spent by this process and by its children that have ended."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
 
 def _cpu() -> str:
-    """The processor's name with its family and model: some names alone say little."""
+    """Returns the name of the processor with its family and model, as the name may be generic."""
     information = Path("/proc/cpuinfo")
     if not information.exists():
         return platform.processor() or platform.machine()
@@ -98,5 +124,5 @@ def _cpu() -> str:
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

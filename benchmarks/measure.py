@@ -1,7 +1,7 @@
-"""Measures each run in a fresh process, the engines taking turns so that drift hits all alike.
+"""Runs each case in a fresh process. The engines take turns, so that drift affects all of them.
 
-The process that measures imports no torch: what a child inherits on its start would otherwise
-count as the least memory that it can be seen to need.
+The measuring process does not import torch: a child starts with the memory of its parent, which
+would count as the peak memory of the child.
 """
 
 import json
@@ -20,19 +20,19 @@ from benchmarks import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 900
-# The part of the cores' time beyond which other programs disturb a run.
+# Share of the cores' time above which other programs disturb a run.
 CALM = 0.1
 
 
 @dataclass(frozen=True)
 class Case:
-    """An engine at one task.
+    """One engine at one task.
 
     Attributes:
-        group: What is compared with each other, such as the name of a model.
-        engine: Its name in the tables.
+        group: Cases of the same group are compared, such as those of one model.
+        engine: Name of the engine in the tables.
         task: `module:function` of a generator, as `benchmarks.child` runs it.
-        arguments: What the function is given.
+        arguments: Arguments of the function.
     """
 
     group: str
@@ -43,9 +43,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Lap:
-    """One leg of a run: its seconds, and the bytes held at its end and at most until then.
+    """One step of a run.
 
-    `figure` is what the task found out in it, if it says so.
+    Attributes:
+        seconds: Duration of the step.
+        resident: Bytes of memory held at its end.
+        peak: Largest number of bytes held until its end.
+        figure: Number that the task itself computed, if any.
     """
 
     seconds: float
@@ -55,7 +59,7 @@ class Lap:
 
     @property
     def found(self) -> float:
-        """The figure, of a lap that has one."""
+        """Returns the figure; raises ValueError if there is none."""
         if self.figure is None:
             raise ValueError("this lap has no figure; its task yields (name, figure) for one")
         return self.figure
@@ -66,15 +70,16 @@ Sample = Mapping[str, Lap]
 
 @dataclass
 class Result:
-    """What a case gave: one sample a round, or the reason why there is none.
+    """Samples of a case, or the reason why there are none.
 
     Attributes:
-        case: What was run.
-        samples: One a round.
-        others: For each, the part of the cores' time that other programs had; empty if unknown.
-        not_installed: What the engine lacks.
-        not_here: What this machine lacks for it.
-        failure: The last line that it wrote.
+        case: The case.
+        samples: One for each round.
+        others: For each sample, the share of the cores' time that other programs had; empty if
+            unknown.
+        not_installed: The package that the engine needs and that is not installed.
+        not_here: The feature that the engine needs and that this machine does not have.
+        failure: Last line that a failed run wrote.
     """
 
     case: Case
@@ -86,7 +91,7 @@ class Result:
 
     @property
     def absence(self) -> str:
-        """Why there are no samples, in words; empty if there are."""
+        """Says why there are no samples; empty if there are some."""
         if self.not_installed:
             return f"not installed: {self.not_installed}"
         if self.not_here:
@@ -97,16 +102,16 @@ class Result:
 def measure(
     cases: Sequence[Case], rounds: int, patience: float = 0, *, warms_up: bool = True
 ) -> list[Result]:
-    """Runs every case once a round, behind a progress bar.
+    """Runs every case once in each round and shows a progress bar.
 
-    A case that fails is left out of the rounds that follow.
+    A case that fails is not run again.
 
     Args:
-        cases: What to run.
-        rounds: How often.
-        patience: Seconds for which a run waits for other programs to rest, and is repeated if
-            they did not.
-        warms_up: Whether a round that is not counted goes before the first.
+        cases: The cases.
+        rounds: Number of rounds.
+        patience: Seconds for which a run waits for other programs to finish, and is repeated if
+            they disturb it.
+        warms_up: Whether to run a first round that is not counted.
     """
     results = [Result(case) for case in cases]
     numbers = range(0 if warms_up else 1, rounds + 1)
@@ -121,7 +126,7 @@ def measure(
 
 
 def _turns(results: list[Result], number: int) -> Iterator[Result]:
-    """Begins each round with another case: none always runs after the same conditions."""
+    """Starts each round with another case, so that no case always follows the same one."""
     first = number % max(len(results), 1)
     yield from results[first:]
     yield from results[:first]
@@ -141,10 +146,10 @@ def _run_once(result: Result, patience: float, *, counted: bool) -> None:
 
 
 def _least_disturbed(case: Case, patience: float) -> tuple[dict[str, Any], float | None]:
-    """Repeats a run that other programs disturbed, while patience lasts, whatever it measured.
+    """Repeats a disturbed run until `patience` seconds have passed, whatever it measured.
 
     Returns:
-        The answer of the run that had the fewest neighbours, and their share.
+        The answer of the run that other programs disturbed least, and their share.
     """
     deadline = time.monotonic() + patience
     best: tuple[dict[str, Any], float | None] | None = None
@@ -165,7 +170,7 @@ def _start(case: Case) -> dict[str, Any]:
         done = subprocess.run(
             command,
             cwd=ROOT,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},  # nothing may wait for a network
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},  # no run waits for a network
             capture_output=True,
             text=True,
             timeout=TIMEOUT,

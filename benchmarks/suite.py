@@ -1,7 +1,7 @@
-"""What a benchmark is: its section of the report and how its cases are made.
+"""Defines a benchmark: its section of the report and its cases.
 
-A module of this folder becomes a name on the command line in two lines of `__main__`: its import,
-and its `BENCHMARK` in the list there. Its engines are tasks as `benchmarks.child` runs them.
+To add a benchmark, write a module that ends in a `BENCHMARK`, and add it to the list in `__main__`.
+Its engines are tasks that `benchmarks.child` runs.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ from benchmarks.report import Section
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for on the command line.
+    """Options of the command line.
 
     Attributes:
-        cache: The folder where random weights and pictures are kept.
-        models: Names of releases, or None for those that the benchmark chooses itself.
+        cache: Folder that keeps random weights and pictures.
+        models: Names of releases, or None for the choice of the benchmark.
     """
 
     cache: Path
@@ -27,15 +27,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One name on the command line, which is that of its section.
+    """One benchmark. Its name on the command line is the name of its section.
 
     Attributes:
-        section: What is measured, what is claimed, and how it is to be read.
-        cases: Writes what the engines read, unless it is there, and gives one case for each
-            engine and group. It runs in the process that measures: it imports no torch.
-        rounds: How often each case runs, unless the command line says otherwise.
-        warms_up: Whether a round that is not counted goes before, which brings programs and weights
-            into the page cache; not where what is measured begins after they were read.
+        section: Its measures, targets, method and notes.
+        cases: Writes the files that the engines read, unless they exist, and returns one case for
+            each engine and group. It runs in the measuring process and must not import torch.
+        rounds: Number of rounds, unless the command line gives another.
+        warms_up: Whether a first round is not counted. It brings programs and weights into the page
+            cache, which is needed if the measured time includes reading them.
     """
 
     section: Section

@@ -1,15 +1,15 @@
-"""Medians, spreads, ratios, and whether a claim stands against the noise."""
+"""Computes medians, spreads and ratios, and judges whether the rounds meet a target."""
 
 import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# Fewer rounds cannot tell a difference from chance.
+# With fewer rounds, a difference may be chance.
 FEWEST_ROUNDS = 3
 
 
 class Summary(NamedTuple):
-    """The median of some rounds and the lowest and highest of them."""
+    """Median, lowest and highest value of the rounds."""
 
     median: float
     low: float
@@ -17,24 +17,24 @@ class Summary(NamedTuple):
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """The median and the whole spread; a few rounds are too few to leave any out."""
+    """Returns the median and the whole spread; with so few rounds, no outlier is left out."""
     return Summary(statistics.median(values), min(values), max(values))
 
 
 def ratios(values: Sequence[float], base: Sequence[float]) -> list[float]:
-    """How many times the base each value is, round by round: what slows a round slows both."""
+    """Divides values by base round by round, since a slow round slows both engines."""
     return [value / own for value, own in zip(values, base, strict=True)]
 
 
 def judge(times: Sequence[float], goal: float | None) -> str:
-    """Says whether the rounds bear out a ratio.
+    """Judges the ratios of all rounds against a target.
 
     Args:
-        times: A peer's seconds or bytes as multiples of hfclip's, one a round.
-        goal: The least that is aimed for; without one, the question is which is the lower.
+        times: How many times better hfclip is than a peer, one number for each round.
+        goal: Smallest ratio to reach. Without it, the question is which of the two is better.
 
     Returns:
-        The verdict in words; empty where there is no goal and no doubt.
+        The verdict in words; empty without a target if the rounds agree.
     """
     claim = f"at least {goal:g} x: " if goal else ""
     if len(times) < FEWEST_ROUNDS:
@@ -50,7 +50,7 @@ def judge(times: Sequence[float], goal: float | None) -> str:
 
 
 def judge_bounds(values: Sequence[float], least: float | None, most: float | None) -> str:
-    """Says whether a number itself, such as a difference, keeps its bounds in every round."""
+    """Judges whether a number, such as a difference, is within its bounds in every round."""
     verdicts = []
     if least is not None:
         verdicts.append(f"at least {least:g}: " + _kept(values, min(values) >= least))

@@ -1,9 +1,9 @@
-"""Random weights of full size, in each form that an engine reads; written once, then kept.
+"""Writes random weights of full size in each format that an engine reads, once.
 
     python -m benchmarks.weights archive ViT-B/32 /tmp/ViT-B-32.pt
 
-The archive and the safetensors file hold the same numbers, so that each engine has the same to do.
-Torch is imported by the process that writes, not by the one that asks for a file.
+The archive and the safetensors file hold the same numbers. A process of its own writes a file, so
+that the measuring process does not import torch.
 """
 
 import os
@@ -30,31 +30,32 @@ COMMIT = "0" * 40
 
 
 def default_cache() -> Path:
-    """A folder of the system's temporary one, this user's own."""
+    """Returns a folder of this user in the system's temporary folder."""
     return Path(tempfile.gettempdir()) / f"hfclip-benchmarks-{os.getuid()}"
 
 
 def locate(kind: str, model: str, cache: Path) -> Path:
-    """Where the weights of a model lie in one form, be they written yet or not."""
+    """Returns the path of a model's weights in one format, which may not exist yet."""
     return cache / (model.replace("/", "-").replace("@", "-") + _ENDINGS[kind])
 
 
 def provide(kind: str, model: str, cache: Path) -> Path:
-    """Writes the weights of a model in one form unless they are there.
+    """Writes the weights of a model in one format unless they exist, and returns their path.
 
     Raises:
-        subprocess.CalledProcessError: They could not be written; the reason was printed.
+        subprocess.CalledProcessError: Writing failed; the reason was printed.
     """
     return written(locate(kind, model, cache), __name__, kind, model)
 
 
 def written(path: Path, module: str, *arguments: str) -> Path:
-    """Has a module write `path`, which it is given last, unless that is there already.
+    """Runs a module to write `path`, unless it exists, and returns `path`.
 
-    It runs in a process of its own, and a broken-off try leaves nothing behind.
+    The module runs in a process of its own and gets the path as its last argument. A failed run
+    leaves no file behind.
 
     Raises:
-        subprocess.CalledProcessError: It could not be written; the reason was printed.
+        subprocess.CalledProcessError: Writing failed; the reason was printed.
     """
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -67,14 +68,14 @@ def written(path: Path, module: str, *arguments: str) -> Path:
 
 
 def write_safetensors(model: str, path: Path) -> None:
-    """Float32 under OpenAI's names, which are open_clip's too for these models."""
+    """Writes float32 under OpenAI's names, which open_clip also uses for these models."""
     from safetensors.torch import save_file
 
     save_file(_random(model).state_dict(), path, metadata={"format": "pt"})
 
 
 def write_archive(model: str, path: Path) -> None:
-    """TorchScript in mixed half precision, as OpenAI's releases are."""
+    """Writes TorchScript in mixed half precision, as in OpenAI's releases."""
     import torch
 
     from hfclip.model import convert_weights
@@ -82,14 +83,14 @@ def write_archive(model: str, path: Path) -> None:
 
     clip = _random(model)
     traced = script(clip)
-    # The traced module shares its tensors with the model. To trace it in half precision would
-    # take minutes on a CPU, and what is saved of the weights would be the same.
+    # The traced module shares its tensors with the model. Tracing in half precision takes minutes
+    # on a CPU and saves the same weights.
     convert_weights(clip, torch.float16)
     traced.save(str(path))
 
 
 def write_transformers(model: str, path: Path) -> None:
-    """A folder for `CLIPModel.from_pretrained`, of the same shapes and other numbers."""
+    """Writes a folder for `CLIPModel.from_pretrained` with the same shapes and other numbers."""
     import torch
     from transformers import CLIPConfig, CLIPModel
 
@@ -104,7 +105,7 @@ def write_transformers(model: str, path: Path) -> None:
 
 
 def write_hub(model: str, path: Path) -> None:
-    """A cache of the Hub that holds a release at `COMMIT`, as the Hub's client leaves it."""
+    """Writes a Hub cache that holds a release at `COMMIT`, in the layout of huggingface_hub."""
     from huggingface_hub.file_download import repo_folder_name
 
     from hfclip.integrity import compute
@@ -143,7 +144,7 @@ def _text(config: "ClipConfig") -> dict[str, Any]:
 
 
 def _random(model: str) -> "CLIP":
-    """Float32 numbers, the same for every form: drawn with one seed, rounded as in an archive."""
+    """Returns a float32 model with one seed, rounded to half precision as in an archive."""
     import torch
 
     from hfclip.model import CLIP, convert_weights
@@ -165,11 +166,11 @@ _WRITERS: dict[str, Callable[[str, Path], None]] = {
 
 
 def main() -> None:
-    """Writes what the command line names."""
+    """Writes the file that the command line names."""
     kind, model, path = sys.argv[1:]
     try:
         _WRITERS[kind](model, Path(path))
-    except KeyboardInterrupt:  # the process that asked was interrupted too, and says so
+    except KeyboardInterrupt:  # the measuring process was interrupted too, and reports it
         sys.exit(130)
 
 

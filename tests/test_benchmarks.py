@@ -1,15 +1,17 @@
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import child, plot, report, tokenization, weights
-from benchmarks.__main__ import main
+from benchmarks import child, overview, store, tables, tokenization, weights
+from benchmarks.__main__ import FOLDER, SECTIONS, main
+from benchmarks.machine import family
 from benchmarks.measure import Case, Lap, Result, _least_disturbed, measure
-from benchmarks.report import Measure, Run, Section
+from benchmarks.report import Measure, Others, Record, Run, Section, judge_again
 from benchmarks.summary import Summary, judge, judge_bounds, ratios, summarize
 
 SECTION = Section(
@@ -82,11 +84,11 @@ def test_a_claim_stands_only_if_every_round_bears_it_out(
     [(0.03004, "0.0300"), (2.0, "2.00"), (57.54, "57.5"), (748.2, "748"), (1495.0, "1,495")],
 )
 def test_numbers_keep_three_digits(value: float, shown: str) -> None:
-    assert report.number(value) == shown
+    assert tables.number(value) == shown
 
 
 def test_the_table_for_a_terminal(finished: Run) -> None:
-    assert report.text(finished).splitlines() == [
+    assert tables.text(SECTION, finished.record).splitlines() == [
         "Load",
         "model  engine  s      lowest to highest  times ours             claim",
         "tiny   ours    0.500  0.400 to 0.800     -",
@@ -101,17 +103,20 @@ def test_the_table_for_a_terminal(finished: Run) -> None:
     ]
 
 
-def test_the_section_in_markdown_names_machine_command_and_versions(finished: Run) -> None:
-    lines = report.markdown(finished).splitlines()
-    assert lines[0] == "## Load"
+def test_the_page_of_a_benchmark_names_machine_command_and_versions(finished: Run) -> None:
+    lines = tables.page(SECTION, {"abacus": finished.record}, "../RESULTS.md").splitlines()
+    assert lines[0] == "# Load"
     assert lines[2] == (
+        "Written by `python -m benchmarks load`. [Summary of all benchmarks](../RESULTS.md)"
+    )
+    assert lines[4] == "By hand."
+    start = lines.index("## abacus")
+    assert lines[start + 2] == (
         "`python -m benchmarks load`, 2026-01-02, 3 rounds, on abacus, 2 cores, 4.0 GB, "
         "Linux x86_64, Python 3.11.7; other programs had 6% of the cores' time, "
         "and more than 10% in 1 of 3 runs; torch 2.4.0."
     )
-    assert lines[4:12] == [
-        "By hand.",
-        "",
+    assert lines[start + 4 : start + 10] == [
         "### Load",
         "",
         "| model | engine | s | lowest to highest | times ours | claim |",
@@ -119,6 +124,17 @@ def test_the_section_in_markdown_names_machine_command_and_versions(finished: Ru
         "| tiny | ours | 0.500 | 0.400 to 0.800 | - |  |",
         "| tiny | theirs | 6.00 | 4.40 to 12.0 | 12.0 x (11.0 to 15.0) | at least 10 x: met |",
     ]
+
+
+def test_a_page_has_the_runs_of_every_processor_family_and_the_notes(finished: Run) -> None:
+    section = replace(SECTION, notes="Why.")
+    page = tables.page(section, {"b": finished.record, "a": finished.record}, "../RESULTS.md")
+    assert [line for line in page.splitlines() if line.startswith("## ")] == [
+        "## a",
+        "## b",
+        "## Notes",
+    ]
+    assert page.endswith("|\n\n## Notes\n\nWhy.\n")
 
 
 def test_without_the_baseline_there_are_medians_and_no_ratios() -> None:
@@ -129,32 +145,134 @@ def test_without_the_baseline_there_are_medians_and_no_ratios() -> None:
     ]
 
 
-def test_a_section_is_renewed_between_its_markers_and_the_rest_stays() -> None:
-    document = "# Head\n\n<!-- load: begin -->\nold\n<!-- load: end -->\n\nTail\n"
-    assert report.insert(document, "load", "new") == (
-        "# Head\n\n<!-- load: begin -->\nnew\n<!-- load: end -->\n\nTail\n"
-    )
-    assert report.insert("# Head\n", "encode", "new") == (
-        "# Head\n\n<!-- encode: begin -->\nnew\n<!-- encode: end -->\n"
-    )
+def on(cpu: str, run: Run) -> Record:
+    return replace(run, machine={**MACHINE, "cpu": cpu}).record
 
 
-def test_a_marker_without_its_end_is_an_error() -> None:
-    with pytest.raises(ValueError, match="has no <!-- load: end -->"):
-        report.insert("<!-- load: begin -->\nold\n", "load", "new")
-
-
-def test_json_keeps_every_round(finished: Run, tmp_path: Path) -> None:
-    report.write_json(tmp_path / "run.json", finished)
-    written = json.loads((tmp_path / "run.json").read_text())
-    assert written["load"]["rows"][1]["ratio"] == {"median": 12.0, "low": 11.0, "high": 15.0}
-    assert written["load"]["results"][0]["samples"][2]["load"] == {
-        "seconds": 0.8,
-        "resident": 1_000_000,
-        "peak": 100_000_000,
-        "figure": None,
+def test_json_keeps_the_rows_by_section_and_processor_family(finished: Run, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    store.write(path, store.add({}, "load", on("Abacus (family 3, model 1)", finished)))
+    written = json.loads(path.read_text())
+    record = written["load"]["Abacus family 3"]
+    assert record["rows"][1] == {
+        "measure": "Load",
+        "unit": "s",
+        "group": "tiny",
+        "engine": "theirs",
+        "baseline": "ours",
+        "more_is_better": False,
+        "value": {"median": 6.0, "low": 4.4, "high": 12.0},
+        "ratio": {"median": 12.0, "low": 11.0, "high": 15.0},
+        "goal": 10,
+        "claim": "at least 10 x: met",
     }
+    assert record["others"] == {"share": 0.06, "disturbed": 1, "runs": 3}
+    assert "results" not in record
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_json_is_read_as_it_was_written_and_has_a_line_for_each_row(
+    finished: Run, tmp_path: Path
+) -> None:
+    records = store.add({}, "load", finished.record)
+    store.write(tmp_path / "one.json", records)
+    read = store.read(tmp_path / "one.json")
+    assert read["load"]["abacus"].rows == finished.rows
+    store.write(tmp_path / "two.json", read)
+    text = (tmp_path / "two.json").read_text()
+    assert text == (tmp_path / "one.json").read_text()
+    assert sum('"engine"' in line for line in text.splitlines()) == len(finished.rows)
+
+
+def test_a_run_replaces_the_one_of_the_same_processor_family_and_no_other(finished: Run) -> None:
+    older, newer = replace(finished, date="2026-01-01"), replace(finished, date="2026-02-01")
+    records = store.add({}, "load", on("AMD EPYC (family 25, model 17)", older))
+    records = store.add(records, "load", on("AMD EPYC (family 23, model 1)", older))
+    records = store.add(records, "rates", on("AMD EPYC (family 25, model 17)", older))
+    records = store.add(records, "load", on("AMD EPYC (family 25, model 1)", newer))
+    assert {
+        (section, name): record.date
+        for section, families in records.items()
+        for name, record in families.items()
+    } == {
+        ("load", "AMD EPYC family 25"): "2026-02-01",
+        ("load", "AMD EPYC family 23"): "2026-01-01",
+        ("rates", "AMD EPYC family 25"): "2026-01-01",
+    }
+
+
+@pytest.mark.parametrize(
+    ("cpu", "name"),
+    [
+        ("AMD EPYC (family 25, model 17)", "AMD EPYC family 25"),
+        ("AMD EPYC 9554 64-Core Processor (family 25, model 17)", "AMD EPYC family 25"),
+        (
+            "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz (family 6, model 143)",
+            "Intel Xeon Platinum family 6 model 143",
+        ),
+        (
+            "Intel(R) Xeon(R) CPU @ 2.20GHz (family 6, model 85)",
+            "Intel Xeon family 6 model 85",
+        ),
+        ("arm", "arm"),
+    ],
+)
+def test_a_processor_family_is_the_brand_with_the_number(cpu: str, name: str) -> None:
+    assert family(cpu) == name
+
+
+def older_json(run: Run) -> dict[str, object]:
+    """A run as results.json held it when it kept the laps of each round."""
+    record = json.loads(json.dumps({"rows": [vars(row) for row in run.rows]}, default=str))
+    for row, written in zip(run.rows, record["rows"], strict=True):
+        written["value"] = row.value._asdict() if row.value else None
+        written["ratio"] = row.ratio._asdict() if row.ratio else None
+    return {
+        "section": run.section.name,
+        "command": run.command,
+        "date": run.date,
+        "rounds": run.rounds,
+        "machine": {**MACHINE, "cpu": "AMD EPYC (family 25, model 17)"},
+        "packages": {"torch": "2.4.0"},
+        "rows": record["rows"],
+        "results": [{"samples": [{"load": {}}], "others": [0.0625, 0.1875]}, {"others": []}],
+    }
+
+
+def test_the_older_json_is_read_without_its_laps(finished: Run, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"load": older_json(finished)}))
+    record = store.read(path)["load"]["AMD EPYC family 25"]
+    assert record.rows == finished.rows
+    assert record.date == "2026-01-02"
+    assert record.others == Others(share=0.125, disturbed=1, runs=2)
+    store.write(path, {"load": {"AMD EPYC family 25": record}})
+    written = json.loads(path.read_text())["load"]["AMD EPYC family 25"]
+    assert "results" not in written
+    assert "section" not in written
+    assert store.read(path)["load"]["AMD EPYC family 25"].rows == finished.rows
+
+
+def test_the_present_targets_judge_a_run_that_was_recorded_earlier(finished: Run) -> None:
+    load, peak = SECTION.measures
+    stricter = replace(
+        SECTION,
+        measures=[
+            replace(load, goals={("tiny", "theirs"): 20}),
+            replace(peak, goals={("tiny", "absent"): 3}, most={("tiny", "ours"): 90}),
+        ],
+    )
+    rows = judge_again(stricter, finished.record).rows
+    assert [(row.measure, row.engine, row.goal, row.claim) for row in rows] == [
+        ("Load", "ours", None, ""),
+        ("Load", "theirs", 20, "at least 20 x: falls short by 40%"),
+        ("Load", "absent", None, "not installed: no absent"),
+        ("Peak", "ours", None, "at most 90: falls short with 100"),
+        ("Peak", "theirs", None, ""),
+        ("Peak", "absent", 3, "not installed: no absent"),
+    ]
+    two = replace(finished.record, rounds=2)
+    assert judge_again(stricter, two).rows[1].claim == "at least 20 x: too few rounds to tell"
 
 
 def two_laps() -> Iterator[str]:
@@ -221,7 +339,7 @@ def test_a_rate_is_compared_the_other_way_round_and_a_difference_not_at_all() ->
     ours.case = Case("tiny", "fast", "")
     exact = Result(Case("tiny", "ours", ""), [{**s, "load": Lap(1, 1, 1)} for s in ours.samples])
     found = Run(RATES, "", 3, [exact, ours, theirs], MACHINE, {}, "2026-01-02")
-    assert report.text(found).splitlines() == [
+    assert tables.text(RATES, found.record).splitlines() == [
         "Speed",
         "of    engine  images/s  lowest to highest  fast does              claim",
         "tiny  ours    10.0      10.0 to 10.0       2.00 x (2.00 to 2.50)",
@@ -233,7 +351,8 @@ def test_a_rate_is_compared_the_other_way_round_and_a_difference_not_at_all() ->
         "tiny  ours    3.00    3.00 to 3.00       at least 1: met; at most 2: falls short with 3",
         "tiny  fast    3.00    3.00 to 3.00",
     ]
-    assert report.markdown(found).endswith("|\n\nWhat is short and why.")
+    page = tables.page(RATES, {"abacus": found.record}, "../RESULTS.md")
+    assert page.endswith("|\n\n## Notes\n\nWhat is short and why.\n")
 
 
 @pytest.mark.parametrize(
@@ -252,41 +371,60 @@ def test_a_bound_is_kept_if_every_round_keeps_it(
     assert judge_bounds(values, least, most) == verdict
 
 
-def test_a_run_of_one_section_leaves_those_of_others(finished: Run, tmp_path: Path) -> None:
-    document, runs = tmp_path / "RESULTS.md", tmp_path / "results.json"
-    document.write_text("An older head\n<!-- rates: begin -->\nold\n<!-- rates: end -->\n")
-    for run in (finished, Run(RATES, "a command", 3, [], MACHINE, {}, "2026-01-02")):
-        report.write_markdown(document, run)
-        report.write_json(runs, run)
-    report.write_markdown(document, finished)
-    text = document.read_text()
-    assert text.startswith(f"{report.HEADER}\n<!-- rates: begin -->\n## Rates\n")
-    assert text.count("\n## Load\n") == 1
-    assert "old" not in text
-    assert {name: run["command"] for name, run in report.read_json(runs).items()} == {
-        "load": "python -m benchmarks load",
-        "rates": "a command",
+def test_a_run_of_one_section_leaves_those_of_others(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = replace(finished, section=replace(SECTION, name="encode"), command="a command")
+    records = store.add({}, "encode", rates.record)
+    store.write(tmp_path / "results.json", records)
+    monkeypatch.setattr("benchmarks.__main__._run", lambda *_: replace(finished, section=IMPORTS))
+    answer = CliRunner().invoke(main, ["imports", "--results", str(tmp_path / "RESULTS.md")])
+    assert answer.exit_code == 0, answer.output
+    found = store.read(tmp_path / "results.json")
+    assert {name: own["abacus"].command for name, own in found.items()} == {
+        "encode": "a command",
+        "imports": "python -m benchmarks load",
     }
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == [
+        "encode.md",
+        "imports.md",
+    ]
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert text.startswith(overview.HEADER)
+    assert [line for line in text.splitlines() if line.startswith("- ")] == [
+        "- [Imports and the command line](results/imports.md)",
+        "- [Encode images](results/encode.md)",
+    ]
+
+
+IMPORTS = next(section for section in SECTIONS if section.name == "imports")
+
+
+def test_every_highlight_has_its_measures() -> None:
+    for section in SECTIONS:
+        titles = {measure.title for measure in section.measures}
+        for highlight in section.highlights:
+            assert highlight.measure in titles
+            assert not highlight.share or highlight.share in titles
+
+
+def test_the_report_of_the_repository_is_what_its_results_give(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text((FOLDER / "results.json").read_text())
+    answer = CliRunner().invoke(main, ["--render", "--results", str(tmp_path / "RESULTS.md")])
+    assert answer.exit_code == 0, answer.output
+    written = [path for path in tmp_path.rglob("*.*") if path.suffix in {".md", ".json"}]
+    assert len(written) == len(SECTIONS) + 2
+    for path in written:
+        assert path.read_text() == (FOLDER / path.relative_to(tmp_path)).read_text(), path.name
 
 
 def test_json_of_another_kind_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"section": "load"}')
     with pytest.raises(ValueError, match="holds no runs by section"):
-        report.read_json(tmp_path / "results.json")
+        store.read(tmp_path / "results.json")
     answer = CliRunner().invoke(main, ["load", "--results", str(tmp_path / "RESULTS.md")])
     assert answer.exit_code == 1
     assert "holds no runs by section" in answer.output
-
-
-def test_the_plot_shows_the_ratios_that_have_a_target(finished: Run, tmp_path: Path) -> None:
-    runs = {"load": report.to_json(finished)}
-    assert plot.draw(runs, tmp_path / "one.svg")
-    assert plot.draw(runs, tmp_path / "two.svg")
-    drawing = (tmp_path / "one.svg").read_text()
-    assert "load - Load: tiny, theirs" in drawing
-    assert "Peak: tiny, theirs" not in drawing
-    assert drawing == (tmp_path / "two.svg").read_text()
-    assert not plot.draw({}, tmp_path / "none.svg")
 
 
 def test_the_captions_are_always_the_same_and_mostly_plain() -> None:
