@@ -21,7 +21,7 @@ from benchmarks.weights import written
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hfclip.kernels import Precision
+    from hfclip.fast.kernels import Precision
 
 CAPTIONS = 256
 MODEL = "ViT-B/32"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hfclip.config import ClipConfig
-    from hfclip.kernels import Precision
+    from hfclip.fast.kernels import Precision
 
 BATCHES = (1, graphs.IMAGES)
 # Precision of engines that compute in float32 and are compared with each precision of hfclip.
@@ -61,7 +61,7 @@ def transformers_model(cache: str, model: str) -> Any:
     from safetensors.torch import load_file
     from transformers import CLIPModel
 
-    from hfclip.layouts import to_transformers
+    from hfclip.layouts.transformers import to_transformers
 
     folder = weights.locate("transformers", model, Path(cache))
     tower: Any = CLIPModel.from_pretrained(folder, attn_implementation="sdpa")

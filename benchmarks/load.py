@@ -33,7 +33,8 @@ def hfclip_name(path: str, model: str, side: str) -> Iterator[str]:
     yield from _torch()
     from huggingface_hub import constants
 
-    from hfclip import integrity, load, releases
+    from hfclip import load, releases
+    from hfclip.hub import integrity
 
     constants.HF_HOME = path  # keeps the results of verification
     release = releases.RELEASES[model]

@@ -120,7 +120,7 @@ def _hfclip(folder: str, size: str, model: str, mode: Any) -> Iterator[Step]:
 
     transform = hfclip.image_transform(RESOLUTION, mode=mode)
     yield from _alone(folder, size, _of_image(transform))
-    from hfclip.images import load_batch
+    from hfclip.images.reading import load_batch
 
     jpegs = _jpegs(folder, size)
     load_batch(jpegs[:2], transform)
@@ -280,7 +280,7 @@ SECTION = Section(
     method=(
         "From the bytes of a JPEG to a float32 tensor (3, 224, 224): two photographs in turn, in "
         "a fresh process, after some pictures that are not counted. One by one means in one "
-        "thread; batches use `hfclip.images.load_batch` on all cores. A difference is the largest "
+        "thread; batches use `load_batch` on all cores. A difference is the largest "
         "difference of any pixel from the result of OpenAI's transform, in levels of 255. "
         "Features are computed by ViT-B/32 with random weights."
     ),

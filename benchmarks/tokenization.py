@@ -140,7 +140,7 @@ def _laps(folder: str, tokenize: Callable[[list[str]], Any]) -> Iterator[str | t
 
 def captions() -> list[str]:
     """Returns the captions, which are the same at each call."""
-    from hfclip.tokenizer import Tokenizer
+    from hfclip.text.tokenizer import Tokenizer
 
     rng, tokenizer = random.Random(20_000), Tokenizer()
     # The earlier a token was merged, the more frequent its word is.
@@ -174,7 +174,7 @@ def write(folder: Path) -> None:
     """Writes the captions, their ids by clip if it is installed, and the files of transformers."""
     import torch
 
-    from hfclip.tokenizer_files import tokenizer_files
+    from hfclip.text.vocabulary import tokenizer_files
 
     folder.mkdir(parents=True)
     texts = captions()

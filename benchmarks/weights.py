@@ -79,7 +79,7 @@ def write_archive(model: str, path: Path) -> None:
     import torch
 
     from hfclip.model import convert_weights
-    from hfclip.scripted import script
+    from hfclip.network.scripted import script
 
     clip = _random(model)
     traced = script(clip)
@@ -108,7 +108,7 @@ def write_hub(model: str, path: Path) -> None:
     """Writes a Hub cache that holds a release at `COMMIT`, in the layout of huggingface_hub."""
     from huggingface_hub.file_download import repo_folder_name
 
-    from hfclip.integrity import compute
+    from hfclip.hub.integrity import compute
     from hfclip.releases import RELEASES
 
     file = RELEASES[model].hub

@@ -9,12 +9,12 @@ import click
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from conversion.digits import ACCURACY_FILE
-from hfclip import card_marks
-from hfclip.card_renewal import LOCAL_HINT, RELEASE
-from hfclip.cards import TASK, file_row
-from hfclip.cards import facts as facts_of
-from hfclip.releases import RELEASES
-from hfclip.sources import WEIGHTS_FILE, repository_name
+from hfclip.cards import marks as card_marks
+from hfclip.cards.card import TASK, file_row
+from hfclip.cards.card import facts as facts_of
+from hfclip.cards.renewal import LOCAL_HINT, RELEASE
+from hfclip.layouts.files import WEIGHTS_FILE
+from hfclip.releases import RELEASES, repository_name
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / "model_cards"

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from conversion.oracle import LOGITS, TOLERANCE, fixed_batch
-from hfclip import sources
-from hfclip.checkpoint import Checkpoint, read_checkpoint
+from hfclip.checkpoints.read import Checkpoint, read_checkpoint
 from hfclip.errors import HfclipError
 from hfclip.model import CLIP
+from hfclip.sources.find import find
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def check(folder: Path, file: Path, *, run_torchscript: bool = False) -> list[Fi
     Raises:
         HfclipError: One of the two cannot be read.
     """
-    ours = read_checkpoint(sources.find(folder))
-    theirs = read_checkpoint(sources.find(file))
+    ours = read_checkpoint(find(folder))
+    theirs = read_checkpoint(find(file))
     findings = [_names(ours, theirs), _bits(ours, theirs), _config(ours, theirs)]
     if run_torchscript:
         findings.append(_computed(ours, file))

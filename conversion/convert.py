@@ -9,16 +9,17 @@ import click
 from tqdm import tqdm
 
 from conversion.cards import release_card
-from hfclip import __version__, integrity
-from hfclip.card_renewal import is_generated, read_card, renewed, write_card
-from hfclip.cards import About, model_card
-from hfclip.checkpoint import Checkpoint, read_checkpoint
+from hfclip import __version__
+from hfclip.cards.card import About, model_card
+from hfclip.cards.renewal import is_generated, read_card, renewed, write_card
+from hfclip.checkpoints.read import Checkpoint, read_checkpoint
 from hfclip.compat.fetching import default_root, fetch
 from hfclip.errors import ConfigError, HfclipError, IntegrityError
-from hfclip.folders import CARD_FILE, check_free, write_layout, written_whole
+from hfclip.hub import integrity
+from hfclip.layouts.files import CARD_FILE, Source
+from hfclip.layouts.write import check_free, write_layout, written_whole
 from hfclip.model import check_fit
-from hfclip.releases import BUNDLED, RELEASES, Release
-from hfclip.sources import Source, repository_name
+from hfclip.releases import BUNDLED, RELEASES, Release, repository_name
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def convert(file: Path, folder: Path, *, force: bool = False) -> Converted:
     """Writes a folder in hfclip's layout, its weights those of the file, bit for bit.
 
     The same file always gives the same bytes. With `force`, a README.md in the folder that a person
-    wrote stays, as `hfclip.card_renewal` says.
+    wrote stays, as `hfclip.cards.renewal` says.
 
     Args:
         file: OpenAI's archive or a state dict in its layout.

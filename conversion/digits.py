@@ -22,10 +22,10 @@ from torch import Tensor
 from tqdm import trange
 
 from hfclip.config import ClipConfig
+from hfclip.images.preprocess import image_transform
 from hfclip.model import CLIP
-from hfclip.preprocess import image_transform
-from hfclip.tokenizer import tokenize
-from hfclip.zeroshot import ZeroShotClassifier
+from hfclip.text.tokenizer import tokenize
+from hfclip.zeroshot.classifier import ZeroShotClassifier
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 NUMERALS = tuple("0123456789")

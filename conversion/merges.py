@@ -1,4 +1,4 @@
-"""Writes `hfclip/merges.bin`, the merge table of the tokenizer, from open_clip_torch's copy.
+"""Writes `hfclip/text/merges.bin`, the merge table of the tokenizer, from open_clip_torch's copy.
 
 The file holds the 48,894 merges in their order as pairs of token ids: all the left ids, then
 all the right ones, each a little-endian uint16. It is not compressed, for a wheel is, and
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from hfclip.tokenizer import FIRST_MERGED_ID, MERGES_FILE, PRINTING_BYTES
+from hfclip.text.tokenizer import FIRST_MERGED_ID, MERGES_FILE, PRINTING_BYTES
 
 SOURCE = "open_clip/bpe_simple_vocab_16e6.txt.gz"
 SOURCE_SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
@@ -26,7 +26,7 @@ WORD_END = "</w>"
 @click.command(epilog="Example: python -m conversion.merges --check")
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if the file differs.")
 def main(check: bool) -> None:
-    """Write hfclip/merges.bin from the installed open_clip_torch."""
+    """Write hfclip/text/merges.bin from the installed open_clip_torch."""
     table = packed(merge_lines(read_source()))
     if not check:
         write(table)

@@ -12,7 +12,7 @@ import click
 from huggingface_hub import HfApi
 
 from hfclip import releases
-from hfclip.hub_errors import in_our_words
+from hfclip.hub.errors import in_our_words
 from hfclip.releases import RELEASES, HubFile, Release
 
 _BEGIN, _END = "RELEASES = {\n", "}\n\n# Models that ship"

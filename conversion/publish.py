@@ -7,17 +7,20 @@ from tempfile import TemporaryDirectory
 import click
 from tqdm import tqdm
 
-from hfclip import __version__, publishing, pushing, sources
-from hfclip.card_renewal import read_card, write_card
-from hfclip.cards import About, model_card
-from hfclip.checkpoint import Checkpoint, read_checkpoint
+from hfclip import __version__
+from hfclip.cards.card import About, model_card
+from hfclip.cards.renewal import read_card, write_card
+from hfclip.checkpoints.read import Checkpoint, read_checkpoint
 from hfclip.errors import ConfigError, HfclipError
-from hfclip.folders import CARD_FILE, check_finite
+from hfclip.hub import push as pushing
+from hfclip.hub.push import CardRule, Repository
+from hfclip.layouts.files import CARD_FILE
+from hfclip.layouts.write import check_finite
 from hfclip.model import check_fit
-from hfclip.published_card import Cards
-from hfclip.pushing import CardRule, Repository
-from hfclip.releases import RELEASES
-from hfclip.sources import repository_name
+from hfclip.publishing import finetune as publishing
+from hfclip.publishing.published_card import Cards
+from hfclip.releases import RELEASES, repository_name
+from hfclip.sources.find import find
 
 TAG = f"v{__version__}"
 
@@ -33,7 +36,7 @@ def publish(folder: Path, namespace: str, *, private: bool, card: CardRule, dry_
     Raises:
         HfclipError: The folder is not sound, or the Hub refuses.
     """
-    checkpoint = read_checkpoint(sources.find(folder))
+    checkpoint = read_checkpoint(find(folder))
     check_fit(checkpoint)
     check_finite(checkpoint.tensors)
     repository = pushing.find_repository(f"{namespace}/{folder.resolve().name}")

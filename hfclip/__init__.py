@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hfclip.config import ClipConfig
-    from hfclip.downloading import Download, download
     from hfclip.errors import (
         ArgumentError,
         ArgumentTypeError,
@@ -39,37 +38,38 @@ if TYPE_CHECKING:
         UnsafeCheckpointError,
         WeightsMismatchError,
     )
-    from hfclip.exporting import export
-    from hfclip.inference import optimize
-    from hfclip.inspection import Inspection, inspect
+    from hfclip.fast.optimize import optimize
+    from hfclip.images.preprocess import image_transform
     from hfclip.loading import available_models, load
     from hfclip.model import CLIP
-    from hfclip.preprocess import image_transform
-    from hfclip.publishing import publish
-    from hfclip.tokenizer import decode, tokenize
-    from hfclip.verifying import Verification, verify
-    from hfclip.zeroshot import ZeroShotClassifier
+    from hfclip.publishing.export import export
+    from hfclip.publishing.finetune import publish
+    from hfclip.sources.download import Download, download
+    from hfclip.sources.inspect import Inspection, inspect
+    from hfclip.sources.verify import Verification, verify
+    from hfclip.text.tokenizer import decode, tokenize
+    from hfclip.zeroshot.classifier import ZeroShotClassifier
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "CLIP": "model",
     "ClipConfig": "config",
-    "Download": "downloading",
-    "Inspection": "inspection",
-    "Verification": "verifying",
-    "ZeroShotClassifier": "zeroshot",
+    "Download": "sources.download",
+    "Inspection": "sources.inspect",
+    "Verification": "sources.verify",
+    "ZeroShotClassifier": "zeroshot.classifier",
     "available_models": "loading",
-    "decode": "tokenizer",
-    "download": "downloading",
-    "export": "exporting",
-    "image_transform": "preprocess",
-    "inspect": "inspection",
+    "decode": "text.tokenizer",
+    "download": "sources.download",
+    "export": "publishing.export",
+    "image_transform": "images.preprocess",
+    "inspect": "sources.inspect",
     "load": "loading",
-    "optimize": "inference",
-    "publish": "publishing",
-    "tokenize": "tokenizer",
-    "verify": "verifying",
+    "optimize": "fast.optimize",
+    "publish": "publishing.finetune",
+    "tokenize": "text.tokenizer",
+    "verify": "sources.verify",
     "ArgumentError": "errors",
     "ArgumentTypeError": "errors",
     "CacheError": "errors",

@@ -8,15 +8,16 @@ from typing import Any, Self
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import nn
 
-from hfclip import pushing, sources
-from hfclip.card_renewal import check_given, read_card, renewed, write_card
-from hfclip.cards import About, model_card
-from hfclip.checkpoint import Checkpoint, adapted, read_checkpoint
+from hfclip.cards.card import About, model_card
+from hfclip.cards.renewal import check_given, read_card, renewed, write_card
+from hfclip.checkpoints.read import Checkpoint, adapted, read_checkpoint
 from hfclip.config import ClipConfig
 from hfclip.devices import Device, choose_device
-from hfclip.folders import CARD_FILE, check_finite, write_layout, written_whole
-from hfclip.hub import Access
-from hfclip.sources import CONFIG_FILE, WEIGHTS_FILE
+from hfclip.hub import push as pushing
+from hfclip.hub.fetch import Access
+from hfclip.layouts.files import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
+from hfclip.layouts.write import check_finite, write_layout, written_whole
+from hfclip.sources.find import find
 
 
 class HubModel(nn.Module, PyTorchModelHubMixin):
@@ -69,7 +70,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         """
         target = choose_device("cpu" if map_location is None else map_location)
         access = Access(token, cache_dir, local_files_only, force_download)
-        source = sources.find(pretrained_model_name_or_path, access, revision=revision, base=base)
+        source = find(pretrained_model_name_or_path, access, revision=revision, base=base)
         model = cls.from_checkpoint(read_checkpoint(source), **model_kwargs)
         return model.float().to(target)
 
@@ -86,7 +87,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         """Writes a folder that `load` and `from_pretrained` take, whole or not at all.
 
         It holds config.json, model.safetensors in the types that the model has, a
-        preprocessor_config.json, the tokenizer and a card. `hfclip.card_renewal` says how a
+        preprocessor_config.json, the tokenizer and a card. `hfclip.cards.renewal` says how a
         README.md that is there is renewed: the text of a person stays.
 
         Args:
@@ -94,7 +95,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
             config: Not used: the configuration is the model's own.
             repo_id: Where to push; by default the folder's name.
             push_to_hub: Whether to push as well.
-            model_card_kwargs: Fields of `hfclip.cards.About`, for the card.
+            model_card_kwargs: Fields of `hfclip.cards.card.About`, for the card.
             push_to_hub_kwargs: As in `push_to_hub`.
 
         Returns:
@@ -133,7 +134,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         write_card(folder / CARD_FILE, text)
 
     def generate_model_card(self, folder: Path, about: About | None = None) -> ModelCard:
-        """Describes the model that was saved to a folder; `hfclip.cards.model_card` does it."""
+        """Describes the model that was saved to a folder; `publishing.cards` does it."""
         return model_card(folder, ClipConfig.from_json(folder / CONFIG_FILE), about)
 
     def push_to_hub(
@@ -166,7 +167,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
             allow_patterns: Only files that match one of these are sent.
             ignore_patterns: Files that match one of these are not.
             delete_patterns: Files of the repository that match one of these are deleted.
-            model_card_kwargs: Fields of `hfclip.cards.About`, for the card.
+            model_card_kwargs: Fields of `hfclip.cards.card.About`, for the card.
 
         Returns:
             The page of the commit, or of the pull request.

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args, overload
 
 import torch
 
-from hfclip import sources
-from hfclip.checkpoint import read_checkpoint
+from hfclip.checkpoints.read import read_checkpoint
 from hfclip.devices import Device, choose_device
 from hfclip.errors import ArgumentError
-from hfclip.hub import Access
+from hfclip.hub.fetch import Access
+from hfclip.images.preprocess import PreprocessMode, image_transform
 from hfclip.model import CLIP, convert_weights
-from hfclip.preprocess import PreprocessMode, image_transform
 from hfclip.releases import RELEASES
+from hfclip.sources.find import find
 
 if TYPE_CHECKING:
     from torchvision.transforms import Compose
@@ -107,7 +107,7 @@ def load(
         dtype: What convolutions, linear layers, attention and projections compute in; by default
             float16 on CUDA and float32 elsewhere. Norms and embeddings stay float32.
         preprocess: "exact" for OpenAI's pixels to the bit, "fast" for nearly the same ones in less
-            than half the time, as `hfclip.fast_transform.FastTransform` says.
+            than half the time, as `hfclip.images.fast.FastTransform` says.
         base: What a weight file was fine-tuned from: a name, a folder or a repository. It gives
             the configuration, the activation and the preprocess; image size, context and vocabulary
             are read off the weights. By default the configuration beside the file, if there is one,
@@ -138,7 +138,7 @@ def load(
         raise ArgumentError(f"dtype is {dtype}; a CLIP computes in {', '.join(map(str, _DTYPES))}.")
     if preprocess not in get_args(PreprocessMode):
         raise ArgumentError(f"the preprocess is {preprocess!r}, expected 'exact' or 'fast'")
-    source = sources.find(
+    source = find(
         name,
         Access(token, cache_dir, local_files_only, force_download),
         revision=revision,
@@ -154,7 +154,7 @@ def load(
     )
     model = model.to(target)
     if jit:
-        from hfclip.scripted import script  # noqa: PLC0415  # jit is rare and costs an import
+        from hfclip.network.scripted import script  # noqa: PLC0415  # jit is rare and costs an import
 
         return script(model), transform
     return model, transform

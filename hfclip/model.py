@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from hfclip.checkpoint import Checkpoint
+from hfclip.checkpoints.names import describe_misfit
+from hfclip.checkpoints.read import Checkpoint
 from hfclip.config import OPENAI_MEAN, OPENAI_STD, Activation, ClipConfig, Triple
 from hfclip.errors import WeightsMismatchError
 from hfclip.hub_model import HubModel
-from hfclip.inputs import INPUT_ERRORS, check_images, check_texts
-from hfclip.layers import LayerNorm, ResidualAttentionBlock, Transformer
-from hfclip.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
-from hfclip.tensor_names import describe_misfit
-from hfclip.vit import VisionTransformer
+from hfclip.network.inputs import INPUT_ERRORS, check_images, check_texts
+from hfclip.network.layers import LayerNorm, ResidualAttentionBlock, Transformer
+from hfclip.network.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
+from hfclip.network.vit import VisionTransformer
 
 
 class CLIP(

@@ -1,6 +1,7 @@
 """The models that have a name: where each lies, what its bytes hash to, how it is built."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from hfclip.config import ClipConfig
 
@@ -198,3 +199,13 @@ BUNDLED = {
         "config.json": "3f1a32a9d27bc9e8b2b72a1e283738c479a419fc357adce3ab734deb7b88f2d0",
     },
 }
+
+
+def bundled_folder(name: str) -> Path:
+    """Returns the folder of a model in `BUNDLED`."""
+    return Path(__file__).parent / name
+
+
+def repository_name(release: str) -> str:
+    """A release's name as a repository's: `ViT-L/14@336px` -> `ViT-L-14-336px`."""
+    return release.replace("/", "-").replace("@", "-")

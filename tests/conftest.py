@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from hfclip.config import ClipConfig
 from hfclip.model import CLIP, convert_weights
-from hfclip.scripted import script
+from hfclip.network.scripted import script
 
 # Heads of width 64 and a size that OpenAI's rules give, so that bare weights tell all of it.
 TINY_VIT = ClipConfig(64, 32, 2, 64, 16, 16, 600, 64, 1, 2)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from documents import Block, blocks_of, run_blocks
-from hub.loopback import LoopbackHub
+from loopback.hub import LoopbackHub
 from PIL import Image
 
 import hfclip
@@ -31,7 +31,7 @@ PUBLISHED = {
 @pytest.fixture(scope="session")
 def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The bundled model in each layout that a page's repositories have."""
-    from hfclip.exporting import export
+    from hfclip.publishing.export import export
 
     root = tmp_path_factory.mktemp("layouts")
     names = set(PUBLISHED.values())

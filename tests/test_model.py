@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import hfclip
-from hfclip.checkpoint import Checkpoint
-from hfclip.layers import LayerNorm, QuickGELU, ResidualAttentionBlock
+from hfclip.checkpoints.read import Checkpoint
 from hfclip.model import convert_weights
-from hfclip.resnet import AttentionPool2d
+from hfclip.network.layers import LayerNorm, QuickGELU, ResidualAttentionBlock
+from hfclip.network.resnet import AttentionPool2d
 
 NUMBERS = (8, 32, 1, 64, 16, 6, 50, 64, 1, 1)
 

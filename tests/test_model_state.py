@@ -188,7 +188,7 @@ def test_recomputing_keeps_few_activations_and_is_off_unless_asked_for(config: C
 
 @torch.no_grad()
 def test_a_model_that_recomputes_is_scripted_and_made_fast() -> None:
-    from hfclip.scripted import script
+    from hfclip.network.scripted import script
 
     model, (images, text) = draw(TINY_VIT), inputs_for(TINY_VIT)
     expected = model(images, text)[0]

@@ -11,87 +11,114 @@ import hfclip
 
 PACKAGE = Path(hfclip.__file__).parent
 
-# Each module may import only modules of the rows above its own.
-LAYERS = [
-    {"errors", "templates", "causes", "layout_files"},
-    {
-        "config",
-        "integrity",
-        "patience",
-        "tokenizer",
-        "safe_unpickle",
-        "tensor_names",
-        "hub_errors",
-        "arrow",
-        "display",
-        "inputs",
-        "card_marks",
-        "licenses",
-    },
-    {"listings"},
-    {
-        "picture_formats",
-        "releases",
-        "layers",
-        "layouts",
-        "archive",
-        "foreign_configs",
-        "pixels",
-        "hub",
-        "tokenizer_files",
-    },
-    {"naming", "partial_cache", "configurations"},
-    {"resnet", "vit", "kernels", "sources", "fast_transform", "devices", "labels"},
-    {
-        "checkpoint",
-        "onednn",
-        "attention",
-        "folders",
-        "cards",
-        "preprocess",
-        "cached_models",
-        "images",
-    },
-    {"encoders", "downloading", "verifying", "card_renewal"},
-    {"pushing"},
-    {"hub_model"},
-    {"model"},
-    {"inspection", "scripted", "zeroshot", "onnx_graphs", "label_cache"},
-    {"loading", "exporting"},
-    {"published_card", "inference"},
-    {"publishing"},
-    {"cli"},
-]
+# The folders and top-level modules of hfclip, lowest first. Each may import only what stands above it
+# in this list, and not everything of that: the second entry names what it may import.
+ROOMS = {
+    "errors": "",
+    "version": "",
+    "config": "errors",
+    "atomic": "errors",
+    "devices": "errors",
+    "text": "errors",
+    "network": "errors config",
+    "images": "errors config",
+    "layouts": "errors config atomic text",
+    "hub": "errors atomic",
+    "releases": "config",
+    "checkpoints": "errors config network layouts",
+    "sources": "errors config layouts hub releases checkpoints",
+    "cards": "errors version config layouts hub",
+    "model": "errors config devices network layouts hub checkpoints sources cards",
+    "onnx": "errors layouts model",
+    "fast": "errors config network checkpoints model",
+    "zeroshot": "errors version config text images network model",
+    "publishing": "errors layouts hub releases checkpoints sources cards model onnx",
+    "loading": "errors devices network images hub releases checkpoints sources model",
+    "environment": "version hub",
+    "compat": "errors config devices text network hub releases checkpoints sources model",
+    "cli": "errors version images hub releases sources model zeroshot fast publishing loading environment",
+}
+# The modules of each folder, lowest first: a module imports only what stands before it.
+ORDER = {
+    "text": "bpe tokenizer vocabulary",
+    "network": "inputs layers vit resnet clip scripted",
+    "images": "arrow formats display exact fast preprocess reading",
+    "layouts": "files section native openai open_clip transformers detect write",
+    "hub": "causes patience integrity listings errors ask fetch push",
+    "checkpoints": "safe_unpickle archive names shapes read fit",
+    "sources": "naming configuration partial_cache find cached download verify inspect",
+    "cards": "marks licenses card renewal",
+    "onnx": "graphs",
+    "fast": "kernels attention onednn encoders optimize",
+    "zeroshot": "templates labels classifier cache",
+    "publishing": "checks export published_card finetune",
+}
 
 
-def imports_of(path: Path) -> set[str]:
-    """The modules of hfclip that a file imports anywhere, also inside its functions."""
-    found = set()
+def imports_of(path: Path) -> set[tuple[str, str | None]]:
+    """Returns what a file imports of hfclip, also inside functions: (room, module of the room)."""
+    found: set[tuple[str, str | None]] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "hfclip":
-            found |= {alias.name for alias in node.names}
+            found |= {(alias.name, None) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hfclip."):
-            found.add(str(node.module).split(".")[1])
-    return found - {"__version__"}
+            _, room, *rest = str(node.module).split(".")
+            modules = rest[:1] or [alias.name for alias in node.names]
+            found |= {(room, module) for module in modules}
+    return found
 
 
-def test_every_module_has_its_place() -> None:
-    placed = [name for layer in LAYERS for name in layer]
-    there = [path.stem for path in PACKAGE.glob("[!_]*.py")]
-    assert sorted(placed) == sorted([*there, "cli"])
+def files_of(room: str) -> list[Path]:
+    return sorted((PACKAGE / room).glob("*.py")) or [PACKAGE / f"{room}.py"]
 
 
-@pytest.mark.parametrize("depth", range(len(LAYERS)))
-def test_imports_run_one_way(depth: int) -> None:
-    below = set().union(*LAYERS[:depth])
-    for name in LAYERS[depth]:
-        paths = [*(PACKAGE / name).glob("*.py")] or [PACKAGE / f"{name}.py"]
-        for path in paths:
-            assert imports_of(path) - {name} <= below, path
+def test_every_folder_and_module_has_its_place() -> None:
+    rooms = {path.stem for path in PACKAGE.glob("[!_]*.py")}
+    rooms |= {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert rooms == ROOMS.keys()
+    for room, modules in ORDER.items():
+        assert sorted(modules.split()) == sorted(
+            path.stem for path in files_of(room) if path.stem != "__init__"
+        ), room
+
+
+def test_a_folder_may_import_only_folders_that_stand_above_it() -> None:
+    rooms = list(ROOMS)
+    for place, room in enumerate(rooms):
+        assert set(ROOMS[room].split()) <= set(rooms[:place]), room
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_run_one_way(room: str) -> None:
+    allowed = set(ROOMS[room].split())
+    for path in files_of(room):
+        assert {found for found, _ in imports_of(path)} - {room} <= allowed, path
+
+
+@pytest.mark.parametrize("room", ORDER)
+def test_imports_inside_a_folder_run_one_way(room: str) -> None:
+    below: set[str] = set()
+    for module in ORDER[room].split():
+        own = {name for found, name in imports_of(PACKAGE / room / f"{module}.py") if found == room}
+        assert own <= below, f"{room}/{module}.py"
+        below.add(module)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.name)
+def test_a_module_has_at_most_400_lines_and_imports_no_private_name(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    imported = [
+        alias.name
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hfclip")
+        for alias in node.names
+    ]
+    assert not [name for name in imported if name.startswith("_") and name != "__version__"]
 
 
 def test_nothing_imports_the_workshop_or_the_tests() -> None:
-    for path in PACKAGE.glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         assert "import conversion" not in path.read_text(), path
         assert "from conversion" not in path.read_text(), path
 

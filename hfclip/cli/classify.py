@@ -14,13 +14,13 @@ from hfclip.cli.label_options import read_labels, read_templates
 from hfclip.cli.output import echo
 from hfclip.cli.pictures import empty_folders, report_skipped
 from hfclip.cli.results import PRINTERS, Result, progress
-from hfclip.templates import TEMPLATES
+from hfclip.zeroshot.templates import TEMPLATES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from hfclip.zeroshot import ZeroShotClassifier
+    from hfclip.zeroshot.classifier import ZeroShotClassifier
 
 # Pictures that are read and encoded at once.
 BATCH = 16
@@ -115,14 +115,14 @@ def classify(
     """  # noqa: D301  # \b is click's own mark
     choices = read_labels(labels, labels_file)
     captions = read_templates(template, templates, templates_file)
-    from hfclip.images import find_images  # noqa: PLC0415
+    from hfclip.images.reading import find_images  # noqa: PLC0415
 
     found = find_images(images)
     report_skipped(found)
     results: Iterator[Result] = iter(empty_folders(found))
     if found.names:  # otherwise no model is needed
         from hfclip.loading import load  # noqa: PLC0415
-        from hfclip.zeroshot import ZeroShotClassifier  # noqa: PLC0415
+        from hfclip.zeroshot.classifier import ZeroShotClassifier  # noqa: PLC0415
 
         network, preprocess = load(model, device, base=base, namespace=namespace)
         encoders = Encoders(network)
@@ -142,7 +142,7 @@ def _classify(
     auto_orient: bool,
 ) -> Iterator[Result]:
     """Ranks labels for each image in turn; an image that cannot be read gives its error."""
-    from hfclip.images import load_batch  # noqa: PLC0415
+    from hfclip.images.reading import load_batch  # noqa: PLC0415
 
     remaining = iter(names)
     while batch := list(islice(remaining, BATCH)):

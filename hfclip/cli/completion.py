@@ -29,7 +29,7 @@ def complete_models(
 def _cached_repositories() -> Iterator[str]:
     """Gives the repositories in the Hub's cache that hold weights that hfclip may read.
 
-    `hfclip.cached_models.scan` knows more of them, but takes 0.4 s to import: too long for a key.
+    `hfclip.sources.cached.scan` knows more of them, but takes 0.4 s to import: too long for a key.
     """
     from huggingface_hub import constants  # noqa: PLC0415
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hfclip.model import CLIP
-    from hfclip.zeroshot import Encoder
+    from hfclip.zeroshot.classifier import Encoder
 
 # `optimize` takes as long as encoding some dozens of pictures, or some hundreds of captions. From
 # these numbers on it saves time. CPU time of ViT-B/32 on one core of an AVX-512 server: optimize
@@ -42,7 +42,7 @@ class Encoders:
 
     @cached_property
     def _optimized(self) -> "Encoder":
-        from hfclip.inference import optimize  # noqa: PLC0415
+        from hfclip.fast.optimize import optimize  # noqa: PLC0415
 
         try:
             return optimize(self.model)
@@ -63,7 +63,7 @@ def encode_labels(
     """
     if not remember:
         return _compute(encoders, labels, templates)
-    from hfclip.label_cache import features_key, read_features, write_features  # noqa: PLC0415
+    from hfclip.zeroshot.cache import features_key, read_features, write_features  # noqa: PLC0415
 
     name = encoders.name_for_captions(len(labels) * len(templates))
     key = features_key(encoders.model, labels, templates, name)
@@ -77,7 +77,7 @@ def encode_labels(
 def _compute(encoders: Encoders, labels: Sequence[str], templates: Sequence[str]) -> "Tensor":
     from tqdm import tqdm  # noqa: PLC0415
 
-    from hfclip.zeroshot import CAPTIONS, label_features  # noqa: PLC0415
+    from hfclip.zeroshot.classifier import CAPTIONS, label_features  # noqa: PLC0415
 
     count = len(labels) * len(templates)
     encoder = encoders.for_captions(count)

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from hfclip.errors import LabelError
-from hfclip.labels import DEFAULT_TEMPLATE, check_labels
-from hfclip.templates import TEMPLATES
+from hfclip.zeroshot.labels import DEFAULT_TEMPLATE, check_labels
+from hfclip.zeroshot.templates import TEMPLATES
 
 # Byte-order marks that Windows writes at the start of a text file.
 _ENCODINGS = {

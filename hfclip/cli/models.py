@@ -12,9 +12,9 @@ from hfclip.cli.output import print_facts, table
 from hfclip.errors import HfclipError
 
 if TYPE_CHECKING:
-    from hfclip.downloading import Download
-    from hfclip.integrity import Digest
-    from hfclip.verifying import Verification
+    from hfclip.hub.integrity import Digest
+    from hfclip.sources.download import Download
+    from hfclip.sources.verify import Verification
 
     Result = Download | Verification
     Outcomes = Iterable[tuple[str, Result | HfclipError]]
@@ -47,7 +47,7 @@ def models(namespace: str | None, as_json: bool) -> None:
       hfclip models --namespace me
       hfclip models --json
     """  # noqa: D301  # \b is click's own mark
-    from hfclip.inspection import list_models  # noqa: PLC0415
+    from hfclip.sources.inspect import list_models  # noqa: PLC0415
 
     rows = [model.to_dict() for model in list_models(namespace=namespace)]
     if as_json:
@@ -93,7 +93,7 @@ def download(
       hfclip download laion/CLIP-ViT-B-32-laion2B-s34B-b79K
       hfclip download me/my-clip --revision v1 --json
     """  # noqa: D301  # \b is click's own mark
-    from hfclip.downloading import download as fetch  # noqa: PLC0415
+    from hfclip.sources.download import download as fetch  # noqa: PLC0415
 
     def run(name: str) -> "Download":
         return fetch(name, revision=revision, namespace=namespace, force_download=force)
@@ -135,7 +135,7 @@ def verify(
       hfclip verify me/my-clip --repair
       hfclip verify --all --json
     """  # noqa: D301  # \b is click's own mark
-    from hfclip import verifying  # noqa: PLC0415
+    from hfclip.sources import verify as verifying  # noqa: PLC0415
 
     if everything == bool(names):
         raise click.UsageError("Give one or more names, or --all.")
@@ -175,7 +175,7 @@ def inspect(
       hfclip inspect ViT-B/32 --namespace me
       hfclip inspect me/my-clip --revision v1
     """  # noqa: D301  # \b is click's own mark
-    from hfclip import inspection  # noqa: PLC0415
+    from hfclip.sources import inspect as inspection  # noqa: PLC0415
 
     facts = inspection.inspect(model, revision=revision, namespace=namespace, base=base).to_dict()
     if as_json:

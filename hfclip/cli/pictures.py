@@ -6,7 +6,7 @@ from hfclip.cli.output import echo
 from hfclip.errors import ImageError
 
 if TYPE_CHECKING:
-    from hfclip.images import FoundImages
+    from hfclip.images.reading import FoundImages
 
 # Names of skipped files that are written out; the rest is counted.
 NAMED = 5

@@ -11,7 +11,7 @@ from hfclip.cli.output import print_facts
 from hfclip.errors import HfclipError
 
 if TYPE_CHECKING:
-    from hfclip.pushing import CardRule
+    from hfclip.hub.push import CardRule
 
 
 @click.command()
@@ -42,7 +42,7 @@ def export(
       hfclip export ViT-B/32 clip-b32 --layout transformers
       hfclip export clip-b32 back --layout hfclip
     """  # noqa: D301  # \b is click's own mark
-    from hfclip.exporting import export as export_model  # noqa: PLC0415
+    from hfclip.publishing.export import export as export_model  # noqa: PLC0415
 
     export_model(model, folder, layout, force=force, revision=revision, base=base)
     for path in sorted(folder.iterdir()):
@@ -132,7 +132,7 @@ def _publish(
     options: dict[str, Any],
 ) -> None:
     """Shows the plan before anything is sent, and the outcome after."""
-    from hfclip import publishing  # noqa: PLC0415
+    from hfclip.publishing import finetune as publishing  # noqa: PLC0415
 
     with publishing.prepared(source, repository, **options) as publication:
         plan = publication.describe()

@@ -9,7 +9,7 @@ from hfclip.cli.output import echo
 from hfclip.errors import ImageError
 
 if TYPE_CHECKING:
-    from hfclip.zeroshot import Guess
+    from hfclip.zeroshot.classifier import Guess
 
 # The name of a picture, and its labels or the reason for which it has none.
 Result: TypeAlias = "tuple[str, list[Guess] | ImageError]"

@@ -20,9 +20,8 @@ from torchvision.transforms import (
     ToTensor,
 )
 
-import hfclip.tokenizer
-from hfclip import sources
-from hfclip.checkpoint import Checkpoint, read_checkpoint
+import hfclip.text.tokenizer
+from hfclip.checkpoints.read import Checkpoint, read_checkpoint
 from hfclip.compat import fetching
 from hfclip.compat.model import assemble, build_model
 from hfclip.compat.simple_tokenizer import SimpleTokenizer
@@ -30,8 +29,9 @@ from hfclip.compat.simple_tokenizer import SimpleTokenizer as _Tokenizer
 from hfclip.config import OPENAI_MEAN, OPENAI_STD
 from hfclip.devices import Device, choose_device
 from hfclip.errors import ModelNotFoundError, TextTooLongError
+from hfclip.layouts.files import Source
 from hfclip.releases import RELEASES
-from hfclip.sources import Source
+from hfclip.sources.find import find
 
 __all__ = ["available_models", "load", "tokenize"]
 
@@ -77,7 +77,7 @@ def load(
     model = model.to(target)
     preprocess = _preprocess(model, checkpoint)
     if jit:
-        from hfclip.scripted import script  # noqa: PLC0415  # jit is rare and costs an import
+        from hfclip.network.scripted import script  # noqa: PLC0415  # jit is rare and costs an import
 
         return script(model), preprocess
     return model, preprocess
@@ -92,7 +92,7 @@ def tokenize(
         TextTooLongError: A text has too many tokens and `truncate` is off.
     """
     if isinstance(_tokenizer, SimpleTokenizer) and _tokenizer.is_untouched():
-        return hfclip.tokenizer.tokenize(texts, context_length, truncate)
+        return hfclip.text.tokenizer.tokenize(texts, context_length, truncate)
     texts = [texts] if isinstance(texts, str) else texts
     batch = torch.zeros(len(texts), context_length, dtype=torch.int32)
     for row, text in zip(batch, texts, strict=True):
@@ -120,10 +120,10 @@ def _find(name: str, download_root: str | Path | None) -> Source:
                 f"Model {name} not found: clip.clip._MODELS has been edited and does not hold it. "
                 f"Available models: {', '.join(available_models())}."
             )
-        return sources.find(name, download_root=download_root)
+        return find(name, download_root=download_root)
     url = _MODELS[name]
     if _download is _own_download and url == _PUBLISHED.get(name):
-        return sources.find(name, download_root=download_root)
+        return find(name, download_root=download_root)
     root = Path(download_root).expanduser() if download_root else fetching.default_root()
     path = Path(_download(url, str(root)))
     return Source(path, None, f"the file {path}")

@@ -12,9 +12,9 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 from tqdm import tqdm
 
-from hfclip import integrity
 from hfclip.errors import CacheError, IntegrityError, NetworkError
-from hfclip.integrity import Digest
+from hfclip.hub import integrity
+from hfclip.hub.integrity import Digest
 
 _CHUNK = 2**20
 _TIMEOUT = 30.0  # seconds without a byte

@@ -16,15 +16,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from torch import Tensor, nn
 
-import hfclip.layers
 import hfclip.model
-import hfclip.resnet
-import hfclip.vit
-from hfclip.checkpoint import Checkpoint, infer_config
-from hfclip.layers import LayerNorm, QuickGELU, ResidualAttentionBlock, Transformer
+import hfclip.network.layers
+import hfclip.network.resnet
+import hfclip.network.vit
+from hfclip.checkpoints.read import Checkpoint, infer_config
 from hfclip.model import CLIP
-from hfclip.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
-from hfclip.vit import VisionTransformer
+from hfclip.network.layers import LayerNorm, QuickGELU, ResidualAttentionBlock, Transformer
+from hfclip.network.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
+from hfclip.network.vit import VisionTransformer
 
 # All that `from clip.model import *` used to give.
 __all__ = [
@@ -58,7 +58,7 @@ _PARTS = frozenset(
         "VisionTransformer",
     }
 )
-_HOMES = (hfclip.layers, hfclip.resnet, hfclip.vit, hfclip.model)
+_HOMES = (hfclip.network.layers, hfclip.network.resnet, hfclip.network.vit, hfclip.model)
 # OpenAI's archives hold these beside the weights.
 _NOT_WEIGHTS = frozenset({"input_resolution", "context_length", "vocab_size"})
 

@@ -1,6 +1,6 @@
 """What `import clip.simple_tokenizer` gives: the byte-pair tokenizer with its tables open.
 
-Whoever only encodes and decodes is served by `hfclip.tokenizer`. The tables are made when someone
+Whoever only encodes and decodes is served by `hfclip.text`. The tables are made when someone
 first looks at one; from then on, and in subclasses, they decide, so that edits take effect.
 """
 
@@ -17,9 +17,9 @@ import ftfy
 import regex as re
 from huggingface_hub import constants
 
-from hfclip import tokenizer_files
-from hfclip.tokenizer import VOCAB_SIZE, Tokenizer
-from hfclip.tokenizer_files import END, START
+from hfclip.text import vocabulary as tokenizer_files
+from hfclip.text.tokenizer import VOCAB_SIZE, Tokenizer
+from hfclip.text.vocabulary import END, START
 
 _WORD_END = "</w>"
 _MERGES = VOCAB_SIZE - 512 - 2  # in a file of merges, which may have more

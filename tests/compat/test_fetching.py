@@ -8,9 +8,9 @@ from types import ModuleType
 
 import pytest
 import torch
-from hub.faults import CutError
-from hub.messages import Reply, Request
-from hub.server import LoopbackServer
+from loopback.faults import CutError
+from loopback.messages import Reply, Request
+from loopback.server import LoopbackServer
 
 from hfclip.compat import fetching
 from hfclip.errors import CacheError, IntegrityError, NetworkError

@@ -19,7 +19,7 @@ import hfclip
 from hfclip import compat
 from hfclip.compat.simple_tokenizer import SimpleTokenizer
 from hfclip.errors import UnsafeCheckpointError
-from hfclip.layers import LayerNorm
+from hfclip.network.layers import LayerNorm
 
 from .world import World, silently
 

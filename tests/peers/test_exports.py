@@ -14,7 +14,7 @@ from torch import Tensor
 
 import hfclip
 from hfclip.config import ClipConfig
-from hfclip.exporting import export
+from hfclip.publishing.export import export
 
 # Full vocabulary and context: the owners' tokenizers come along.
 VIT = ClipConfig(32, 64, 2, 128, 16, 77, 49408, 64, 1, 2)

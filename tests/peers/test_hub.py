@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from hub.in_process import point_client_at
-from hub.loopback import LoopbackHub
 from huggingface_hub import close_session
+from loopback.hub import LoopbackHub
+from loopback.in_process import point_client_at
 from safetensors.torch import save_file
 from torch import Tensor
 

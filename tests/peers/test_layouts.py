@@ -12,16 +12,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import hfclip
-from hfclip.checkpoint import Checkpoint
+from hfclip.checkpoints.read import Checkpoint
 from hfclip.config import ClipConfig
 from hfclip.errors import ConfigError
-from hfclip.foreign_configs import (
+from hfclip.layouts.section import (
     config_from_open_clip,
     config_from_transformers,
     config_to_open_clip,
     config_to_transformers,
 )
-from hfclip.layouts import from_transformers, to_transformers
+from hfclip.layouts.transformers import from_transformers, to_transformers
 from hfclip.releases import RELEASES
 
 SMALL_VIT = ClipConfig(32, 64, 2, 64, 16, 77, 49408, 48, 3, 2, vision_head_width=32)
@@ -208,7 +208,7 @@ def test_every_setting_that_open_clip_has_is_judged(section: str) -> None:
 
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
-    from hfclip import foreign_configs
+    from hfclip.layouts import section as foreign_configs
 
     known = {
         "vision_cfg": (CLIPVisionCfg, foreign_configs._VISION_CFG),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import hfclip
 from hfclip.config import ClipConfig
-from hfclip.layouts import from_transformers, to_transformers
+from hfclip.layouts.transformers import from_transformers, to_transformers
 from hfclip.model import convert_weights
 from hfclip.releases import RELEASES
 

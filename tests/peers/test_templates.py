@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from hfclip.templates import IMAGENET_TEMPLATES
+from hfclip.zeroshot.templates import IMAGENET_TEMPLATES
 
 
 @pytest.mark.parametrize("label", ["tench", "great white shark", "jack-o'-lantern", "{}", "a. b"])

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hfclip.tokenizer import VOCAB_SIZE, Tokenizer, tokenize
+from hfclip.text.tokenizer import VOCAB_SIZE, Tokenizer, tokenize
 
 from .captions import CAPTIONS, captions
 

@@ -1,0 +1,1 @@
+"""Model cards: writes, reads and renews the README.md of a model."""

@@ -1,0 +1,193 @@
+"""Model cards: the README.md of a model, made from a template."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from hfclip import __version__
+from hfclip.cards import marks as card_marks
+from hfclip.config import ClipConfig, read_json
+from hfclip.errors import ConfigError
+from hfclip.layouts.files import OPEN_CLIP_WEIGHTS_FILE, WEIGHTS_FILE, Source
+
+TEMPLATE = Path(__file__).with_name("card.md.jinja")
+TASK = "zero-shot-image-classification"
+# What a card calls its own folder where it has no repository: the code runs in that folder.
+HERE = "."
+
+_WEIGHTS = (WEIGHTS_FILE, OPEN_CLIP_WEIGHTS_FILE, "model.pt", "model.onnx")
+_LIBRARIES = {"open_clip": "open_clip", "transformers": "transformers"}
+
+
+class Metric(NamedTuple):
+    """One figure, measured on one dataset."""
+
+    dataset: str
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class About:
+    """What the weights cannot tell of a model.
+
+    Attributes:
+        repo_id: The repository of the model on the Hub.
+        license: A licence as the Hub names it, such as "mit".
+        base_model: The repository on the Hub that the model was made from.
+        datasets: What it was trained on, as the Hub names it.
+        metrics: What its publisher measured.
+        description: A paragraph that describes the model.
+        provenance: Facts of the file that the weights were read from.
+        relation: How the model was made from `base_model`: "finetune", "copy", or "derived" if that
+            is not known.
+    """
+
+    repo_id: str | None = None
+    license: str | None = None
+    base_model: str | None = None
+    datasets: Sequence[str] = ()
+    metrics: Sequence[Metric] = ()
+    description: str | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    relation: str = "finetune"
+
+    def __post_init__(self) -> None:
+        """Turns plain tuples into metrics."""
+        object.__setattr__(self, "metrics", [Metric(*metric) for metric in self.metrics])
+
+
+def model_card(
+    folder: Path, config: ClipConfig, about: About | None = None, layout: str = "hfclip"
+) -> ModelCard:
+    """Describes the model in a folder; the same arguments give the same text.
+
+    Args:
+        folder: The folder that holds the weights.
+        config: The model's configuration.
+        about: What the weights do not tell.
+        layout: The layout of the folder, one of `hfclip.publishing.export.EXPORTS`.
+
+    Returns:
+        The card, with the marks of `hfclip.cards.marks`.
+    """
+    about = about or About()
+    place = about.repo_id or ("model.pt" if layout == "openai" else HERE)
+    card = ModelCard.from_template(
+        card_data(about, layout),
+        template_path=str(TEMPLATE),
+        title=place.split("/")[-1] if about.repo_id else "A CLIP",
+        description=about.description or _description(about),
+        place=place,
+        is_local=about.repo_id is None,
+        open_clip_place=f"{'hf-hub' if about.repo_id else 'local-dir'}:{place}",
+        layout=layout,
+        is_vit=not config.is_resnet,
+        facts={**facts(config), "written by": f"hfclip {__version__}"},
+        metrics=about.metrics,
+        provenance=about.provenance,
+        files=[file_row(folder / name) for name in _WEIGHTS if (folder / name).is_file()],
+    )
+    return ModelCard(card_marks.seal(str(card), asdict(about)))
+
+
+def card_data(about: About, layout: str = "hfclip") -> ModelCardData:
+    """The metadata at the head of a card, which the Hub reads."""
+    library = _LIBRARIES.get(layout, "hfclip")
+    results = [
+        EvalResult(TASK, _slug(metric.dataset), metric.dataset, metric.name, metric.value)
+        for metric in about.metrics
+    ]
+    return ModelCardData(
+        license=about.license,
+        library_name=library,
+        pipeline_tag=TASK,
+        tags=["clip", "hfclip"],
+        datasets=list(about.datasets) or None,
+        base_model=about.base_model,
+        # The Hub has no name for the other relations.
+        base_model_relation="finetune"
+        if about.base_model and about.relation == "finetune"
+        else None,
+        model_name=(about.repo_id or "clip").split("/")[-1] if results else None,
+        eval_results=results or None,
+        ignore_metadata_errors=False,
+    )
+
+
+def facts(config: ClipConfig) -> dict[str, str]:
+    """The numbers of a model, for a reader."""
+    side = config.image_resolution
+    return {
+        "image tower": config.describe_image_tower(),
+        "text tower": config.describe_text_tower(),
+        "image": f"{side} x {side} pixels",
+        "embedding": f"{config.embed_dim} numbers",
+        "activation": {"quick_gelu": "QuickGELU", "gelu": "GELU"}[config.activation],
+        "parameters": f"{config.parameter_count:,}",
+    }
+
+
+def read_metrics(path: Path, datasets: Sequence[str]) -> list[Metric]:
+    """Reads a JSON file of figures: metrics by name, or by dataset and then by name.
+
+    Raises:
+        ConfigError: It holds something else, or does not tell what was measured on.
+    """
+    values = read_json(path)
+    if not all(isinstance(value, dict) for value in values.values()):
+        if len(datasets) != 1:
+            raise ConfigError(
+                f"{path} gives metrics without a dataset. Write "
+                '{"dataset": {"metric": 0.9}}, or name exactly one dataset: --dataset on the '
+                "command line, `datasets=` in Python."
+            )
+        values = {datasets[0]: values}
+    return [
+        Metric(dataset, name, _figure(path, f"{dataset}: {name}", value))
+        for dataset, metrics in values.items()
+        for name, value in metrics.items()
+    ]
+
+
+def _figure(path: Path, name: str, value: Any) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value):
+        raise ConfigError(f"{path} says {name} is {value!r}; a metric is a finite number.")
+    return float(value)
+
+
+_RELATIONS = {"finetune": "A fine-tune of", "copy": "A copy of", "derived": "Made from"}
+
+
+def _description(about: About) -> str:
+    if about.base_model:
+        link = f"[{about.base_model}](https://huggingface.co/{about.base_model})"
+        made = _RELATIONS.get(about.relation, "Made from")
+        return f"{made} {link}: a CLIP, which ranks captions for a picture."
+    return "A CLIP: it encodes pictures and texts into one space, and so ranks captions."
+
+
+def file_row(path: Path) -> dict[str, str]:
+    """A file as a card lists it: name, bytes, sha256."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"name": path.name, "size": f"{path.stat().st_size:,}", "sha256": digest}
+
+
+def public_origin(source: Source) -> str:
+    """Returns where a model comes from, in words without a path of this machine."""
+    file = source.weights
+    folder = file.parent.resolve().name
+    return source.origin.replace(str(file), f"`{file.name}`").replace(
+        f"folder {file.parent}", f"folder `{folder}`"
+    )
+
+
+def _slug(dataset: str) -> str:
+    return "-".join(dataset.lower().split())

@@ -1,0 +1,203 @@
+"""Renews a README.md when the files beside it are written again.
+
+- A card that hfclip generated and nobody edited is generated anew, with the facts that it was made
+  from, such as the licence.
+- In a card that a person edited, only the marked table of files is renewed.
+- Any other README.md stays as it is.
+
+Values that the caller gives go into the card in each case: in a person's card, into the head.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from hfclip.cards import marks as card_marks
+from hfclip.cards.card import About, Metric, card_data, file_row
+from hfclip.cards.licenses import check_license
+from hfclip.errors import ArgumentError, ConfigError
+
+logger = logging.getLogger(__name__)
+
+# The name in a seal for one of OpenAI's models, whose weights nobody has changed.
+RELEASE = "release"
+# The parts of such a card that change when the folder becomes a repository.
+LOCAL_PLACE = 'hfclip.load("."'
+LOCAL_HINT = ", in the folder that holds this file"
+
+# Fields of About that a head has, with the names that the Hub gives them.
+_HEAD_NAMES = {
+    "license": ("license",),
+    "base_model": ("base_model", "base_model_relation"),
+    "datasets": ("datasets",),
+    "metrics": ("model-index",),
+}
+
+
+def read_card(path: Path) -> str | None:
+    """Reads a README.md so that `write_card` gives the same bytes; None if there is no file.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def write_card(path: Path, text: str) -> None:
+    """Writes what `read_card` or `renewed` returned."""
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def check_given(given: Mapping[str, Any]) -> None:
+    """Checks the values that a caller gives for a card.
+
+    Raises:
+        ArgumentError: A name is not a field of `About`, or the Hub does not know the licence.
+    """
+    known = [each.name for each in fields(About)]
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ArgumentError(
+            f"A model card has no field {unknown[0]!r}; the fields are {', '.join(known)}."
+        )
+    if given.get("license"):
+        check_license(given["license"])
+
+
+def is_generated(text: str) -> bool:
+    """Returns whether hfclip wrote the whole card and nobody has edited it."""
+    return card_marks.unseal(text)[0]
+
+
+def about_in(text: str) -> About:
+    """Reads the facts of a card: from its seal, or from its head if a person wrote it."""
+    is_whole, values = card_marks.unseal(text)
+    if is_whole and values is not None:
+        return _about(values)
+    return _about_of_head(card_marks.head(text))
+
+
+def renewed(
+    earlier: str | None,
+    given: Mapping[str, Any],
+    generate: Callable[[About], str],
+    weights: Path,
+    defaults: About | None = None,
+) -> str:
+    """Returns the card for files that were written again.
+
+    Args:
+        earlier: The card so far, if there is one.
+        given: Fields of `About` that the caller names; empty values count as not given.
+        generate: Makes the card of the new files.
+        weights: The weights that the card is to describe. Metrics and the origin that the earlier
+            card gives for other weights are left out.
+        defaults: Facts to use where neither `given` nor `earlier` has them.
+
+    Raises:
+        ArgumentError: As `check_given`.
+        ConfigError: The head of the earlier card is not YAML.
+    """
+    check_given(given)
+    given = {name: value for name, value in given.items() if value}
+    if "base_model" in given:
+        given = {"relation": "finetune", **given}
+    if earlier is None:
+        return generate(_filled(About(**given), defaults))
+    is_whole, values = card_marks.unseal(earlier)
+    if not is_whole:
+        table = generate(About(**given)) if card_marks.files_table(earlier) is not None else ""
+        return card_marks.with_head(card_marks.with_files_of(earlier, table), _head(given))
+    about, is_described = _about(values or {}), _describes(earlier, weights)
+    if is_described and RELEASE in (values or {}):
+        return _renewed_release(earlier, given, generate)
+    if not is_described:
+        about = _without_measurements(about, given)
+    provenance = {**about.provenance, **given.get("provenance", {})}
+    return generate(_filled(replace(about, **{**given, "provenance": provenance}), defaults))
+
+
+def _renewed_release(card: str, given: Mapping[str, Any], generate: Callable[[About], str]) -> str:
+    """Renews the card of one of OpenAI's models, which has a template of its own."""
+    values = card_marks.unseal(card)[1]
+    text = card_marks.with_files_of(card_marks.unsealed(card), generate(About()))
+    if given.get("repo_id"):
+        text = text.replace(LOCAL_PLACE, f'hfclip.load("{given["repo_id"]}"')
+        text = text.replace(LOCAL_HINT, "")
+    return card_marks.seal(card_marks.with_head(text, _head(given)), values)
+
+
+def _describes(card: str, weights: Path) -> bool:
+    """Whether the table of files names these bytes."""
+    return file_row(weights)["sha256"] in (card_marks.files_table(card) or "")
+
+
+def _without_measurements(about: About, given: Mapping[str, Any]) -> About:
+    if about.metrics and "metrics" not in given:
+        logger.warning(
+            "The weights have changed since the metrics in README.md were given; the new card "
+            "leaves them out. Give the metrics of the new weights."
+        )
+    return replace(about, metrics=(), provenance={})
+
+
+def _filled(about: About, defaults: About | None) -> About:
+    """Takes from `defaults` what stays true of a repository when its weights change."""
+    if defaults is None:
+        return about
+    names = ["license", "datasets", "description"]
+    if not about.base_model:
+        about = replace(about, base_model=defaults.base_model, relation=defaults.relation)
+    missing = {name: getattr(defaults, name) for name in names if not getattr(about, name)}
+    return replace(about, **missing)
+
+
+def _head(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that a caller gives, as the head of a card has them."""
+    data = card_data(About(**given)).to_dict()  # type: ignore[no-untyped-call]
+    names = [name for key in given for name in _HEAD_NAMES.get(key, ())]
+    return {name: data[name] for name in names if name in data}
+
+
+def _about(values: Mapping[str, Any]) -> About:
+    """Rebuilds what a seal holds; fields of later versions are passed over."""
+    known = {each.name for each in fields(About)}
+    return About(**{name: value for name, value in values.items() if name in known})
+
+
+def _about_of_head(head: Mapping[str, Any]) -> About:
+    base, datasets = head.get("base_model"), head.get("datasets")
+    licence = head.get("license")
+    return About(
+        license=", ".join(map(str, _listed(licence))) or None,
+        base_model=", ".join(map(str, _listed(base))) or None,
+        datasets=[str(dataset) for dataset in _listed(datasets)],
+        metrics=list(_metrics_of_head(head)),
+    )
+
+
+def _metrics_of_head(head: Mapping[str, Any]) -> list[Metric]:
+    """The results that a head lists; those in another form than the Hub's are passed over."""
+    found = []
+    try:
+        for model in head.get("model-index") or []:
+            for result in model["results"]:
+                for metric in result["metrics"]:
+                    name, dataset = str(metric["type"]), str(result["dataset"]["name"])
+                    found.append(Metric(dataset, name, float(metric["value"])))
+    except (KeyError, TypeError, ValueError):
+        return found
+    return found
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]

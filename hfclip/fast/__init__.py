@@ -1,0 +1,1 @@
+"""Towers for inference: `hfclip.optimize` and the operators that it uses."""

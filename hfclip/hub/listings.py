@@ -1,0 +1,65 @@
+"""Which files a repository has at a commit, as far as this machine can prove it.
+
+A file that is not in the cache may still be in the repository. Three records prove absence: the
+listing that hfclip remembers, the one that `snapshot_download` leaves in the cache, and the cache's
+`.no_exist` folder, where the Hub's client notes each file that the Hub said is not there.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
+
+from hfclip.hub import integrity
+from hfclip.hub.integrity import Digest, digest_named
+
+Listing = Mapping[str, Digest | None]
+
+# The version of the file format that the client writes and that is read here.
+_TREE_VERSION = 1
+
+
+def read_listing(repo_id: str, commit: str, repository_cache: Path) -> Listing | None:
+    """Returns all files of a commit with their hashes, or None if neither record is there.
+
+    Args:
+        repo_id: The repository.
+        commit: The full commit, whose files cannot change.
+        repository_cache: The repository's folder in the Hub client's cache.
+    """
+    try:
+        listing = json.loads(_listing_file(repo_id, commit).read_text())
+        return {name: entry and Digest(*entry) for name, entry in listing.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return _read_tree(repository_cache / "trees" / f"{commit}.json")
+
+
+def remember_listing(repo_id: str, commit: str, listing: Listing) -> None:
+    """Writes down what the Hub said of a commit."""
+    integrity.note(_listing_file(repo_id, commit), json.dumps(listing))
+
+
+def is_proven_absent(repository_cache: Path, commit: str, filename: str) -> bool:
+    """Returns whether the Hub has told its client that a commit has no such file."""
+    return (repository_cache / ".no_exist" / commit / filename).is_file()
+
+
+def _read_tree(path: Path) -> Listing | None:
+    """Reads the listing that `snapshot_download` leaves."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        if tree["format_version"] != _TREE_VERSION:
+            return None
+        return {
+            name: digest_named(entry.get("lfs_sha256") or entry["blob_id"])
+            for name, entry in tree["files"].items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _listing_file(repo_id: str, commit: str) -> Path:
+    folder = repo_folder_name(repo_id=repo_id, repo_type="model")
+    return Path(constants.HF_HOME) / "hfclip" / "listings" / folder / f"{commit}.json"

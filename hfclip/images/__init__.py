@@ -1,0 +1,1 @@
+"""Pictures: finding and reading them, and the transforms that prepare them."""

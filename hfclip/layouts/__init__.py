@@ -1,0 +1,1 @@
+"""The layouts of hfclip, open_clip, transformers and OpenAI: their files and configurations."""

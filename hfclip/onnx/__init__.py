@@ -1,0 +1,1 @@
+"""ONNX graphs of both towers beside a model's weights."""

@@ -1,0 +1,119 @@
+"""Writes a model in another package's layout, or in hfclip's own, bit for bit."""
+
+from pathlib import Path
+
+from hfclip.cards.card import About, model_card, public_origin
+from hfclip.cards.renewal import is_generated, read_card, renewed, write_card
+from hfclip.checkpoints.read import Checkpoint, read_checkpoint
+from hfclip.errors import ConfigError
+from hfclip.hub.fetch import Access
+from hfclip.layouts.files import CARD_FILE, Source
+from hfclip.layouts.write import LAYOUTS, check_free, write_layout, written_whole
+from hfclip.model import CLIP, check_fit
+from hfclip.releases import BUNDLED, RELEASES
+from hfclip.sources.find import find
+
+EXPORTS = (*LAYOUTS, "onnx")
+
+
+def export(
+    name: str | Path,
+    folder: str | Path,
+    layout: str,
+    *,
+    force: bool = False,
+    revision: str | None = None,
+    namespace: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    base: str | Path | None = None,
+) -> Path:
+    """Writes a model into a folder in the layout of some package, whole or not at all.
+
+    Weights are written in the types that they were stored in: going there and back gives the same
+    bytes. The README.md of a model folder goes along, as `renewal` renews it; one in
+    `folder` that a person wrote stays.
+
+    Args:
+        name: Whatever `hfclip.load` takes.
+        folder: Where to; new or empty, unless `force`.
+        layout: "hfclip", "open_clip", "transformers" (ViTs only), "openai" (a state dict, of
+            models that need no configuration), or "onnx" (hfclip's with a graph of each tower).
+        force: Whether to replace files that are there.
+        revision: A branch, tag or commit; by default the pinned commit of a release, else main.
+        namespace: The account whose copies of the nine releases are used; by default the
+            environment variable HFCLIP_NAMESPACE, if set.
+        token: A Hub token, True for the stored one, False for none.
+        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE or what HF_HOME says.
+        local_files_only: Whether to make no request.
+        base: What a weight file was fine-tuned from, as in `hfclip.load`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: The layout is not known, cannot hold this model, or the folder is taken.
+        HfclipError: As `hfclip.load`.
+
+    Example:
+        >>> hfclip.export("ViT-B/32", "clip-b32", "transformers")
+        PosixPath('clip-b32')
+    """
+    if layout not in EXPORTS:
+        raise ConfigError(f"layout is {layout!r}; known are {', '.join(EXPORTS)}.")
+    folder = Path(folder).expanduser()
+    check_free(folder, force=force)
+    access = Access(token, cache_dir, local_files_only)
+    source = find(name, access, revision=revision, namespace=namespace, base=base)
+    checkpoint = read_checkpoint(source)
+    check_fit(checkpoint)
+    with written_whole(folder) as part:
+        write_checkpoint(part, checkpoint, layout)
+        cards = read_card(folder / CARD_FILE), card_beside(name, source.weights)
+        _write_card(part, cards, source, checkpoint, layout)
+    return folder
+
+
+def is_local(name: str | Path) -> bool:
+    """Returns whether `sources.find` reads this name as a path of this machine."""
+    return name not in {*RELEASES, *BUNDLED} and Path(name).expanduser().exists()
+
+
+def card_beside(name: str | Path, weights: Path) -> str | None:
+    """Reads the README.md of a model folder that is named; None for any other name.
+
+    The README.md beside a lone weight file may be that of a whole project.
+    """
+    if not is_local(name) or not Path(name).expanduser().is_dir():
+        return None
+    return read_card(weights.with_name(CARD_FILE))
+
+
+def _write_card(
+    part: Path,
+    cards: tuple[str | None, str | None],
+    source: Source,
+    checkpoint: Checkpoint,
+    layout: str,
+) -> None:
+    """Writes the card: a person's card that is there already, else the card of the source."""
+    there, beside = cards
+
+    def generate(about: About) -> str:
+        return str(model_card(part, checkpoint.config, about, layout))
+
+    is_persons = there is not None and not is_generated(there)
+    earlier = there if is_persons else beside
+    given = {} if is_persons else {"provenance": {"exported from": public_origin(source)}}
+    write_card(part / CARD_FILE, renewed(earlier, given, generate, source.weights))
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint, layout: str) -> None:
+    """Writes all but the card."""
+    is_onnx = layout == "onnx"
+    write_layout(folder, checkpoint.config, checkpoint.tensors, "hfclip" if is_onnx else layout)
+    if is_onnx:
+        from hfclip.onnx.graphs import write_graphs  # noqa: PLC0415  # torch.onnx is slow to import
+
+        write_graphs(folder, CLIP.from_checkpoint(checkpoint))

@@ -1,0 +1,127 @@
+"""Chooses the README.md of a model that is published, and the base that it names."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hfclip.cards import marks as card_marks
+from hfclip.cards.card import About
+from hfclip.cards.renewal import about_in, is_generated, renewed
+from hfclip.hub.push import CardRule
+from hfclip.publishing.export import is_local
+from hfclip.releases import BUNDLED, RELEASES, repository_name
+
+
+class ChosenCard(NamedTuple):
+    """A card that is ready to be sent.
+
+    Attributes:
+        text: The card.
+        origin: Where the text comes from, for the plan.
+        rule: What to do if the repository has another README.md.
+    """
+
+    text: str
+    origin: str
+    rule: CardRule
+
+
+@dataclass(frozen=True)
+class Cards:
+    """The cards that are there before a model is published, each None if there is none.
+
+    Attributes:
+        ours: The card in the folder of the model.
+        theirs: The card in the repository.
+    """
+
+    ours: str | None
+    theirs: str | None
+
+    def choose(
+        self,
+        rule: CardRule,
+        given: Mapping[str, Any],
+        generate: Callable[[About], str],
+        weights: Path,
+    ) -> ChosenCard:
+        """Chooses between these cards and a new one.
+
+        A generated card in the repository may be replaced without asking. Its licence, base and
+        data stay unless others are given.
+
+        Args:
+            rule: What to do if a person wrote the card of the repository.
+            given: Fields of `About` that the caller names.
+            generate: Makes a card of the files that are sent.
+            weights: The weights that are published.
+        """
+        defaults = None
+        if self.theirs is not None:
+            if is_generated(self.theirs):
+                defaults, rule = about_in(self.theirs), "replace"
+            elif rule == "keep":
+                text = renewed(self.theirs, {}, generate, weights)
+                return ChosenCard(text, "the README.md of the repository", "replace")
+        text = renewed(self.ours, given, generate, weights, defaults)
+        return ChosenCard(text, self._origin(text), rule)
+
+    def _origin(self, text: str) -> str:
+        if self.ours is None:
+            return "generated"
+        if is_generated(self.ours):
+            return "generated, with the facts of the folder's README.md"
+        before, after = card_marks.head(self.ours), card_marks.head(text)
+        changed = [name for name in after if after[name] != before.get(name)]
+        suffix = f", with another {', '.join(changed)} in its head" if changed else ""
+        return f"the README.md of the folder{suffix}"
+
+
+class Base(NamedTuple):
+    """What a model was made from.
+
+    Attributes:
+        given: Fields of `About` that name it.
+        note: The base for the plan, if the card cannot link it; else None.
+    """
+
+    given: Mapping[str, Any]
+    note: str | None = None
+
+
+def find_base(source: str | Path, base: str | Path | None, repo_id: str) -> Base:
+    """Returns what a model was made from: `base`, or else the repository that `source` names.
+
+    A path of this machine is never named on a card.
+
+    Args:
+        source: The model that is published.
+        base: What it was fine-tuned from, if that is known.
+        repo_id: Where it is published.
+    """
+    if base is None:
+        origin = hub_name(source)
+        is_copy = origin is not None and origin != repo_id
+        return Base({"base_model": origin, "relation": "copy"} if is_copy else {})
+    if base in BUNDLED:
+        words = f"`{base}`, a model inside the package hfclip"
+        return Base({"provenance": {"fine-tuned from": words}}, words)
+    if is_local(base):
+        return Base({}, f"{base} (a local path, which the card does not name)")
+    return Base({"base_model": hub_name(base)})
+
+
+def hub_name(name: str | Path) -> str | None:
+    """Returns the repository that a name leads to; None for what is on this machine.
+
+    `ViT-B/16`, `org/name`, `hf-hub:org/name` and `org/name@revision` are understood.
+    """
+    if name in BUNDLED or is_local(name):
+        return None
+    if name in RELEASES:
+        namespace = os.environ.get("HFCLIP_NAMESPACE")
+        ours = f"{namespace}/{repository_name(str(name))}"
+        return ours if namespace else RELEASES[str(name)].hub.repo_id
+    return str(name).removeprefix("hf-hub:").split("@")[0]

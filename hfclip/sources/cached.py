@@ -1,0 +1,255 @@
+"""Finds the models in the Hub's cache. Makes no request and imports no torch."""
+
+import logging
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hfclip.config import ClipConfig, read_json
+from hfclip.errors import ConfigError, HfclipError, NetworkError
+from hfclip.hub import fetch as hub
+from hfclip.hub import integrity
+from hfclip.hub.fetch import Access, Snapshot
+from hfclip.hub.integrity import Digest, digest_named
+from hfclip.layouts.files import (
+    CONFIG_FILE,
+    OPEN_CLIP_CONFIG_FILE,
+    OPEN_CLIP_WEIGHTS_FILE,
+    PREPROCESSOR_FILES,
+    WEIGHTS_FILE,
+)
+from hfclip.layouts.section import config_from_json, config_from_open_clip, is_transformers_clip
+from hfclip.releases import RELEASES
+from hfclip.sources.find import release_digest
+
+logger = logging.getLogger(__name__)
+
+State = Literal["verified", "cached", "partial", "damaged", "not cached"]
+
+# In the order in which `sources.find` tries them: the configuration and the weights.
+_LAYOUTS = ((OPEN_CLIP_CONFIG_FILE, OPEN_CLIP_WEIGHTS_FILE), (CONFIG_FILE, WEIGHTS_FILE))
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_MAIN = "main"
+
+
+@dataclass(frozen=True)
+class CachedModel:
+    """A commit of a repository, as far as the Hub's cache holds it.
+
+    Attributes:
+        snapshot: The repository's id, the commit, and the hashes of its files.
+        refs: The branches and tags that pointed to the commit when the Hub was last asked.
+        files: Each cached file of the commit by its name in the repository.
+        needed: The names of the files that hfclip reads, the weight file first.
+        config: The model's configuration, or None if its file is damaged.
+        release: The release that is read from the repository without its configuration, or None.
+    """
+
+    snapshot: Snapshot
+    refs: tuple[str, ...]
+    files: Mapping[str, Path]
+    needed: tuple[str, ...]
+    config: ClipConfig | None
+    release: str | None = None
+
+    @property
+    def repo_id(self) -> str:
+        """The repository: `org/name`."""
+        return self.snapshot.repo_id
+
+    @property
+    def commit(self) -> str:
+        """The commit, 40 hexadecimal digits."""
+        return self.snapshot.commit
+
+    @property
+    def name(self) -> str:
+        """The name by which `hfclip.load` reads this commit from the cache."""
+        if _MAIN in self.refs:
+            return self.repo_id
+        return f"{self.repo_id}@{self.refs[0] if self.refs else self.commit}"
+
+    @property
+    def missing(self) -> list[str]:
+        """The files that hfclip reads and the cache does not hold."""
+        return [name for name in self.needed if name not in self.files]
+
+    @property
+    def weights(self) -> Path | None:
+        """The weight file, if it is cached."""
+        return self.files.get(self.needed[0])
+
+    @property
+    def state(self) -> State:
+        """Whether all files that hfclip reads are here, and have been verified; hashes nothing."""
+        if self.config is None:
+            return "damaged"
+        if self.missing:
+            return "partial"
+        is_verified = all(integrity.is_verified(self.files[name]) for name in self.needed)
+        return "verified" if is_verified else "cached"
+
+    @property
+    def pinned(self) -> dict[str, Digest]:
+        """The hashes that hfclip itself knows, by file name."""
+        release = RELEASES[self.release] if self.release else None
+        if release is None or release.hub.revision != self.commit:
+            return {}
+        digest = release_digest(release)
+        return {release.hub.file: digest} if digest else {}
+
+
+def find_cached(repo_id: str, revision: str | None, access: Access) -> CachedModel | None:
+    """Finds a repository at a revision in the cache.
+
+    Returns:
+        The model, or None if the cache holds no file of a CLIP at that revision.
+    """
+    offline = Access(cache_dir=access.cache_dir, local_files_only=True)
+    try:
+        snapshot = hub.resolve(repo_id, revision, offline)
+    except NetworkError:
+        return None
+    return _read(snapshot, _refs(_folder(repo_id, access), snapshot.commit))
+
+
+def scan(access: Access | None = None) -> Iterator[CachedModel]:
+    """Finds every commit in the cache that is a CLIP, or whose configuration is damaged.
+
+    Repositories come in alphabetical order. Of one repository, the commit of main comes first,
+    then those of other branches and tags, then the others, newest first. A folder that cannot be
+    read is skipped.
+    """
+    access = access or Access()
+    for folder in sorted(access.cache.glob("models--*--*")):
+        repo_id = folder.name.removeprefix("models--").replace("--", "/", 1)
+        found = [_attempt(repo_id, commit, access) for commit in _commits(folder)]
+        yield from sorted((model for model in found if model), key=_rank)
+
+
+def _attempt(repo_id: str, commit: str, access: Access) -> CachedModel | None:
+    try:
+        return find_cached(repo_id, commit, access)
+    except (HfclipError, OSError, ValueError) as error:  # the client refuses some names
+        logger.debug("%s at %s is skipped: %s", repo_id, commit, error)
+        return None
+
+
+def _rank(model: CachedModel) -> int:
+    """Sorts main first, then branches and tags; Python's sort keeps the order of the rest."""
+    return 0 if _MAIN in model.refs else 1 if model.refs else 2
+
+
+def _read(snapshot: Snapshot, refs: tuple[str, ...]) -> CachedModel | None:
+    files = _cached_files(snapshot)
+    layout = _layout(snapshot.digests.keys(), files)
+    release = _release_of(snapshot.repo_id)
+    if release and (layout is None or _is_release_commit(release, snapshot, refs)):
+        weights = RELEASES[release].hub.file  # a release is read without its configuration file
+        if weights in files:
+            return CachedModel(snapshot, refs, files, (weights,), RELEASES[release].config, release)
+    if layout is None:
+        return None
+    config_file, weights_file = layout
+    try:
+        values = read_json(files[config_file])
+        preprocessor = _preprocessor(snapshot, values)
+        config = _config(config_file, values, files.get(preprocessor or ""))
+    except ConfigError:
+        damaged = any(_is_damaged(snapshot, name, path) for name, path in files.items())
+        return CachedModel(snapshot, refs, files, (weights_file,), None) if damaged else None
+    needed = (weights_file, config_file, *([preprocessor] if preprocessor else []))
+    return CachedModel(snapshot, refs, files, needed, config)
+
+
+def _cached_files(snapshot: Snapshot) -> dict[str, Path]:
+    paths = {
+        name: hub.cached(snapshot.repo_id, name, snapshot.commit, snapshot.access)
+        for name in sorted(snapshot.digests)
+    }
+    return {name: path for name, path in paths.items() if path}
+
+
+def _layout(names: Collection[str], files: Collection[str]) -> tuple[str, str] | None:
+    """Picks the layout that `sources.find` reads, if its configuration is cached.
+
+    Args:
+        names: The files of the repository, as far as they are known.
+        files: The cached files.
+    """
+    complete = [pair for pair in _LAYOUTS if set(pair) <= set(names)]
+    candidates = complete[:1] or _LAYOUTS
+    return next((pair for pair in candidates if pair[0] in files), None)
+
+
+def _config(config_file: str, values: dict[str, Any], preprocessor: Path | None) -> ClipConfig:
+    if config_file == OPEN_CLIP_CONFIG_FILE:
+        return config_from_open_clip(values)
+    return config_from_json(values, read_json(preprocessor) if preprocessor else None)
+
+
+def _preprocessor(snapshot: Snapshot, values: dict[str, Any]) -> str | None:
+    """The preprocessor file that belongs to the configuration, or None if there is none.
+
+    Where the Hub was never asked for the list of files, only the record that its client keeps of
+    missing files proves that there is none.
+    """
+    if not is_transformers_clip(values):
+        return None
+    known = next((name for name in PREPROCESSOR_FILES if name in snapshot.digests), None)
+    if known or any(snapshot.digests.values()):
+        return known
+    missing = _folder(snapshot.repo_id, snapshot.access) / ".no_exist" / snapshot.commit
+    return None if (missing / PREPROCESSOR_FILES[0]).exists() else PREPROCESSOR_FILES[0]
+
+
+def _is_damaged(snapshot: Snapshot, name: str, path: Path) -> bool:
+    """Whether a configuration file has other bytes than its hash says; False for other files."""
+    if name not in {CONFIG_FILE, OPEN_CLIP_CONFIG_FILE, *PREPROCESSOR_FILES}:
+        return False
+    digest = snapshot.digests.get(name)
+    if digest is None and path.is_symlink():
+        digest = digest_named(path.readlink().name)
+    return digest is not None and integrity.compute(path, digest.kind) != digest.value
+
+
+def _release_of(repo_id: str) -> str | None:
+    return next((name for name, entry in RELEASES.items() if entry.hub.repo_id == repo_id), None)
+
+
+def _is_release_commit(name: str, snapshot: Snapshot, refs: tuple[str, ...]) -> bool:
+    """Whether the release is read from this commit: the pinned one, or main if none is pinned."""
+    pinned = RELEASES[name].hub.revision
+    return _MAIN in refs if pinned is None else pinned == snapshot.commit
+
+
+def _folder(repo_id: str, access: Access) -> Path:
+    return access.cache / f"models--{repo_id.replace('/', '--')}"
+
+
+def _commits(folder: Path) -> list[str]:
+    """The commits of which the cache holds something, newest first."""
+    try:
+        paths = [path for path in (folder / "snapshots").iterdir() if _COMMIT.fullmatch(path.name)]
+        return [path.name for path in sorted(paths, key=_modified, reverse=True)]
+    except OSError:
+        return []
+
+
+def _modified(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def _refs(folder: Path, commit: str) -> tuple[str, ...]:
+    """The branches and tags that point to a commit, main first."""
+    root = folder / "refs"
+    names = []
+    for path in sorted(root.rglob("*")):
+        try:
+            if path.is_file() and path.read_text().strip() == commit:
+                names.append(path.relative_to(root).as_posix())
+        except (OSError, UnicodeDecodeError):
+            continue
+    return tuple(sorted(names, key=lambda name: name != _MAIN))

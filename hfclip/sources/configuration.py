@@ -1,0 +1,115 @@
+"""Chooses the configuration that belongs to a weight file, and reads it in any layout."""
+
+from collections.abc import Callable, Set
+from pathlib import Path
+
+from hfclip.config import ClipConfig, read_json
+from hfclip.errors import ConfigError
+from hfclip.layouts.files import (
+    CONFIG_FILE,
+    OPEN_CLIP_CONFIG_FILE,
+    OPEN_CLIP_WEIGHTS_FILE,
+    PREPROCESSOR_FILES,
+    WEIGHTS_FILE,
+)
+from hfclip.layouts.section import config_from_json, config_from_open_clip, is_transformers_clip
+
+_CONFIG_OF = {OPEN_CLIP_WEIGHTS_FILE: OPEN_CLIP_CONFIG_FILE, WEIGHTS_FILE: CONFIG_FILE}
+# What a fine-tune may change; anything else makes another architecture.
+_MAY_DIFFER = {"image_resolution", "context_length", "vocab_size", "image_mean", "image_std"}
+
+
+def config_beside(path: Path) -> tuple[str, ClipConfig] | None:
+    """Returns the configuration beside a weight file and its file's name, or None.
+
+    Raises:
+        ConfigError: There is a configuration that cannot be used.
+    """
+    try:
+        return config_in(known_files(path.parent), path.parent.joinpath, path.name)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{path} lies beside a configuration that cannot be used: {error} Say with base= "
+            "(--base) what the weights were fine-tuned from, such as 'ViT-B/32', or move them to "
+            "a folder of their own."
+        ) from None
+
+
+def known_files(folder: Path) -> set[str]:
+    """Returns the files of a folder that are part of a configuration."""
+    known = (OPEN_CLIP_CONFIG_FILE, CONFIG_FILE, *PREPROCESSOR_FILES)
+    return {name for name in known if (folder / name).is_file()}
+
+
+def config_in(
+    names: Set[str], get: Callable[[str], Path], weights: str = ""
+) -> tuple[str, ClipConfig] | None:
+    """Chooses the configuration that weights have in a folder or repository.
+
+    A weight file that has the standard name of a layout uses the configuration of that layout. A
+    configuration that is not a CLIP's is skipped if the other one is: timm's repositories hold
+    both.
+
+    Args:
+        names: The files of the folder or repository.
+        get: Gives the path of one of them.
+        weights: The weight file's name; empty if only the configuration is wanted.
+
+    Returns:
+        The configuration and its file's name, or None if there is none.
+
+    Raises:
+        ConfigError: No configuration is a CLIP's, or two are and they differ.
+    """
+    configs: dict[str, ClipConfig] = {}
+    refusals: list[str] = []
+    for file in (OPEN_CLIP_CONFIG_FILE, CONFIG_FILE):
+        if file in names:
+            try:
+                configs[file] = read_config(file, names, get)
+            except ConfigError as error:
+                refusals.append(f"{get(file)}: {error}")
+    own = _CONFIG_OF.get(weights)
+    if own in configs:
+        return own, configs[own]
+    if len(set(configs.values())) > 1:
+        files = " and ".join(str(get(file)) for file in configs)
+        refusals = [f"{files} describe different models, and either may be meant."]
+    elif configs:
+        return next(iter(configs.items()))
+    if refusals:
+        raise ConfigError(" ".join(refusals))
+    return None
+
+
+def read_config(file: str, names: Set[str], get: Callable[[str], Path]) -> ClipConfig:
+    """Reads a configuration of any layout, with the preprocessor's file where there is one."""
+    values = read_json(get(file))
+    if file == OPEN_CLIP_CONFIG_FILE:
+        return config_from_open_clip(values)
+    preprocessors = PREPROCESSOR_FILES if is_transformers_clip(values) else ()
+    preprocessor = next((read_json(get(name)) for name in preprocessors if name in names), None)
+    return config_from_json(values, preprocessor)
+
+
+def check_base(config: ClipConfig, origin: str, base: ClipConfig, name: str) -> None:
+    """Refuses a model that cannot be a fine-tune of its base.
+
+    Args:
+        config: The configuration of the model.
+        origin: Where the model comes from, in words.
+        base: The configuration of the base.
+        name: The name of the base.
+
+    Raises:
+        ConfigError: A number differs that fine-tuning does not change.
+    """
+    theirs, ours = base.to_dict(), config.to_dict()
+    differing = [key for key in ours if ours[key] != theirs[key] and key not in _MAY_DIFFER]
+    if differing:
+        key = differing[0]
+        raise ConfigError(
+            f"{key} is {ours[key]!r} in the configuration of {origin}, and "
+            f"{theirs[key]!r} in {name}: it is no fine-tune of that. Name the right base, or "
+            "correct the configuration."
+        )

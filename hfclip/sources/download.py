@@ -1,0 +1,66 @@
+"""`download`: fetches a model's files ahead of use. Imports no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hfclip.hub import integrity
+from hfclip.hub.fetch import Access
+from hfclip.hub.integrity import Digest
+from hfclip.sources.find import find
+
+
+@dataclass(frozen=True)
+class Download:
+    """A model whose files are on this machine.
+
+    Attributes:
+        name: The name that was asked for.
+        origin: The repository and commit, or the file or folder, in words.
+        path: The weight file.
+        digest: The hash that the weight file was verified against; None for a bundled model and
+            for a file or folder of your own.
+    """
+
+    name: str
+    origin: str
+    path: Path
+    digest: Digest | None
+
+
+def download(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    namespace: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+) -> Download:
+    """Fetches all files of a model that `hfclip.load` reads, and verifies each.
+
+    Nothing is fetched that the cache holds already. Afterwards `hfclip.load` works offline.
+
+    Args:
+        name: A release such as "ViT-B/32", or a repository: "org/name" or "org/name@revision".
+        revision: A branch, tag or commit; by default the pinned commit of a release, else main.
+        namespace: The account whose copies of the nine releases are used; by default the
+            environment variable HFCLIP_NAMESPACE, if set.
+        token: A Hub token, True for the stored one, False for none.
+        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE or what HF_HOME says.
+        force_download: Whether to fetch again what is cached.
+
+    Returns:
+        Where the weight file is, and its hash.
+
+    Raises:
+        ModelNotFoundError: The name is no release, repository, file or folder.
+        HubError: A file cannot be fetched, or does not have the published hash.
+
+    Example:
+        >>> hfclip.download("ViT-B/32").path.name
+        'open_clip_model.safetensors'
+    """
+    access = Access(token, cache_dir, force_download=force_download)
+    source = find(name, access, revision=revision, namespace=namespace)
+    record = integrity.recall(source.weights)
+    return Download(str(name), source.origin, source.weights, record and record.digest)

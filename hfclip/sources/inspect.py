@@ -1,0 +1,251 @@
+"""`inspect` and `list_models`: what models are, without building one."""
+
+import dataclasses
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hfclip.config import ClipConfig, read_json
+from hfclip.hub import integrity
+from hfclip.hub.fetch import Access
+from hfclip.layouts.files import CONFIG_FILE
+from hfclip.layouts.section import config_from_json
+from hfclip.releases import BUNDLED, RELEASES, bundled_folder
+from hfclip.sources import cached as cached_models
+from hfclip.sources.cached import CachedModel, State
+from hfclip.sources.find import NAMESPACE_VARIABLE, find, original_file, repository_of
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The facts of a model.
+
+    Attributes:
+        model: The name that was asked for.
+        origin: The repository and commit, or the file or folder, in words.
+        file: The weight file.
+        format: The kind of the weight file, such as "safetensors file".
+        bytes: The size of the weight file.
+        sha256: The hash of the weight file.
+        image_tower: The image tower in words.
+        text_tower: The text tower in words.
+        pixels: The side of the square input image.
+        embedding: The width of the embeddings.
+        activation: The activation of the transformers' MLPs.
+        parameters: The number of parameters.
+        tensors: The number of tensors of each dtype.
+        assumed: What the other facts take for granted of a weight file without a configuration;
+            None where a configuration says it.
+    """
+
+    model: str
+    origin: str
+    file: Path
+    format: str
+    bytes: int
+    sha256: str
+    image_tower: str
+    text_tower: str
+    pixels: int
+    embedding: int
+    activation: str
+    parameters: int
+    tensors: Mapping[str, int]
+    assumed: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the facts by name, in types that JSON has; `assumed` only where it is set."""
+        facts = _json_types(self)
+        return {name: fact for name, fact in facts.items() if name != "assumed" or fact}
+
+
+@dataclass(frozen=True)
+class ListedModel:
+    """A model that has a name on this machine.
+
+    Attributes:
+        name: The name that `hfclip.load` takes.
+        state: "verified" (all files that hfclip reads are cached, and unchanged since they were
+            verified), "cached" (they are cached, and not verified or changed since), "partial"
+            (some are missing), "not cached", or "bundled" (part of hfclip).
+        pinned: What hfclip pins of the weights: "yes" (commit and sha256), "hash only", or "no"
+            (they are checked against the hash that the Hub declares).
+        image_tower: The image tower in words.
+        pixels: The side of the square input image.
+        parameters: The number of parameters.
+        origin: Where the model comes from, in words.
+        repository: The repository on the Hub, or None for a bundled model.
+        revision: The commit in the cache; the pinned commit of a release that is not cached; or
+            None.
+        namespace: What replaces the pinned repositories of the releases: "namespace" for the
+            argument, "HFCLIP_NAMESPACE" for the environment variable, or None.
+    """
+
+    name: str
+    state: State | Literal["bundled"]
+    pinned: str
+    image_tower: str
+    pixels: int
+    parameters: int
+    origin: str
+    repository: str | None = None
+    revision: str | None = None
+    namespace: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the attributes by name, in types that JSON has."""
+        return _json_types(self)
+
+
+def inspect(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    namespace: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    base: str | Path | None = None,
+) -> Inspection:
+    """Reads the facts of a model from its files. The model is not built and no code is run.
+
+    Args:
+        name: Any name that `hfclip.load` takes.
+        revision: A branch, tag or commit; by default the pinned commit of a release, else main.
+        namespace: The account whose copies of the nine releases are used; by default the
+            environment variable HFCLIP_NAMESPACE, if set.
+        token: A Hub token, True for the stored one, False for none.
+        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE or what HF_HOME says.
+        local_files_only: Whether to make no request.
+        base: What a weight file was fine-tuned from, as in `hfclip.load`. The weights are then
+            compared with its names and shapes.
+
+    Returns:
+        The architecture, the dtypes, the hash and the origin.
+
+    Raises:
+        HfclipError: As `hfclip.load`, except that the names and shapes of the weights are not
+            compared with those of the model.
+
+    Example:
+        >>> hfclip.inspect("digits").parameters
+        4099905
+    """
+    # The other functions do without torch.
+    from hfclip.checkpoints.read import read_checkpoint  # noqa: PLC0415
+    from hfclip.model import check_fit  # noqa: PLC0415
+
+    access = Access(token, cache_dir, local_files_only)
+    source = find(name, access, revision=revision, namespace=namespace, base=base)
+    checkpoint = read_checkpoint(source)
+    if base is not None:
+        check_fit(checkpoint)
+    config, tensors = checkpoint.config, checkpoint.tensors
+    dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
+    with checkpoint.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Inspection(
+        model=str(name),
+        origin=source.origin,
+        file=checkpoint.path,
+        format=checkpoint.format,
+        bytes=checkpoint.path.stat().st_size,
+        sha256=digest,
+        image_tower=config.describe_image_tower(),
+        text_tower=config.describe_text_tower(),
+        pixels=config.image_resolution,
+        embedding=config.embed_dim,
+        activation=config.activation,
+        parameters=config.parameter_count,
+        tensors=dict(dtypes),
+        assumed=checkpoint.assumed,
+    )
+
+
+def list_models(
+    *, namespace: str | None = None, cache_dir: str | Path | None = None
+) -> list[ListedModel]:
+    """Lists the nine releases, the bundled model and the other CLIPs in the Hub's cache.
+
+    Makes no request and imports no torch. Of a repository that is not a release, the commit of
+    main is listed, or another commit where main is not cached. A cached repository is a CLIP if
+    its configuration describes one that hfclip loads.
+
+    Args:
+        namespace: The account whose copies of the nine releases are used; by default the
+            environment variable HFCLIP_NAMESPACE, if set.
+        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE or what HF_HOME says.
+    """
+    access = Access(cache_dir=cache_dir, local_files_only=True)
+    rows = [_listed_release(name, namespace, access) for name in RELEASES]
+    rows += [_listed_bundled(name) for name in BUNDLED]
+    listed = {(row.repository, row.revision) for row in rows}
+    repositories: set[str] = set()
+    for model in cached_models.scan(access):
+        is_new = (model.repo_id, model.commit) not in listed and model.repo_id not in repositories
+        if is_new and model.config:
+            repositories.add(model.repo_id)
+            origin = f"{model.repo_id} at {model.commit[:12]}"
+            rows.append(_listed_cached(model.name, model, model.config, origin))
+    return rows
+
+
+def _listed_release(name: str, namespace: str | None, access: Access) -> ListedModel:
+    release = RELEASES[name]
+    repo_id, revision = repository_of(name, namespace=namespace) or ("", None)
+    source = _namespace_source(namespace)
+    model = cached_models.find_cached(repo_id, revision, access)
+    if model and model.config and (source or model.release):
+        return _listed_cached(name, model, model.config, repo_id, source)
+    original = original_file(release)
+    if not source and _has_size(original, release.original.size):
+        state: State = "verified" if integrity.is_verified(original) else "cached"
+        return _row(name, state, release.config, f"OpenAI's own file {original}", repo_id, revision)
+    return _row(name, "not cached", release.config, repo_id, repo_id, revision, source)
+
+
+def _has_size(path: Path, size: int) -> bool:
+    """Whether a file exists and has this size: `hfclip.load` then hashes it, and uses it."""
+    return path.is_file() and path.stat().st_size == size
+
+
+def _namespace_source(namespace: str | None) -> str | None:
+    if namespace:
+        return "namespace"
+    return NAMESPACE_VARIABLE if os.environ.get(NAMESPACE_VARIABLE) else None
+
+
+def _listed_cached(
+    name: str, model: CachedModel, config: ClipConfig, origin: str, source: str | None = None
+) -> ListedModel:
+    return _row(name, model.state, config, origin, model.repo_id, model.commit, source)
+
+
+def _listed_bundled(name: str) -> ListedModel:
+    folder = bundled_folder(name)
+    config = config_from_json(read_json(folder / CONFIG_FILE))
+    return _row(name, "bundled", config, "bundled with hfclip")
+
+
+def _row(
+    name: str, state: State | Literal["bundled"], config: ClipConfig, origin: str, *rest: str | None
+) -> ListedModel:
+    tower, pixels = config.describe_image_tower(), config.image_resolution
+    pinned = _pinned(name, namespace=rest[2] if len(rest) > 2 else None)
+    return ListedModel(name, state, pinned, tower, pixels, config.parameter_count, origin, *rest)
+
+
+def _pinned(name: str, namespace: str | None) -> str:
+    """Returns what hfclip pins of the weights that a name stands for."""
+    if name in BUNDLED:
+        return "yes"
+    return RELEASES[name].hub.pinned if name in RELEASES and namespace is None else "no"
+
+
+def _json_types(facts: Inspection | ListedModel) -> dict[str, Any]:
+    values = dataclasses.asdict(facts)
+    return {key: str(v) if isinstance(v, Path) else v for key, v in values.items()}

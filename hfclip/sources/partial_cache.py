@@ -1,0 +1,59 @@
+"""Refuses to guess from a cache that holds a part of a repository."""
+
+import logging
+
+from hfclip.config import read_json
+from hfclip.errors import NetworkError
+from hfclip.hub import fetch as hub
+from hfclip.hub.fetch import Snapshot
+from hfclip.layouts.files import (
+    CONFIG_FILE,
+    OPEN_CLIP_CONFIG_FILE,
+    OPEN_CLIP_WEIGHTS_FILE,
+    PREPROCESSOR_FILES,
+    WEIGHTS_FILE,
+)
+from hfclip.layouts.section import is_hfclip, is_transformers_clip
+
+logger = logging.getLogger(__name__)
+
+
+def check_layout_is_known(snapshot: Snapshot) -> None:
+    """Refuses a cache that holds a part of a repository, if the rest may change what is loaded.
+
+    Raises:
+        NetworkError: A file that tells the layout or the preprocess is not cached, and nothing
+            proves that the repository does not have it.
+    """
+    cached = snapshot.digests.keys()
+    open_clip = (OPEN_CLIP_CONFIG_FILE, OPEN_CLIP_WEIGHTS_FILE)
+    if cached >= set(open_clip):
+        return
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if name not in cached and hub.may_have(snapshot, name):
+            raise _unknown(snapshot, name)
+    values = read_json(hub.fetch(snapshot, CONFIG_FILE)) if CONFIG_FILE in cached else {}
+    if all(hub.may_have(snapshot, name) for name in open_clip):
+        unknown = next(name for name in open_clip if name not in cached)
+        # timm keeps an image tower alone in the same two files.
+        is_whole = is_transformers_clip(values) or is_hfclip(values)
+        if WEIGHTS_FILE not in cached or not is_whole:
+            raise _unknown(snapshot, unknown)
+        logger.warning(
+            "%s Loading the model that %s describes.", _unknown(snapshot, unknown), CONFIG_FILE
+        )
+    if WEIGHTS_FILE in cached and is_transformers_clip(values):
+        for name in PREPROCESSOR_FILES:
+            if name in cached:
+                return
+            if hub.may_have(snapshot, name):
+                raise _unknown(snapshot, name)
+
+
+def _unknown(snapshot: Snapshot, name: str) -> NetworkError:
+    return NetworkError(
+        f"Whether {snapshot.repo_id} at {snapshot.commit[:12]} has a file {name} is unknown: "
+        f"the cache at {snapshot.access.cache} does not hold it, and has no record that it does "
+        "not exist. Fetch what is missing with a network: `hfclip download "
+        f"{snapshot.repo_id}@{snapshot.commit}`."
+    )

@@ -1,0 +1,1 @@
+"""Zero-shot classification: labels and templates make a classifier."""

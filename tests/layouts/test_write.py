@@ -1,0 +1,189 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SavedModel, draw
+from safetensors.torch import load_file
+
+import hfclip
+from hfclip.config import ClipConfig
+from hfclip.errors import ConfigError, PublishError, WeightsMismatchError
+from hfclip.layouts.write import check_finite, check_free, write_layout, written_whole
+
+NAMES = {
+    "hfclip": ["config.json", "model.safetensors", "preprocessor_config.json"],
+    "open_clip": ["open_clip_config.json", "open_clip_model.safetensors"],
+    "transformers": ["config.json", "model.safetensors", "preprocessor_config.json"],
+    "openai": ["model.pt"],
+}
+
+
+@pytest.mark.parametrize("layout", NAMES)
+def test_a_layout_is_its_files(layout: str, saved_vit: SavedModel, tmp_path: Path) -> None:
+    write_layout(tmp_path, saved_vit.model.config, saved_vit.model.state_dict(), layout)
+    assert sorted(path.name for path in tmp_path.iterdir()) == NAMES[layout]
+
+
+def test_a_model_of_the_whole_vocabulary_brings_the_tokenizer(tmp_path: Path) -> None:
+    model = draw(ClipConfig(8, 16, 1, 64, 16, 8, 49_408, 64, 1, 1))
+    write_layout(tmp_path, model.config, model.state_dict())
+    assert (tmp_path / "vocab.json").is_file()
+    assert (tmp_path / "merges.txt").read_text().count("\n") == 48_895
+
+
+def test_the_same_model_gives_the_same_bytes(saved_model: SavedModel, tmp_path: Path) -> None:
+    for layout in ("hfclip", "open_clip", "openai"):
+        written = []
+        for folder in (tmp_path / layout / "one", tmp_path / layout / "two"):
+            folder.mkdir(parents=True)
+            model = saved_model.model
+            write_layout(folder, model.config, model.state_dict(), layout)
+            written.append({path.name: path.read_bytes() for path in folder.iterdir()})
+        assert written[0] == written[1]
+
+
+def test_every_tensor_keeps_its_type_and_its_bits(saved_model: SavedModel, tmp_path: Path) -> None:
+    expected = saved_model.model.state_dict()
+    tensors = load_file(write_layout(tmp_path, saved_model.model.config, expected))
+    assert tensors.keys() == expected.keys()
+    for name, tensor in tensors.items():
+        assert tensor.dtype == expected[name].dtype
+        assert torch.equal(tensor, expected[name])
+
+
+def test_tensors_that_share_memory_are_written_apart(saved_vit: SavedModel, tmp_path: Path) -> None:
+    tensors = dict(saved_vit.model.state_dict())
+    tensors["ln_final.bias"] = tensors["ln_final.weight"]
+    tensors["visual.ln_post.bias"] = torch.stack([tensors["ln_final.weight"]] * 2)[1]
+    found = load_file(write_layout(tmp_path, saved_vit.model.config, tensors))
+    assert torch.equal(found["ln_final.bias"], tensors["ln_final.weight"])
+    assert torch.equal(found["visual.ln_post.bias"], tensors["ln_final.weight"])
+
+
+def test_an_unknown_layout_is_refused_with_those_known(
+    saved_vit: SavedModel, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="known are hfclip, open_clip, transformers, openai"):
+        write_layout(tmp_path, saved_vit.model.config, {}, "flax")
+
+
+def test_transformers_has_no_resnet(saved_resnet: SavedModel, tmp_path: Path) -> None:
+    model = saved_resnet.model
+    with pytest.raises(ConfigError, match="only with a ViT"):
+        write_layout(tmp_path, model.config, model.state_dict(), "transformers")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"activation": "gelu"},
+        {"vision_head_width": 32},
+        {"image_mean": (0.5, 0.5, 0.5)},
+        {"transformer_heads": 2},
+    ],
+)
+def test_openais_layout_takes_only_what_its_shapes_tell(
+    change: dict[str, object], saved_vit: SavedModel, tmp_path: Path
+) -> None:
+    config = replace(saved_vit.model.config, **change)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="has no configuration beside the weights"):
+        write_layout(tmp_path, config, saved_vit.model.state_dict(), "openai")
+
+
+def test_weights_that_were_never_loaded_are_refused(saved_vit: SavedModel, tmp_path: Path) -> None:
+    tensors = {name: tensor.to("meta") for name, tensor in saved_vit.model.state_dict().items()}
+    with pytest.raises(WeightsMismatchError, match="on the meta device"):
+        write_layout(tmp_path, saved_vit.model.config, tensors)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_is_named(value: float, saved_vit: SavedModel) -> None:
+    tensors = {name: tensor.clone() for name, tensor in saved_vit.model.state_dict().items()}
+    check_finite(tensors)
+    tensors["ln_final.weight"][3] = value
+    with pytest.raises(PublishError, match=r"ln_final\.weight hold NaN or infinity"):
+        check_finite(tensors)
+
+
+def test_what_fails_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("old")
+
+    def interrupted() -> None:
+        with written_whole(folder) as part:
+            (part / "config.json").write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (folder / "config.json").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_succeeds_replaces_its_own_files_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("old")
+    (folder / "notes.txt").write_text("mine")
+    with written_whole(folder) as part:
+        (part / "config.json").write_text("new")
+        assert (folder / "config.json").read_text() == "old"
+    assert (folder / "config.json").read_text() == "new"
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_holds_something_is_not_written_to_unasked(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"holds notes\.txt already.*--force"):
+        check_free(tmp_path, force=False)
+    check_free(tmp_path, force=True)
+    check_free(tmp_path / "new", force=False)
+    with pytest.raises(ConfigError, match="is a file"):
+        check_free(tmp_path / "notes.txt", force=True)
+
+
+def test_saving_gives_a_folder_that_loads_to_the_bit(
+    saved_model: SavedModel, tmp_path: Path
+) -> None:
+    saved_model.model.save_pretrained(tmp_path / "model")
+    loaded = hfclip.CLIP.from_pretrained(tmp_path / "model")
+    for name, tensor in saved_model.model.state_dict().items():
+        expected = tensor.float() if tensor.is_floating_point() else tensor
+        assert torch.equal(loaded.state_dict()[name], expected)
+    assert loaded.config == saved_model.model.config
+
+
+def test_saving_again_keeps_the_readme(saved_vit: SavedModel, tmp_path: Path) -> None:
+    saved_vit.model.save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text().startswith("---\nlibrary_name: hfclip\n")
+    (tmp_path / "README.md").write_text("my own words")
+    saved_vit.model.save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "my own words"
+
+
+def test_resized_embeddings_are_told_in_the_configuration(
+    saved_vit: SavedModel, tmp_path: Path
+) -> None:
+    model = draw(saved_vit.model.config)
+    model.visual.positional_embedding = torch.nn.Parameter(torch.randn(10, 64))  # 3 x 3 and one
+    model.positional_embedding = torch.nn.Parameter(torch.randn(20, 64))
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["image_resolution"], config["context_length"]) == (48, 20)
+    loaded, _ = hfclip.load(tmp_path, "cpu")
+    assert loaded.encode_image(torch.zeros(1, 3, 48, 48)).shape == (1, 64)
+
+
+def test_a_model_that_is_no_clip_any_more_is_not_saved(
+    saved_vit: SavedModel, tmp_path: Path
+) -> None:
+    model = draw(saved_vit.model.config)
+    model.visual.proj = None
+    with pytest.raises(WeightsMismatchError, match=r"missing visual\.proj"):
+        model.save_pretrained(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []

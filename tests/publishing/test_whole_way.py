@@ -1,0 +1,126 @@
+"""The whole way of a fine-tune: trained, published, loaded by its name elsewhere, exported."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812  # the field's name for it
+from click.testing import CliRunner
+from huggingface_hub import close_session
+from loopback.hub import LoopbackHub
+from loopback.in_process import point_client_at
+from torch import Tensor
+
+import hfclip
+from conversion import digits
+from hfclip.cli import main
+
+TOKEN = "hf_secretOfTheTests"
+CAPTIONS = [f"a handwritten {word}" for word in digits.WORDS]
+STEPS = 120
+
+# What a colleague runs, who has nothing but the name: with hfclip, and after an export.
+WITH_HFCLIP = """
+import sys, numpy as np, torch, hfclip
+data = np.load(sys.argv[2])
+model, _ = hfclip.load(sys.argv[1], "cpu")
+with torch.no_grad():
+    logits, _ = model(torch.from_numpy(data["images"]), torch.from_numpy(data["texts"]))
+print((logits.argmax(dim=-1).numpy() == data["digits"]).mean())
+"""
+WITH_TRANSFORMERS = """
+import sys, numpy as np, torch
+from transformers import CLIPModel
+data = np.load(sys.argv[2])
+model = CLIPModel.from_pretrained(sys.argv[1])
+with torch.no_grad():
+    logits = model(pixel_values=torch.from_numpy(data["images"]),
+                   input_ids=torch.from_numpy(data["texts"]).long()).logits_per_image
+print((logits.argmax(dim=-1).numpy() == data["digits"]).mean())
+"""
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    with LoopbackHub() as hub:
+        point_client_at(hub.endpoint, tmp_path / "home", monkeypatch)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        hub.add_account("me", TOKEN)
+        yield hub
+    close_session()
+
+
+def turned(images: Tensor) -> Tensor:
+    """The real variation: every picture lies on its side."""
+    return torch.rot90(images, 1, dims=(2, 3))
+
+
+def tune(model: hfclip.CLIP, split: digits.Split) -> None:
+    """Trains the image tower for a while on pictures that lie on their side."""
+    random = torch.Generator().manual_seed(0)
+    texts = hfclip.tokenize(CAPTIONS, padding="longest")
+    optimizer = torch.optim.AdamW(model.visual.parameters(), lr=1e-3)
+    images = digits.normalise(turned(split.images))
+    with torch.no_grad():
+        captions = F.normalize(model.encode_text(texts), dim=-1)
+    for _ in range(STEPS):
+        rows = torch.randint(len(images), (64,), generator=random)
+        features = F.normalize(model.encode_image(images[rows]), dim=-1)
+        loss = F.cross_entropy(30 * features @ captions.t(), split.digits[rows])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def accuracy(model: hfclip.CLIP, images: Tensor, split: digits.Split) -> float:
+    with torch.no_grad():
+        logits, _ = model(images, hfclip.tokenize(CAPTIONS))
+    return float((logits.argmax(dim=-1) == split.digits).double().mean())
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's
+def test_its_accuracy_is_the_same_number_everywhere(hub: LoopbackHub, tmp_path: Path) -> None:
+    train, test = digits.load_split()
+    model, _ = hfclip.load("digits", "cpu")
+    images = digits.normalise(turned(test.images))
+    assert accuracy(model, images, test) < 0.5
+    tune(model, train)
+    tuned = accuracy(model, images, test)
+    assert tuned > 0.9
+    np.savez(
+        tmp_path / "data.npz",
+        images=images.numpy(),
+        texts=hfclip.tokenize(CAPTIONS).numpy(),
+        digits=test.digits.numpy(),
+    )
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "last.pt")
+    (tmp_path / "results.json").write_text(
+        json.dumps({"digits on their side": {"accuracy": tuned}})
+    )
+    result = CliRunner().invoke(
+        main,
+        ["publish", str(tmp_path / "last.pt"), "me/turned", "--base", "digits", "--license", "mit",
+         "--metrics", str(tmp_path / "results.json")],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+
+    environment = hub.environment(tmp_path / "colleague") | {"PYTHONWARNINGS": "ignore"}
+
+    def run(*command: str) -> str:
+        return subprocess.run(
+            [sys.executable, *command],
+            env=environment,
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+    assert float(run("-c", WITH_HFCLIP, "me/turned", "data.npz")) == tuned
+    run("-m", "hfclip.cli", "export", "me/turned", "copy", "--layout", "transformers")
+    assert float(run("-c", WITH_TRANSFORMERS, "copy", "data.npz")) == tuned
