@@ -1,5 +1,6 @@
 """The numbers that rebuild a CLIP, checked before any memory is asked for. No torch here."""
 
+import codecs
 import dataclasses
 import json
 import operator
@@ -228,7 +229,9 @@ def read_json(path: Path) -> dict[str, Any]:
     if len(text) > _MAX_JSON_BYTES:
         raise ConfigError(f"{path} is over {_MAX_JSON_BYTES:,} bytes: not a CLIP's config.json.")
     try:
-        values = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_unambiguous)
+        values = json.loads(
+            text.removeprefix(codecs.BOM_UTF8).decode(), object_pairs_hook=_unambiguous
+        )
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not JSON: {error}. Restore or rewrite it.") from error
     if not isinstance(values, dict):

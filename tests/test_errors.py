@@ -19,14 +19,9 @@ PACKAGE = Path(hfclip.__file__).parent
 OTHERS = {
     ("hfclip", "AttributeError"): "the protocol of __getattr__",
     ("hfclip.compat.simple_tokenizer", "AttributeError"): "the protocol of __getattr__",
-    (
-        "hfclip.checkpoints.archive",
-        "TypeError",
-    ): "raised in the unpickler and translated by its caller",
-    (
-        "hfclip.checkpoints.archive",
-        "ValueError",
-    ): "raised in the unpickler and translated by its caller",
+    ("hfclip.checkpoints.safe_unpickle", "TypeError"): "raised in the unpickler, translated by it",
+    ("hfclip.checkpoints.safe_unpickle", "ValueError"): "raised in the unpickler, translated by it",
+    ("hfclip.images.formats", "ImportError"): "caught where a decoder is looked for",
     ("hfclip.config", "ValueError"): "raised in the JSON reader and translated by read_json",
     ("hfclip.compat.fetching", "ConnectionError"): "caught by the loop that resumes a download",
 }

@@ -209,7 +209,7 @@ def check_card(paths: Sequence[Path]) -> None:
     for path in paths:
         if path.name == CARD_FILE:
             card = ModelCard.load(path, ignore_metadata_errors=True)
-            _ask(validate, CARD_FILE, "checked")
+            _ask(validate, f"The head of {CARD_FILE}", "checked")
 
 
 def tag(repo_id: str, name: str, commit: str, *, token: str | bool | None = None) -> None:

@@ -243,8 +243,8 @@ def test_the_namespace_and_the_device_reach_the_model(monkeypatch: pytest.Monkey
         return load("digits", device)
 
     monkeypatch.setattr("hfclip.loading.load", spy)
-    labels_of("--labels", "one,seven", "--namespace", "me", "--device", "cpu")
-    assert given == [("digits", "cpu", {"namespace": "me"})]
+    labels_of("--labels", "one,seven", "--namespace", "me", "--base", "ViT-B/16", "--device", "cpu")
+    assert given == [("digits", "cpu", {"namespace": "me", "base": "ViT-B/16"})]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -170,6 +171,8 @@ def test_a_preprocessor_that_the_client_knows_to_be_missing_is_not_waited_for(
 ) -> None:
     hub.push("me/transformers", {PREPROCESSOR: None})
     folder = Path(snapshot_download("me/transformers"))
+    assert rows()["me/transformers"].state == "cached"  # the client keeps the list of its files
+    shutil.rmtree(folder.parents[1] / "trees")
     assert rows()["me/transformers"].state == "partial"
     record = folder.parents[1] / ".no_exist" / folder.name / PREPROCESSOR
     record.parent.mkdir(parents=True)
