@@ -59,7 +59,7 @@ LAYERS = [
     {"inspection", "scripted", "zeroshot", "onnx_graphs", "label_cache"},
     {"loading", "exporting"},
     {"published_card", "inference"},
-    {"publishing"},
+    {"publishing", "environment"},
     {"cli"},
 ]
 
