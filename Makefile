@@ -1,5 +1,6 @@
 # Every command sets up what it needs: .venv is made on first use and brought
 # up to date when pyproject.toml changes.
+# A part of the tests: make test ARGS="tests/test_cli.py -k help"
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -12,7 +13,7 @@ demo: .venv/run-time
 	    --template "a handwritten {}" --top 3
 
 test: .venv/development
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/development
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from hfclip import __version__
 from hfclip.cli import interrupts
 from hfclip.cli.classify import classify
 from hfclip.cli.completion import completion
+from hfclip.cli.env import env
 from hfclip.cli.models import download, inspect, models, verify
 from hfclip.cli.output import show_warning
 from hfclip.cli.publish import export, publish
@@ -57,8 +58,9 @@ def main() -> None:
       hfclip export ViT-B/32 clip-b32 --layout transformers
       hfclip publish last.pt me/my-clip --base ViT-B/16
       hfclip completion bash >> ~/.bashrc
+      hfclip env
     """  # noqa: D301  # \b is click's own mark
 
 
-for command in (classify, models, download, verify, inspect, export, publish, completion):
+for command in (classify, models, download, verify, inspect, export, publish, completion, env):
     main.add_command(command)

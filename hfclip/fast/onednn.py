@@ -295,10 +295,25 @@ def _multiplies_int8() -> bool:
 
 def _has_instructions(precision: Precision) -> bool:
     """Whether this processor multiplies in a type; where torch does not tell, it is taken to."""
-    ask = getattr(torch.cpu, "get_capabilities", dict)
-    found: dict[str, Any] = ask()
+    found = _capabilities()
     other = found.get("architecture") != "x86_64"
     return other or any(found.get(name) for name in _INSTRUCTIONS[precision])
+
+
+def instructions() -> tuple[str, ...]:
+    """Returns the names of the processor's instructions that make bfloat16 or int8 faster.
+
+    The result is empty where torch does not report them, for example on ARM.
+    """
+    found = _capabilities()
+    return tuple(name for names in _INSTRUCTIONS.values() for name in names if found.get(name))
+
+
+def _capabilities() -> dict[str, Any]:
+    """Returns what torch reports about the processor; nothing in versions that lack it."""
+    ask = getattr(torch.cpu, "get_capabilities", dict)
+    found: dict[str, Any] = ask()
+    return found
 
 
 @cache
