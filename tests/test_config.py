@@ -114,9 +114,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"vision_patch_size": 33},
         "must be at most image_resolution, which is 32",
     ),
-    "uneven text heads": ({"transformer_heads": 3}, "width is 64; it must be a multiple of 3,"),
+    "uneven text heads": (
+        {"transformer_heads": 3},
+        "transformer_width is 64; it must be a multiple of 3,",
+    ),
     "uneven image heads": ({"vision_head_width": 48}, "width is 64; it must be a multiple of 48,"),
-    "an activation": ({"activation": "relu"}, "is 'relu'; expected one of quick_gelu, gelu"),
+    "an activation": (
+        {"activation": "relu"},
+        "activation is 'relu'; expected one of quick_gelu, gelu",
+    ),
     "an activation of none": ({"activation": None}, "activation is None; expected one of"),
     "an activation in a list": (
         {"activation": ["gelu"]},
