@@ -1,11 +1,11 @@
-"""CLIP from the Hugging Face Hub, with OpenAI's interface and every byte verified.
+"""CLIP from the Hugging Face Hub, with OpenAI's interface and verified weights.
 
 >>> import hfclip, torch
 >>> device = "cuda" if torch.cuda.is_available() else "cpu"
 >>> model, preprocess = hfclip.load("ViT-B/32", device=device)
 >>> text = hfclip.tokenize(["a photo of a cat", "a photo of a dog"]).to(device)
 
-The public names are imported on first use, so that `import hfclip` costs nothing.
+Public names are imported on first use, which keeps `import hfclip` fast.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The numbers that rebuild a CLIP, checked before any memory is asked for. No torch here."""
+"""The configuration of a CLIP, validated before any memory is allocated. Imports no torch."""
 
 import codecs
 import dataclasses
@@ -14,20 +14,20 @@ from hfclip.errors import ConfigError
 Activation = Literal["quick_gelu", "gelu"]
 Triple = tuple[float, float, float]
 
-# Of the pixels that OpenAI trained on, in RGB order, for values in [0, 1].
+# Mean and standard deviation of OpenAI's training pixels, RGB, for values in [0, 1].
 OPENAI_MEAN: Triple = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD: Triple = (0.26862954, 0.26130258, 0.27577711)
 
 MAX_BYTES = 32 * 2**30
 _MAX_JSON_BYTES = 2**20
 
-# The widest range in which each number makes sense, ends included.
+# The accepted range of each number, both ends included.
 _RANGES = {
     "embed_dim": (1, 65_536),
     "image_resolution": (1, 16_384),
     "vision_width": (2, 65_536),
     "vision_patch_size": (1, 16_384),
-    "context_length": (2, 4_096),  # the mask is this number squared, and is filled when built
+    "context_length": (2, 4_096),  # the attention mask has context_length**2 elements
     "vocab_size": (2, 10_000_000),
     "transformer_width": (1, 65_536),
     "transformer_heads": (1, 65_536),
@@ -37,33 +37,33 @@ _RANGES = {
 _LAYERS_RANGE = (1, 1_000)
 _MEAN_RANGE, _STD_RANGE = (-1e6, 1e6), (1e-6, 1e6)
 
-# Keys that other tools write beside ours; they describe the file, not the model.
+# Keys that other tools add to config.json. They describe the file, not the model.
 _DESCRIPTIVE_KEYS = frozenset({"model_type", "architectures", "library_name", "_name_or_path"})
 
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """One CLIP, as OpenAI's constructor arguments name it; the same names are config.json.
+    """The configuration of a CLIP, with the names of OpenAI's constructor and of config.json.
 
     Attributes:
-        embed_dim: Width of the space that images and texts share.
+        embed_dim: Width of the embeddings that images and texts share.
         image_resolution: Side of the square input image, in pixels.
-        vision_layers: Blocks of a ViT, or the four stages of a ResNet.
-        vision_width: Width of the image tower (of a ResNet: its first stage's).
+        vision_layers: Number of blocks of a ViT, or of each of the four stages of a ResNet.
+        vision_width: Width of the ViT, or of the first stage of the ResNet.
         vision_patch_size: Side of a ViT's patch, in pixels; None for a ResNet.
-        context_length: Tokens in a text, start and end tokens included.
-        vocab_size: Rows of the token embedding.
+        context_length: Maximum number of tokens in a text, start and end tokens included.
+        vocab_size: Number of rows of the token embedding.
         transformer_width: Width of the text tower.
-        transformer_heads: Attention heads of the text tower.
-        transformer_layers: Blocks of the text tower.
-        activation: Between the two layers of every transformer's MLP.
+        transformer_heads: Number of attention heads in each block of the text tower.
+        transformer_layers: Number of blocks of the text tower.
+        activation: Activation function in the MLP of every transformer block.
         vision_head_width: Width of an attention head in the image tower.
         image_mean: Mean of the training pixels, RGB, for values in [0, 1].
-        image_std: Their standard deviation.
+        image_std: Standard deviation of the training pixels, RGB, for values in [0, 1].
 
     Raises:
-        ConfigError: A number has the wrong type, is out of range, does not divide as it
-            must, or the whole would need more than 32 GiB in float32.
+        ConfigError: A value has the wrong type or is out of range, a width is not divisible into
+            heads, or the model would need more than 32 GiB in float32.
     """
 
     embed_dim: int
@@ -94,7 +94,7 @@ class ClipConfig:
         if self.activation not in get_args(Activation):
             raise ConfigError(
                 f"activation is {_shown(self.activation)}; "
-                f"known are {', '.join(get_args(Activation))}."
+                f"expected one of {', '.join(get_args(Activation))}."
             )
         self._check_divisions()
         self._check_memory()
@@ -104,34 +104,34 @@ class ClipConfig:
 
     @property
     def is_resnet(self) -> bool:
-        """Whether the image tower is a ResNet (four stages) and not a ViT (one stack)."""
+        """Returns whether the image tower is a ResNet (four stages) and not a ViT (one stack)."""
         return isinstance(self.vision_layers, tuple)
 
     @property
     def vision_heads(self) -> int:
-        """Attention heads of the ViT, or of the ResNet's attention pooling."""
+        """Returns the number of heads of the ViT, or of the ResNet's attention pooling."""
         return self.vision_feature_width // self.vision_head_width
 
     @property
     def vision_feature_width(self) -> int:
-        """Width of what the image tower projects from: the ViT's own, 32 times the ResNet's."""
+        """Returns the width before the final projection: 32 times `vision_width` for a ResNet."""
         return self.vision_width * 32 if self.is_resnet else self.vision_width
 
     @property
     def image_positions(self) -> int:
-        """Rows of the image tower's positional embedding: the grid and one more."""
+        """Returns the number of rows of the image tower's positional embedding: grid plus one."""
         return (self.image_resolution // (self.vision_patch_size or 32)) ** 2 + 1
 
     @property
     def parameter_count(self) -> int:
-        """Trainable numbers in the model, without building it."""
+        """Returns the number of trainable parameters, without building the model."""
         vision = _resnet_parameters(self) if self.is_resnet else _vit_parameters(self)
         width = self.transformer_width
         text = (self.vocab_size + self.context_length + 2 + self.embed_dim) * width
         return vision + text + _block_parameters(width) * self.transformer_layers + 1
 
     def describe_image_tower(self) -> str:
-        """The image tower in a few words, as in `ViT, 12 blocks of width 768, patch 32`."""
+        """Describes the image tower, for example `ViT, 12 blocks of width 768, patch 32`."""
         if isinstance(self.vision_layers, tuple):
             stages = ", ".join(map(str, self.vision_layers))
             return f"ResNet, stages of {stages} blocks, width {self.vision_width}"
@@ -141,7 +141,7 @@ class ClipConfig:
         )
 
     def describe_text_tower(self) -> str:
-        """The text tower in a few words."""
+        """Describes the text tower: its blocks, width, heads and context length."""
         return (
             f"{self.transformer_layers} blocks of width {self.transformer_width}, "
             f"{self.transformer_heads} attention head{'s' * (self.transformer_heads > 1)}, "
@@ -156,32 +156,34 @@ class ClipConfig:
             )
         if self.vision_patch_size is not None and self.vision_patch_size > self.image_resolution:
             raise ConfigError(
-                f"vision_patch_size is {self.vision_patch_size}, more than the image's "
-                f"{self.image_resolution} pixels; no patch would fit."
+                f"vision_patch_size is {self.vision_patch_size}; it must be at most "
+                f"image_resolution, which is {self.image_resolution}."
             )
         if self.is_resnet and self.vision_width % 2:
-            raise ConfigError(f"vision_width is {self.vision_width}; a ResNet's must be even.")
-        _divides("the image tower's width", self.vision_feature_width, self.vision_head_width)
-        _divides("transformer_width", self.transformer_width, self.transformer_heads)
+            raise ConfigError(f"vision_width is {self.vision_width}; it must be even for a ResNet.")
+        _check_multiple(
+            "the image tower's width", self.vision_feature_width, self.vision_head_width
+        )
+        _check_multiple("transformer_width", self.transformer_width, self.transformer_heads)
 
     def _check_memory(self) -> None:
         needed = 4 * (self.parameter_count + self.context_length**2)
         if needed > MAX_BYTES:
             raise ConfigError(
-                f"This configuration asks for {needed / 2**30:,.0f} GiB in float32, more than the "
-                f"{MAX_BYTES // 2**30} GiB that hfclip allows; is a number mistyped?"
+                f"This configuration needs {needed / 2**30:,.0f} GiB in float32, more than the "
+                f"{MAX_BYTES // 2**30} GiB that hfclip allows. Check its numbers."
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The flat mapping that config.json holds and that `CLIP(**mapping)` takes."""
+        """Returns a flat dict, as in config.json and as `CLIP(**values)` takes it."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Reads the mapping of a config.json.
+        """Builds a configuration from the mapping of a config.json.
 
         Raises:
-            ConfigError: A name is missing, a name is unknown, or a value is refused.
+            ConfigError: A key is missing or unknown, or a value is invalid.
         """
         given = {key: value for key, value in values.items() if key not in _DESCRIPTIVE_KEYS}
         fields = dataclasses.fields(cls)
@@ -191,13 +193,13 @@ class ClipConfig:
         unknown = [name for name in given if name not in known]
         if missing:
             raise ConfigError(
-                f"The configuration lacks {', '.join(missing)}. Give the config.json that hfclip "
-                "wrote for these weights, or add what is missing."
+                f"The configuration lacks {', '.join(missing)}. Use the config.json that hfclip "
+                "wrote for these weights, or add the missing keys."
             )
         if unknown:
             raise ConfigError(
-                f"The configuration holds {', '.join(map(_shown, unknown[:5]))}, which this "
-                "version of hfclip does not know; a newer version may, or the file is not a CLIP's."
+                f"The configuration has unknown keys: {', '.join(map(_shown, unknown[:5]))}. "
+                "Update hfclip if a newer version wrote them, or use the config.json of a CLIP."
             )
         return cls(**given)
 
@@ -206,7 +208,7 @@ class ClipConfig:
         """Reads a config.json.
 
         Raises:
-            ConfigError: `read_json` or `from_dict` refuses it.
+            ConfigError: The file is not a JSON object, or `from_dict` rejects its values.
         """
         values = read_json(path)
         try:
@@ -216,10 +218,10 @@ class ClipConfig:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object from a small UTF-8 file, with or without a byte order mark.
+    """Reads a JSON object from a UTF-8 file of at most 1 MiB, with or without a byte order mark.
 
     Raises:
-        ConfigError: The file cannot be read, is no JSON, or holds something else than an object.
+        ConfigError: The file cannot be read, is too large, or does not hold a JSON object.
     """
     try:
         with path.open("rb") as file:
@@ -227,11 +229,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from error
     if len(text) > _MAX_JSON_BYTES:
-        raise ConfigError(f"{path} is over {_MAX_JSON_BYTES:,} bytes: not a CLIP's config.json.")
-    try:
-        values = json.loads(
-            text.removeprefix(codecs.BOM_UTF8).decode(), object_pairs_hook=_unambiguous
+        raise ConfigError(
+            f"{path} is larger than {_MAX_JSON_BYTES:,} bytes; expected the config.json of a CLIP."
         )
+    try:
+        content = text.removeprefix(codecs.BOM_UTF8).decode()
+        values = json.loads(content, object_pairs_hook=_with_unique_keys)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not JSON: {error}. Restore or rewrite it.") from error
     if not isinstance(values, dict):
@@ -241,15 +244,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise ValueError("a name stands in it twice, and which value is meant cannot be told")
+        raise ValueError("a key occurs more than once")
     return values
 
 
 def _shown(value: object) -> str:
-    """A value for a message; Python refuses to print the longest integers and deepest lists."""
+    """Returns the repr, at most 80 characters. Very long integers and deep lists have none."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):
@@ -260,7 +263,7 @@ def _shown(value: object) -> str:
 def _integer(name: str, value: object, bounds: tuple[int, int]) -> int:
     low, high = bounds
     try:
-        number = operator.index(value)  # type: ignore[arg-type]  # it is what we are finding out
+        number = operator.index(value)  # type: ignore[arg-type]  # TypeError if not an integer
     except TypeError:
         number = None
     if number is None or isinstance(value, bool):
@@ -274,7 +277,10 @@ def _layers(value: object) -> int | tuple[int, ...]:
     if not isinstance(value, list | tuple):
         return _integer("vision_layers", value, _LAYERS_RANGE)
     if len(value) != 4:
-        raise ConfigError(f"vision_layers has {len(value)} stages; a ResNet has four, a ViT one.")
+        raise ConfigError(
+            f"vision_layers has {len(value)} stages; expected four for a ResNet, or one integer "
+            "for a ViT."
+        )
     return tuple(_integer("vision_layers", stage, _LAYERS_RANGE) for stage in value)
 
 
@@ -292,16 +298,16 @@ def _triple(name: str, value: object, bounds: tuple[float, float]) -> tuple[floa
     return tuple(float(x) for x in numbers)
 
 
-def _divides(name: str, width: int, divisor: int) -> None:
+def _check_multiple(name: str, width: int, divisor: int) -> None:
     if width % divisor:
         raise ConfigError(
-            f"{name} is {width}, which {divisor} does not divide; every attention head must be "
-            "of the same width."
+            f"{name} is {width}; it must be a multiple of {divisor}, so that every attention head "
+            "has the same width."
         )
 
 
 def _block_parameters(width: int) -> int:
-    """Attention 4 W W + 4 W, MLP 8 W W + 5 W, two LayerNorms 4 W."""
+    """Counts attention (4 W W + 4 W), MLP (8 W W + 5 W) and two LayerNorms (4 W)."""
     return 12 * width * width + 13 * width
 
 
@@ -314,7 +320,7 @@ def _vit_parameters(config: ClipConfig) -> int:
 
 
 def _resnet_parameters(config: ClipConfig) -> int:
-    assert isinstance(config.vision_layers, tuple)  # noqa: S101  # what is_resnet means
+    assert isinstance(config.vision_layers, tuple)  # noqa: S101  # is_resnet is True
     width, features = config.vision_width, config.vision_feature_width
     half = width // 2
     stem = 27 * half + 2 * half + 9 * half * half + 2 * half + 9 * half * width + 2 * width

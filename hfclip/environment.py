@@ -18,8 +18,8 @@ from urllib.request import getproxies
 from huggingface_hub import constants
 
 from hfclip import __version__
-from hfclip.causes import TOKEN_VARIABLES
-from hfclip.sources import NAMESPACE_VARIABLE
+from hfclip.hub.causes import TOKEN_VARIABLES
+from hfclip.sources.find import NAMESPACE_VARIABLE
 
 # The required packages, then the optional ones.
 PACKAGES = (
@@ -179,8 +179,8 @@ def _torch() -> tuple[TorchFacts | None, str | None]:
 def _torch_facts() -> TorchFacts:
     import torch  # noqa: PLC0415
 
-    from hfclip import onednn  # noqa: PLC0415
-    from hfclip.kernels import Precision  # noqa: PLC0415
+    from hfclip.fast import onednn  # noqa: PLC0415
+    from hfclip.fast.kernels import Precision  # noqa: PLC0415
 
     available = torch.cuda.is_available()
     count = torch.cuda.device_count() if available else 0

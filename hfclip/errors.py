@@ -1,13 +1,12 @@
-"""Every error that hfclip raises on purpose.
+"""The exceptions that hfclip raises.
 
-Each message says what was found, what was expected and what to do. All derive from
-`HfclipError`; each also derives from the built-in error that code written for
-OpenAI's `clip` would have caught.
+Each message states what was found, what was expected and what to do. Every exception derives from
+`HfclipError` and from a built-in exception, so code written for OpenAI's `clip` still catches it.
 """
 
 
 class HfclipError(Exception):
-    """The root of the tree: `except HfclipError` catches whatever hfclip refuses."""
+    """The base class of all hfclip exceptions."""
 
 
 class ArgumentError(HfclipError, ValueError):
@@ -19,7 +18,7 @@ class ArgumentTypeError(HfclipError, TypeError):
 
 
 class DeviceError(HfclipError, RuntimeError):
-    """A device has a name that torch does not know, or is not available on this machine."""
+    """A device name is unknown to torch, or the device is not available on this machine."""
 
 
 class UnknownTokenError(HfclipError, KeyError):
@@ -29,31 +28,31 @@ class UnknownTokenError(HfclipError, KeyError):
 
 
 class ConfigError(HfclipError, ValueError):
-    """A model configuration is malformed, contradicts itself or asks for too much memory."""
+    """A model configuration is malformed, inconsistent or needs too much memory."""
 
 
 class ClipImportedError(HfclipError, ImportError):
-    """Another `clip` is imported already, and names taken from it would stay its own."""
+    """Another module named `clip` is already imported, and code may still refer to it."""
 
 
 class ModelNotFoundError(HfclipError, RuntimeError):
-    """A model name means nothing here: no release, no file, no folder."""
+    """A model name matches no release, file or folder."""
 
 
 class CheckpointError(HfclipError, RuntimeError):
-    """A weight file cannot be read: truncated, damaged, or of a kind that is not known."""
+    """A weight file cannot be read: it is truncated, damaged or in an unknown format."""
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A weight file asks for code to be run, and is refused before any of it is."""
+    """A weight file would execute code if it was loaded. It is rejected before any code runs."""
 
 
 class WeightsMismatchError(CheckpointError):
-    """Weights are sound but do not fit the model: keys missing, left over, or of another shape."""
+    """Weights do not fit the model: keys are missing or unexpected, or shapes differ."""
 
 
 class TextTooLongError(HfclipError, RuntimeError):
-    """A text has more tokens than the context of the model."""
+    """A text has more tokens than the model's context length."""
 
 
 class ImageError(HfclipError, ValueError):
@@ -61,35 +60,35 @@ class ImageError(HfclipError, ValueError):
 
 
 class PublishError(HfclipError, RuntimeError):
-    """A model is not fit to be published, or would overwrite what is not its own."""
+    """A model cannot be published as it is, or would overwrite files that hfclip did not write."""
 
 
 class ExportError(HfclipError, RuntimeError):
-    """A model cannot be written in the layout that was asked for, here and now."""
+    """A model cannot be written in the requested layout."""
 
 
 class OptimizationError(HfclipError, RuntimeError):
-    """A model was patched, or comes out less precise than stated, and is not made faster."""
+    """A model cannot be optimized: it was patched, or the result would exceed the stated error."""
 
 
 class ShapeError(HfclipError, ValueError):
-    """A tensor has another shape, type or device than is encoded."""
+    """A tensor has the wrong shape, dtype or device."""
 
 
 class LabelError(HfclipError, ValueError):
-    """Labels or templates do not make a classifier."""
+    """Labels or templates are missing, empty, repeated or malformed."""
 
 
 class HubError(HfclipError, RuntimeError):
-    """The Hub or its cache on this machine did not give what was asked for."""
+    """A request to the Hub or to its local cache failed."""
 
 
 class RepositoryError(HubError):
-    """A repository, revision or file is missing, closed to you, or of a kind that is not read."""
+    """A repository, revision or file is missing, not accessible or of an unsupported kind."""
 
 
 class NetworkError(HubError):
-    """The Hub cannot be reached, is down, or asks to wait; and the cache has no copy."""
+    """The Hub is unreachable, fails or limits the rate of requests, and the cache has no copy."""
 
 
 class CacheError(HubError):
@@ -97,4 +96,4 @@ class CacheError(HubError):
 
 
 class IntegrityError(HubError):
-    """A file's bytes do not hash to what was published, and a fresh copy did not help."""
+    """A file's hash differs from the published one, and a new download did not help."""

@@ -1,4 +1,4 @@
-"""The models that have a name: where each lies, what its bytes hash to, how it is built."""
+"""The named models: repository, revision, SHA-256 and configuration of each."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,8 @@ from hfclip.config import ClipConfig
 class HubFile:
     """A weight file on the Hub, in open_clip's layout and float32.
 
-    A value that is not known here is None. A file without a known sha256 is checked against the
-    hash that the Hub declares.
+    An unknown value is None. Without a known sha256, the file is checked against the hash that the
+    Hub declares.
     """
 
     repo_id: str
@@ -22,7 +22,7 @@ class HubFile:
 
     @property
     def pinned(self) -> str:
-        """Returns what hfclip pins of the file: "yes" (commit and sha256), "hash only" or "no"."""
+        """Returns whether the file is pinned: "yes" (commit and sha256), "hash only" or "no"."""
         if self.sha256 is None:
             return "no"
         return "yes" if self.revision else "hash only"
@@ -38,7 +38,7 @@ class Original:
 
     @property
     def url(self) -> str:
-        """Where OpenAI published it; the last part but one is the sha256."""
+        """Returns OpenAI's URL of the archive. The second last part of the path is the sha256."""
         return f"https://openaipublic.azureedge.net/clip/models/{self.sha256}/{self.file}"
 
 
@@ -51,7 +51,7 @@ class Release:
     original: Original
 
 
-# In the order of OpenAI's own list. The numbers of a configuration are, in order: embed_dim,
+# In the order of OpenAI's list. The positional arguments of ClipConfig are embed_dim,
 # image_resolution, vision_layers, vision_width, vision_patch_size, context_length, vocab_size,
 # transformer_width, transformer_heads, transformer_layers.
 RELEASES = {
@@ -192,7 +192,7 @@ RELEASES = {
     ),
 }
 
-# Models that ship inside the package, each in a folder of its own name; the sha256 of each file.
+# The SHA-256 of each file of the models in the package. The folder has the name of the model.
 BUNDLED = {
     "digits": {
         "model.safetensors": "2ffce5d8d4d9194284fb98c05fb447690bf282230e30d8bc944957be7c304d48",

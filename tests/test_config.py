@@ -110,12 +110,24 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a float stage": ({"vision_layers": [1, 1, 1, 1.0]}, "vision_layers is 1.0"),
     "an empty stage": ({"vision_layers": [1, 1, 1, 0]}, "vision_layers is 0"),
     "no patch": ({"vision_patch_size": None}, "vision_patch_size is None; it must be an integer"),
-    "a patch over the image": ({"vision_patch_size": 33}, "more than the image's 32 pixels"),
-    "uneven text heads": ({"transformer_heads": 3}, "transformer_width is 64, which 3 does not"),
-    "uneven image heads": ({"vision_head_width": 48}, "width is 64, which 48 does not divide"),
-    "an activation": ({"activation": "relu"}, "activation is 'relu'; known are quick_gelu, gelu"),
-    "an activation of none": ({"activation": None}, "activation is None; known are"),
-    "an activation in a list": ({"activation": ["gelu"]}, r"activation is \['gelu'\]; known are"),
+    "a patch over the image": (
+        {"vision_patch_size": 33},
+        "must be at most image_resolution, which is 32",
+    ),
+    "uneven text heads": (
+        {"transformer_heads": 3},
+        "transformer_width is 64; it must be a multiple of 3,",
+    ),
+    "uneven image heads": ({"vision_head_width": 48}, "width is 64; it must be a multiple of 48,"),
+    "an activation": (
+        {"activation": "relu"},
+        "activation is 'relu'; expected one of quick_gelu, gelu",
+    ),
+    "an activation of none": ({"activation": None}, "activation is None; expected one of"),
+    "an activation in a list": (
+        {"activation": ["gelu"]},
+        r"activation is \['gelu'\]; expected one of",
+    ),
     "a mean of NaN": ({"image_mean": [0.5, NAN, 0.5]}, "image_mean is .*nan.* three numbers"),
     "a mean of infinity": ({"image_mean": [0.5, -INFINITY, 0]}, "image_mean is .* three numbers"),
     "a mean of text": ({"image_mean": ["0.5"] * 3}, "image_mean is .* three numbers"),
@@ -127,8 +139,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a deviation of zero": ({"image_std": [0.5, 0, 0.5]}, "image_std is .* between 1e-06 and"),
     "a negative deviation": ({"image_std": [-0.5] * 3}, "image_std is .* between 1e-06 and"),
     "a vanishing deviation": ({"image_std": [5e-324] * 3}, "image_std is .* between 1e-06 and"),
-    "an unknown key": ({"vision_depth": 3}, "holds 'vision_depth', which this version"),
-    "unknown keys": ({str(n): n for n in range(10**4)}, "holds '0', '1', '2', '3', '4', which"),
+    "an unknown key": ({"vision_depth": 3}, "has unknown keys: 'vision_depth'. Update hfclip"),
+    "unknown keys": (
+        {str(n): n for n in range(10**4)},
+        "unknown keys: '0', '1', '2', '3', '4'. Update",
+    ),
 }
 
 
@@ -146,8 +161,8 @@ def test_a_value_that_makes_no_model_is_refused_and_shown(case: str, tmp_path: P
     ("name", "value", "told"),
     [
         ("image_resolution", 48, "image_resolution is 48; a ResNet halves it five times"),
-        ("vision_width", 3, "vision_width is 3; a ResNet's must be even"),
-        ("vision_head_width", 48, "the image tower's width is 128, which 48 does not divide"),
+        ("vision_width", 3, "vision_width is 3; it must be even for a ResNet"),
+        ("vision_head_width", 48, "the image tower's width is 128; it must be a multiple of 48,"),
     ],
 )
 def test_a_resnet_that_does_not_divide_is_refused(name: str, value: int, told: str) -> None:
@@ -177,7 +192,7 @@ def test_a_model_past_the_bound_on_memory_is_refused_without_asking_for_any(
 ) -> None:
     tracemalloc.start()
     start = time.process_time()
-    with pytest.raises(ConfigError, match=r"asks for [\d,]+ GiB in float32, more than the 32 GiB"):
+    with pytest.raises(ConfigError, match=r"needs [\d,]+ GiB in float32, more than the 32 GiB"):
         read(json.dumps(HUGE[case]), tmp_path)
     assert time.process_time() - start < 1
     assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
@@ -205,14 +220,14 @@ def test_the_bound_on_memory_is_32_gib() -> None:
         ("{} {}", "is not JSON: Extra data"),
         ("{'embed_dim': 1}", "is not JSON"),
         ("{}", "lacks embed_dim, image_resolution"),
-        ('{"embed_dim": 1, "embed_dim": 2}', "is not JSON: a name stands in it twice"),
+        ('{"embed_dim": 1, "embed_dim": 2}', "is not JSON: a key occurs more than once"),
         ("[" * 100_000, "is not JSON: maximum recursion depth"),
         ('{"a":' * 100_000, "is not JSON: maximum recursion depth"),
         ('{"embed_dim": ' + "9" * 5_000 + "}", "is not JSON: Exceeds the limit"),
         (b"\xff\xfe{}", "is not JSON: 'utf-8' codec can't decode"),
         (b"\x80\x02.", "is not JSON: 'utf-8' codec can't decode"),
         (b"\0" * 100, "is not JSON"),
-        (" " * 2**20 + "{}", "is over 1,048,576 bytes"),
+        (" " * 2**20 + "{}", "is larger than 1,048,576 bytes"),
     ],
 )
 def test_what_is_no_json_object_is_refused_and_said(
@@ -254,7 +269,7 @@ def test_a_large_file_is_not_read_to_its_end(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(2**34)
     tracemalloc.start()
-    with pytest.raises(ConfigError, match="is over"):
+    with pytest.raises(ConfigError, match="is larger than"):
         ClipConfig.from_json(path)
     assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
     tracemalloc.stop()

@@ -19,8 +19,9 @@ from click.testing import CliRunner, Result
 from huggingface_hub import constants
 
 import hfclip
-from hfclip import environment, onednn
+from hfclip import environment
 from hfclip.cli import main
+from hfclip.fast import onednn
 
 ROOT = Path(hfclip.__file__).parents[1]
 VERSIONS = {

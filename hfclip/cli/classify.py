@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from hfclip.zeroshot.classifier import ZeroShotClassifier
 
-# Pictures that are read and encoded at once.
+# Pictures per batch.
 BATCH = 16
 
 _TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -30,8 +30,8 @@ _TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--labels", help='What to choose from, separated by commas: "a cat,a dog".')
-@click.option("--labels-file", type=_TEXT_FILE, help="A text file with one label a line.")
+@click.option("--labels", help='The labels, separated by commas: "a cat,a dog".')
+@click.option("--labels-file", type=_TEXT_FILE, help="A text file with one label per line.")
 @click.option(
     "--model",
     default="ViT-B/32",
@@ -41,42 +41,47 @@ _TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option(
     "--namespace",
-    help="The account whose copies of the nine releases are used; HFCLIP_NAMESPACE by default.",
+    help="The account whose copies of the nine releases are used. Default: HFCLIP_NAMESPACE.",
 )
 @click.option(
     "--base",
     shell_complete=complete_models,
-    help="What a weight file was fine-tuned from: a name, folder or repository.",
+    help="The model that a weight file was fine-tuned from: a name, folder or repository.",
 )
 @click.option(
     "--template",
     "template",
     multiple=True,
-    help="The caption, {} for the label; by default a photo of a {}. Repeat it to average several.",
+    help='A caption with {} for the label. Repeat to average several. Default: "a photo of a {}".',
 )
 @click.option(
     "--templates",
     type=click.Choice(list(TEMPLATES)),
     help="Average the 80 templates of OpenAI's evaluation on ImageNet.",
 )
-@click.option("--templates-file", type=_TEXT_FILE, help="A text file with one template a line.")
-@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Labels.")
-@click.option("--device", help="cpu, cuda, cuda:1, ...; by default the GPU if there is one.")
+@click.option("--templates-file", type=_TEXT_FILE, help="A text file with one template per line.")
+@click.option(
+    "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Number of labels."
+)
+@click.option("--device", help="cpu, cuda, cuda:1, ... Default: the GPU if there is one.")
 @click.option("--json", "form", flag_value="json", help="Print one JSON array at the end.")
 @click.option(
-    "--json-lines", "form", flag_value="json-lines", help="Print a JSON object a line, at once."
+    "--json-lines",
+    "form",
+    flag_value="json-lines",
+    help="Print one JSON object per line, batch by batch.",
 )
 @click.option(
     "--auto-orient/--no-auto-orient",
     default=True,
     show_default=True,
-    help="Turn photographs as their EXIF orientation says.",
+    help="Apply the EXIF orientation of photographs.",
 )
 @click.option(
     "--label-cache/--no-label-cache",
     default=True,
     show_default=True,
-    help="Remember encoded labels under HF_HOME/hfclip/labels.",
+    help="Cache label features under HF_HOME/hfclip/labels.",
 )
 def classify(
     images: tuple[str, ...],
@@ -97,12 +102,12 @@ def classify(
     """Rank labels for pictures.
 
     IMAGE is a file, a folder, a pattern such as "*.jpg", or - for standard input. A picture that
-    cannot be read is reported and the others go on; the exit status is then 1. In a folder, files
-    without the ending of a picture are skipped and named. After Ctrl-C the exit status is 130, and
-    complete results are printed.
+    cannot be read does not stop the others; the exit status is then 1. In a folder, files without
+    the ending of a picture are skipped and listed. Ctrl-C prints the complete results; the exit
+    status is then 130.
 
-    Labels are encoded once for a model, labels and templates. The features are remembered on disk,
-    up to 256 MB; --no-label-cache turns this off.
+    The features of the labels are cached on disk for each model, labels and templates, up to 256
+    MB. --no-label-cache turns this off.
 
     \b
     Examples:
@@ -112,7 +117,7 @@ def classify(
       hfclip classify "**/*.jpg" --labels-file birds.txt --templates-file prompts.txt --json
       hfclip classify cat.jpg --labels "cat,dog" --model ViT-B/16 --namespace me --device cuda
       cat cat.jpg | hfclip classify - --labels "cat,dog"
-    """  # noqa: D301  # \b is click's own mark
+    """  # noqa: D301  # \b is click's syntax
     choices = read_labels(labels, labels_file)
     captions = read_templates(template, templates, templates_file)
     from hfclip.images.reading import find_images  # noqa: PLC0415
@@ -141,7 +146,7 @@ def _classify(
     top: int,
     auto_orient: bool,
 ) -> Iterator[Result]:
-    """Ranks labels for each image in turn; an image that cannot be read gives its error."""
+    """Yields the ranked labels of each picture, or its error if it cannot be read."""
     from hfclip.images.reading import load_batch  # noqa: PLC0415
 
     remaining = iter(names)
@@ -153,7 +158,7 @@ def _classify(
 
 
 def _print(results: Iterator[Result], total: int, form: str | None) -> int:
-    """Prints results beside a bar and returns the number of failures."""
+    """Prints results with a progress bar and returns the number of failures."""
     many = total > BATCH
     with progress(results, total, shown=many) as watched:
         broken = PRINTERS[form or "text"](watched)

@@ -1,4 +1,4 @@
-"""Completes names of models in the shell: `hfclip completion bash` prints the script for it."""
+"""Completes model names in the shell. `hfclip completion bash` prints the script for it."""
 
 import re
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 from hfclip.releases import BUNDLED, RELEASES
 
-_CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
-# Weight files that hfclip reads; other kinds of models have them too.
-_MARKS = ("model.safetensors", "open_clip_model.safetensors")
+_CACHED_FOLDER = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
+# Weight files that hfclip reads. Models other than CLIP have them too.
+_WEIGHT_FILES = ("model.safetensors", "open_clip_model.safetensors")
 
 
 def complete_models(
@@ -19,23 +19,23 @@ def complete_models(
     param: click.Parameter,  # noqa: ARG001
     incomplete: str,
 ) -> list[CompletionItem]:
-    """Gives the names of models that start with what was typed, and files and folders."""
+    """Returns the model names that start with the typed text, and files and folders."""
     names = [*RELEASES, *BUNDLED, *sorted(_cached_repositories())]
     matching = [CompletionItem(name) for name in names if name.startswith(incomplete)]
-    # The file item is first: in bash it clears the list, and counts if no name matches.
+    # The file item is first: in bash it clears the list, and applies if no name matches.
     return [CompletionItem(incomplete, type="file"), *matching]
 
 
 def _cached_repositories() -> Iterator[str]:
-    """Gives the repositories in the Hub's cache that hold weights that hfclip may read.
+    """Yields the repositories in the Hub's cache with weight files that hfclip may read.
 
-    `hfclip.sources.cached.scan` knows more of them, but takes 0.4 s to import: too long for a key.
+    `hfclip.sources.cached.scan` finds more, but its import takes 0.4 s, too long for a key press.
     """
     from huggingface_hub import constants  # noqa: PLC0415
 
     for folder in Path(constants.HF_HUB_CACHE).glob("models--*--*"):
-        match = _CACHED.fullmatch(folder.name)
-        if match and any(next(folder.glob(f"snapshots/*/{mark}"), None) for mark in _MARKS):
+        match = _CACHED_FOLDER.fullmatch(folder.name)
+        if match and any(next(folder.glob(f"snapshots/*/{name}"), None) for name in _WEIGHT_FILES):
             yield f"{match[1]}/{match[2]}"
 
 
@@ -50,7 +50,7 @@ def completion(ctx: click.Context, shell: str) -> None:
       hfclip completion bash >> ~/.bashrc
       hfclip completion zsh >> ~/.zshrc
       hfclip completion fish > ~/.config/fish/completions/hfclip.fish
-    """  # noqa: D301  # \b is click's own mark
+    """  # noqa: D301  # \b is click's syntax
     script = get_completion_class(shell)
     assert script is not None  # noqa: S101  # click has all three
     click.echo(script(ctx.find_root().command, {}, "hfclip", "_HFCLIP_COMPLETE").source())

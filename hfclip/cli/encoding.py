@@ -1,4 +1,4 @@
-"""Encodes labels for `hfclip classify`, with what fits the amount of work."""
+"""Encodes labels for `hfclip classify`, with an optimized model where that saves time."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,32 +12,32 @@ if TYPE_CHECKING:
     from hfclip.model import CLIP
     from hfclip.zeroshot.classifier import Encoder
 
-# `optimize` takes as long as encoding some dozens of pictures, or some hundreds of captions. From
-# these numbers on it saves time. CPU time of ViT-B/32 on one core of an AVX-512 server: optimize
+# `optimize` takes as long as encoding a few dozen pictures or a few hundred captions. From these
+# numbers on it saves time. CPU time of ViT-B/32 on one core of an AVX-512 server: optimize
 # 1.3 s, a caption 15 ms with the model and 8 ms optimized.
 MANY_PICTURES = 64
 MANY_CAPTIONS = 256
 
 
 class Encoders:
-    """A model, and its optimized form, which is built at most once and only if it saves time."""
+    """A model and its optimized form, which is built at most once and only if it saves time."""
 
     def __init__(self, model: "CLIP") -> None:
         self.model = model
 
     def for_pictures(self, count: int) -> "Encoder":
-        """Returns the encoder that is fastest for a number of pictures."""
-        return self._optimized if self._pays(count, MANY_PICTURES) else self.model
+        """Returns the fastest encoder for this number of pictures."""
+        return self._optimized if self._saves_time(count, MANY_PICTURES) else self.model
 
     def for_captions(self, count: int) -> "Encoder":
-        """Returns the encoder that is fastest for a number of captions."""
-        return self._optimized if self._pays(count, MANY_CAPTIONS) else self.model
+        """Returns the fastest encoder for this number of captions."""
+        return self._optimized if self._saves_time(count, MANY_CAPTIONS) else self.model
 
     def name_for_captions(self, count: int) -> str:
-        """Returns a name of the encoder of `for_captions`, without building it."""
-        return "optimized" if self._pays(count, MANY_CAPTIONS) else "model"
+        """Returns a name for the encoder that `for_captions` returns, without building it."""
+        return "optimized" if self._saves_time(count, MANY_CAPTIONS) else "model"
 
-    def _pays(self, count: int, many: int) -> bool:
+    def _saves_time(self, count: int, many: int) -> bool:
         return count >= many and self.model.logit_scale.device.type == "cpu"
 
     @cached_property
@@ -46,18 +46,18 @@ class Encoders:
 
         try:
             return optimize(self.model)
-        except OptimizationError:  # rare weights that lose precision; the model itself does not
+        except OptimizationError:  # rare weights lose too much precision if optimized
             return self.model
 
 
 def encode_labels(
     encoders: Encoders, labels: Sequence[str], templates: Sequence[str], *, remember: bool
 ) -> "Tensor":
-    """Returns the label features (N, D), from the disk if they were computed before.
+    """Returns the label features (N, D), from the label cache if possible.
 
     Args:
-        encoders: The model.
-        labels: The labels in their order.
+        encoders: The model and its optimized form.
+        labels: The labels, in order.
         templates: The templates, strings with {} for the label.
         remember: Whether to read and write the label cache.
     """

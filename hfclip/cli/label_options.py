@@ -1,4 +1,4 @@
-"""Reads the labels and templates that the options of `hfclip classify` name."""
+"""Reads labels and templates from the options of `hfclip classify`."""
 
 import codecs
 import io
@@ -19,11 +19,11 @@ _ENCODINGS = {
 
 
 def read_labels(labels: str | None, path: Path | None) -> tuple[str, ...]:
-    """Returns the labels of --labels or of --labels-file.
+    """Returns the labels of --labels or --labels-file.
 
     Raises:
-        UsageError: Both options are given, or none.
-        LabelError: A label is empty or repeated, or the file is not a text with one label a line.
+        UsageError: Both options are given, or neither is.
+        LabelError: A label is empty or repeated, or the file is empty or not a text file.
     """
     if (labels is None) == (path is None):
         raise click.UsageError("Give exactly one of --labels and --labels-file.")
@@ -48,7 +48,7 @@ def read_templates(
 
     Raises:
         UsageError: More than one of the three options is given.
-        LabelError: A line of the file has no {}, or the file is not a text.
+        LabelError: A line of the file has no {}, or the file is empty or not a text file.
     """
     if bool(strings) + (name is not None) + (path is not None) > 1:
         raise click.UsageError("Give only one of --template, --templates and --templates-file.")
@@ -80,14 +80,14 @@ def _split(labels: str) -> list[str]:
     parts = [label.strip() for label in labels.split(",")]
     if not all(parts):
         raise LabelError(
-            f"Label {parts.index('') + 1} of --labels is empty: give at least one, and none empty. "
-            "Commas stand between labels only; --labels-file takes labels with commas in them."
+            f"Label {parts.index('') + 1} of --labels is empty. Give at least one label, and no "
+            "empty label. Commas separate labels; use --labels-file for labels that have commas."
         )
     return parts
 
 
 def _read_lines(path: Path) -> list[tuple[int, str]]:
-    """Returns the lines that are not blank, with their numbers."""
+    """Returns the lines that are not blank, with their line numbers."""
     content = path.read_bytes()
     marked = (name for mark, name in _ENCODINGS.items() if content.startswith(mark))
     encoding = next(marked, "utf-8")
@@ -100,9 +100,9 @@ def _read_lines(path: Path) -> list[tuple[int, str]]:
             "it as UTF-8."
         ) from error
     if "\0" in text:
-        raise LabelError(f"{path} is not a text: it contains NUL bytes. Save it as UTF-8.")
+        raise LabelError(f"{path} is not a text file: it contains NUL bytes. Save it as UTF-8.")
     numbered = enumerate(io.StringIO(text, newline=None), start=1)
     lines = [(number, line.strip()) for number, line in numbered if line.strip()]
     if not lines:
-        raise LabelError(f"{path} is empty; expected is one label or template a line.")
+        raise LabelError(f"{path} is empty; expected one label or template per line.")
     return lines

@@ -1,4 +1,4 @@
-"""Reports what was found and left out where a command takes files and folders of pictures."""
+"""Reports skipped files and empty folders, for commands that take pictures."""
 
 from typing import TYPE_CHECKING
 
@@ -8,12 +8,12 @@ from hfclip.errors import ImageError
 if TYPE_CHECKING:
     from hfclip.images.reading import FoundImages
 
-# Names of skipped files that are written out; the rest is counted.
+# The number of skipped files that are listed by name. The others are counted.
 NAMED = 5
 
 
 def report_skipped(found: "FoundImages") -> None:
-    """Names the files that were skipped, in one line on standard error."""
+    """Lists the skipped files in one line on standard error."""
     names = found.skipped
     if not names:
         return
@@ -24,4 +24,7 @@ def report_skipped(found: "FoundImages") -> None:
 
 def empty_folders(found: "FoundImages") -> list[tuple[str, ImageError]]:
     """Returns the folders without a picture, each with its error, as results of a command."""
-    return [(name, ImageError(f"{name}: holds no pictures.")) for name in found.empty_folders]
+    return [
+        (name, ImageError(f"{name}: this folder contains no pictures."))
+        for name in found.empty_folders
+    ]

@@ -1,4 +1,4 @@
-"""Prints what `hfclip classify` found: as text, as one JSON array, or as a JSON object a line."""
+"""Prints the results of `hfclip classify` as text, a JSON array or a JSON object per line."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -11,12 +11,12 @@ from hfclip.errors import ImageError
 if TYPE_CHECKING:
     from hfclip.zeroshot.classifier import Guess
 
-# The name of a picture, and its labels or the reason for which it has none.
+# The name of a picture, and its ranked labels or its error.
 Result: TypeAlias = "tuple[str, list[Guess] | ImageError]"
 
 
 def print_text(results: Iterable[Result]) -> int:
-    """Prints labels for people and returns the number of pictures that could not be read."""
+    """Prints text and returns the number of pictures that could not be read."""
     broken = 0
     for name, outcome in results:
         if isinstance(outcome, ImageError):
@@ -30,17 +30,17 @@ def print_text(results: Iterable[Result]) -> int:
 
 
 def print_json(results: Iterable[Result]) -> int:
-    """Prints one JSON array at the end, and after Ctrl-C with what is complete."""
+    """Prints one JSON array at the end, or after Ctrl-C. Returns the number of errors."""
     rows: list[dict[str, Any]] = []
     try:
-        rows.extend(map(_row, results))  # keeps what came before an exception
+        rows.extend(map(_row, results))  # keeps the rows before an exception
     finally:
         echo(json.dumps(rows, indent=2))
     return sum("error" in row for row in rows)
 
 
 def print_json_lines(results: Iterable[Result]) -> int:
-    """Prints a JSON object a line as soon as a batch of pictures is done."""
+    """Prints one JSON object per line after each batch. Returns the number of errors."""
     broken = 0
     for row in map(_row, results):
         echo(json.dumps(row))
@@ -57,7 +57,7 @@ PRINTERS: dict[str, Callable[[Iterable[Result]], int]] = {
 
 @contextmanager
 def progress(results: Iterator[Result], total: int, *, shown: bool) -> Iterator[Iterable[Result]]:
-    """Shows a bar on standard error while results are taken, if that is a terminal."""
+    """Shows a progress bar on standard error if it is a terminal."""
     from tqdm import tqdm  # noqa: PLC0415
 
     with tqdm(results, total=total, unit="image", disable=None if shown else True) as bar:

@@ -1,4 +1,4 @@
-"""An image's own memory as a tensor: Pillow lends it through Arrow's C data interface."""
+"""Pixels of a PIL image as a tensor without a copy, through Arrow's C data interface."""
 
 import ctypes
 from typing import Any
@@ -13,7 +13,7 @@ _pointer_in.argtypes = ctypes.py_object, ctypes.c_char_p
 
 
 class _ArrowArray(ctypes.Structure):
-    """How `struct ArrowArray` of Arrow's specification begins; the rest is not needed here."""
+    """The first fields of `struct ArrowArray` in Arrow's specification."""
 
 
 _ArrowArray._fields_ = [
@@ -28,11 +28,11 @@ _ArrowArray._fields_ = [
 
 
 def lent_pixels(image: Image.Image) -> Tensor | None:
-    """The pixels of an RGB image without a copy: uint8 (H, W, 4), where the fourth is padding.
+    """Returns the pixels of an RGB image without a copy: uint8 (H, W, 4) with a padding channel.
 
-    Read them only, and before the image changes: to write is to change the image. Its memory stays
-    for as long as the tensor does. None where Pillow is older than this interface, or keeps an
-    image in several pieces, as it does from 16 MB on.
+    The tensor shares the image's memory and keeps it alive. Do not write to the tensor, and read it
+    before the image changes. Returns None if Pillow is older than this interface or stores the
+    image in several blocks, as it does from 16 MB on.
 
     Raises:
         OSError: The image is truncated or damaged.

@@ -10,7 +10,7 @@ from hfclip.errors import ImageError
 
 _Values: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
-# What undoes each value of the EXIF tag Orientation. Exif 2.32, section 4.6.4; 1 is upright.
+# Undoes each value of the EXIF tag Orientation (Exif 2.32, section 4.6.4). 1 is upright.
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -24,7 +24,7 @@ _TRANSPOSITIONS = {
 _ORIENTATION_ENTRIES = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 # Formats whose decoder can scale (`Image.draft`), so they stay undecoded.
 _SCALED_BY_DECODER = ("JPEG", "MPO")
-# Formats whose decoder applies the orientation; older versions of Pillow leave the tag as it was.
+# Formats whose decoder applies the orientation; older versions of Pillow keep the tag.
 _TURNED_BY_DECODER = ("TIFF",)
 # Formats that Pillow opens in mode "I" if they have 16 bits per pixel.
 _16_BITS_IN_MODE_I = ("PNG", "PPM")
@@ -43,21 +43,21 @@ def as_displayed(
 ) -> Image.Image:
     """Returns the picture upright and with 8 bits per channel.
 
-    Returns the image itself if nothing is to be done. A JPEG without an orientation is not decoded.
+    Returns the image itself if no change is needed. Does not decode a JPEG without an orientation.
 
     Args:
         image: A picture of any mode, as `Image.open` returned it.
         auto_orient: Whether to apply the EXIF orientation.
-        least_side: A JPEG that has to be turned may be decoded at a half, a quarter or an eighth,
-            as long as its shorter side keeps this many pixels. This changes `image` itself.
+        least_side: A JPEG that needs a rotation may be decoded at 1/2, 1/4 or 1/8 of its size if
+            its shorter side keeps this many pixels. This changes `image` itself.
 
     Raises:
-        ImageError: The mode has more than 8 bits and the values do not tell which one is white, or
-            Pillow misreads the file.
+        ImageError: The mode has more than 8 bits and the value of white is unknown, or Pillow
+            misreads the file.
     """
     _check_planes(image)
     if image.format not in _SCALED_BY_DECODER:
-        image.load()  # Older versions of Pillow know the size of a turned TIFF only then.
+        image.load()  # Older versions of Pillow know the size of a rotated TIFF only after this.
     transposition = _TRANSPOSITIONS.get(_orientation(image)) if auto_orient else None
     if transposition is not None and least_side is not None:
         _scale_while_decoding(image, least_side)
@@ -67,7 +67,7 @@ def as_displayed(
 
 
 def _check_planes(image: Image.Image) -> None:
-    """Refuses deep TIFF planes without compression: Pillow takes each byte for a pixel."""
+    """Rejects uncompressed TIFF planes over 8 bits, because Pillow reads each byte as a pixel."""
     bits = max(_tiff_tag(image, _TIFF_BITS_PER_SAMPLE) or (1,))
     separate = _tiff_tag(image, _TIFF_PLANAR_CONFIGURATION) == _TIFF_SEPARATE_PLANES
     plain = _tiff_tag(image, _TIFF_COMPRESSION) == _TIFF_UNCOMPRESSED
@@ -84,14 +84,14 @@ def _orientation(image: Image.Image) -> Any:
         return 1
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # noqa: BLE001  # Pillow raises many kinds; viewers ignore damaged EXIF
+    except Exception:  # noqa: BLE001  # Pillow raises many; viewers ignore damaged EXIF
         return 1
 
 
 def _scale_while_decoding(image: Image.Image, least_side: int) -> None:
-    """Tells the decoder of a large JPEG in RGB to scale it down.
+    """Sets the decoder of a large RGB JPEG to scale it down.
 
-    Sides that 8 does not divide are left alone: their last block would no longer fit the grid.
+    Skips images with a side that is no multiple of 8, because the last block would not fit.
     """
     shorter = min(image.size)
     fits = image.mode == "RGB" and not any(side % 8 for side in image.size)
@@ -101,21 +101,21 @@ def _scale_while_decoding(image: Image.Image, least_side: int) -> None:
 
 
 def _transposed(image: Image.Image, transposition: Image.Transpose) -> Image.Image:
-    """Returns a transposed copy without the orientation, so that nobody applies it again."""
+    """Returns a transposed copy without the orientation, so that it is not applied again."""
     copy = image.transpose(transposition)
     copy.info = {key: copy.info[key] for key in copy.info if key not in _ORIENTATION_ENTRIES}
     return copy
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
-    """Scales 16-bit grey, or the 12 bits that some TIFF files hold, by the range of the type."""
+    """Converts 16-bit grey, or the 12-bit grey of some TIFF files."""
     bits = _tiff_tag(image, _TIFF_BITS_PER_SAMPLE)
     white = 4095 if bits == (12,) else 65535
     return _grey(image, np.asarray(image).astype(np.float64) * (255 / white))
 
 
 def _from_integers(image: Image.Image) -> Image.Image:
-    """Scales 32-bit grey: 16-bit files, or values from 0 to 255."""
+    """Converts 32-bit grey: values of 16-bit files, or values from 0 to 255."""
     values = np.asarray(image)
     if image.format in _16_BITS_IN_MODE_I:
         return _grey(image, values.clip(0, 65535) / 257)
@@ -125,7 +125,7 @@ def _from_integers(image: Image.Image) -> Image.Image:
 
 
 def _from_floats(image: Image.Image) -> Image.Image:
-    """Scales float grey: values from 0 to 1, or from 0 to 255."""
+    """Converts float grey: values from 0 to 1, or from 0 to 255."""
     values = np.asarray(image)
     for white in (1, 255):
         if _within(values, white):
@@ -146,12 +146,12 @@ _TO_8_BITS: dict[str, Callable[[Image.Image], Image.Image]] = {
 def _grey(image: Image.Image, levels: _Values) -> Image.Image:
     """Returns levels (H, W) from 0 to 255 as an image of mode L."""
     if _tiff_tag(image, _TIFF_PHOTOMETRIC) == _TIFF_WHITE_IS_ZERO:
-        levels = 255 - levels  # Pillow does this for up to 8 bits alone.
+        levels = 255 - levels  # Pillow does this only up to 8 bits.
     return Image.fromarray(np.rint(levels).astype(np.uint8))
 
 
 def _within(values: _Values, white: int) -> bool:
-    """Tells whether all values are from 0 to `white`; NaN is not."""
+    """Returns whether all values are from 0 to `white`. NaN is not."""
     return bool(((values >= 0) & (values <= white)).all())
 
 

@@ -1,4 +1,4 @@
-"""The numbers of a preprocess, and its exact pixels without torchvision."""
+"""The parameters of a preprocess, and its exact computation without torchvision."""
 
 from functools import cache, lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hfclip.config import Triple
 
-# glibc's limit for this is 32 MB; it then keeps up to twice as much.
+# Bytes. glibc's limit for this is 32 MB; it then keeps up to twice as much.
 _LARGEST_BLOCK_KEPT = 31 * 2**20
 
 _Levels: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
@@ -18,26 +18,26 @@ _Tables: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 
 
 class Recipe(NamedTuple):
-    """The numbers of a preprocess; what they mean stands in `hfclip.image_transform`."""
+    """The parameters of a preprocess, as described in `hfclip.image_transform`."""
 
     resolution: int
     mean: Triple
     std: Triple
 
     def resized(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Width and height to which an image of this width and height is resized."""
+        """Returns the width and height after resizing an image of this width and height."""
         width, height = size
         if width <= height:
             return self.resolution, int(self.resolution * height / width)
         return int(self.resolution * width / height), self.resolution
 
     def corner(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Left and top of the middle that is kept of a resized image of this size."""
+        """Returns left and top of the center crop of a resized image of this width and height."""
         width, height = size
         return round((width - self.resolution) / 2.0), round((height - self.resolution) / 2.0)
 
     def exact(self, image: Image.Image) -> Tensor:
-        """What the five steps of torchvision give, to the bit, without torchvision."""
+        """Returns float32 (3, S, S), bit for bit as from torchvision's five steps."""
         keep_freed_memory()
         size = self.resized(image.size)
         if image.size != size:
@@ -47,28 +47,29 @@ class Recipe(NamedTuple):
         return self._standardised(np.asarray(to_rgb(image)))
 
     def _standardised(self, levels: _Levels) -> Tensor:
-        """Levels (S, S, 3) -> (3, S, S): there are but 256 of them, so a table has the results."""
+        """Normalizes levels from 0 to 255 by a table: uint8 (S, S, 3) -> float32 (3, S, S)."""
         pixels = np.empty((3, *levels.shape[:2]), np.float32)
         for channel, table in enumerate(_tables(self.mean, self.std)):
-            # The mode spares a check; no level is out of bounds.
+            # mode="clip" skips the bounds check, which uint8 levels do not need.
             np.take(table, levels[..., channel], out=pixels[channel], mode="clip")
         return torch.from_numpy(pixels)
 
 
 @cache
 def keep_freed_memory() -> None:
-    """Has glibc keep what one image frees for the next, once and for all.
+    """Makes glibc reuse the memory of one image for the next.
 
-    It hands blocks back to the system that are larger than the largest that it has seen freed, and
-    the system clears each page of the next image anew: a fifth of the time for one of 640x480. So
-    it is shown a large one, of which no page is touched. Elsewhere this does nothing.
+    glibc returns a freed block to the system if it is larger than any block freed before. The
+    system then clears all pages of the next image, a fifth of the time for 640x480 pixels. One
+    large block that is freed raises this threshold; its pages are never touched. With other C
+    libraries this has no effect.
     """
     np.empty(_LARGEST_BLOCK_KEPT, np.uint8)
 
 
 @lru_cache(maxsize=64)
 def _tables(mean: Triple, std: Triple) -> _Tables:
-    """(3, 256) float32: each level of a channel, by the arithmetic of ToTensor and Normalize."""
+    """Returns each level of each channel, computed as by ToTensor and Normalize: (3, 256)."""
     levels = torch.arange(256, dtype=torch.float32, device="cpu").div(255).repeat(3, 1)
     columns = (
         torch.tensor(numbers, dtype=torch.float32, device="cpu")[:, None] for numbers in (mean, std)
@@ -78,5 +79,5 @@ def _tables(mean: Triple, std: Triple) -> _Tables:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Converts to RGB, if it is not: a step of the preprocess."""
+    """Converts an image to RGB. A step of the preprocess."""
     return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""The fast preprocess: nearly OpenAI's pixels, in less than half the time."""
+"""The fast preprocess: less than half the time of the exact one, with slightly other pixels."""
 
 import io
 from functools import cached_property
@@ -13,27 +13,27 @@ from torch.nn.functional import interpolate
 from hfclip.images.arrow import lent_pixels
 from hfclip.images.exact import Recipe, keep_freed_memory
 
-# A decoder's own scaling leaves at least this multiple of the result's side; less blurs.
+# A JPEG decoder scales down to no less than this multiple of the result's side; less blurs.
 _KEPT_FOR_RESIZING = 3
-# From twice this multiple on, Pillow averages whole blocks before it resizes.
+# Pillow averages blocks before it resizes if an image is at least twice this multiple.
 _KEPT_WHILE_REDUCING = 4.0
 
 
 class FastTransform:
-    """Prepares a PIL image for the image tower: -> float32 tensor (3, S, S).
+    """Transforms a PIL image into the input of the image tower, float32 (3, S, S).
 
-    A JPEG that `Image.open` gave and nobody has loaded is decoded no larger than it is needed,
-    so give it as it was opened: `preprocess(Image.open(path))`. It is left as it is.
+    Pass a JPEG as `Image.open` returns it: `preprocess(Image.open(path))`. It is then decoded no
+    larger than needed, and the given image is left undecoded.
 
-    Pixels differ from the exact preprocess, in levels of 255: by at most 1 at 640x480, by at
-    most 3 where an image is up to 6 times the result's side, and at 4000x3000. Elsewhere, and
-    where a side is no multiple of 8, single pixels differ by up to 10, one in a thousand by more
-    than 3. The cosine of the features to the exact ones is above 0.999. Images that are smaller
-    than the result, and those that are not RGB (grey, palette, alpha, CMYK, 16 bits), are
+    Pixels differ from the exact preprocess, in levels from 0 to 255: by at most 1 at 640x480, by
+    at most 3 for images of up to 6 times the result's side, and at 4000x3000. For other sizes, or
+    if a side is not a multiple of 8, single pixels differ by up to 10, and one in a thousand by
+    more than 3. The cosine similarity to the exact embeddings is above 0.999. Images that are
+    smaller than the result or not RGB (grey, palette, alpha, CMYK, 16 bits) are
     prepared exactly. As in OpenAI's release, the EXIF orientation is not applied here;
     `hfclip.images.reading.load_batch` applies it.
 
-    Picklable, and safe to share between threads, which it leaves free to run meanwhile.
+    The object is picklable and thread-safe. It releases the GIL while it computes.
 
     Raises:
         OSError: An image is truncated or damaged, as with Pillow itself.
@@ -44,16 +44,16 @@ class FastTransform:
 
     @property
     def least_side(self) -> int:
-        """Pixels that the shorter side of a picture should keep if a decoder scales it down."""
+        """Returns the smallest shorter side, in pixels, to which a decoder may scale a picture."""
         return _KEPT_FOR_RESIZING * self._recipe.resolution
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Prepares one image of any size and mode."""
+        """Transforms one image of any size and mode."""
         keep_freed_memory()
         times = min(image.size) / self._recipe.resolution
         if image.mode != "RGB" or times < 1:
             return self._recipe.exact(image)
-        jpeg = _unread_jpeg(image) if times >= 2 * _KEPT_FOR_RESIZING else None
+        jpeg = _undecoded_jpeg(image) if times >= 2 * _KEPT_FOR_RESIZING else None
         if jpeg:
             return self._standardised(self._scaled_by_decoder(jpeg))
         if times >= 2 * _KEPT_WHILE_REDUCING:
@@ -67,16 +67,16 @@ class FastTransform:
         return {"_recipe": self._recipe}
 
     def _scaled_by_decoder(self, jpeg: bytes) -> Tensor:
-        """Levels (4, S, S) of a JPEG that is decoded at a half, a quarter or an eighth."""
+        """Decodes a JPEG at 1/2, 1/4 or 1/8 of its size and returns levels (4, S, S)."""
         image = Image.open(io.BytesIO(jpeg))
         width, height = self._recipe.resized(image.size)
         least = width * _KEPT_FOR_RESIZING, height * _KEPT_FOR_RESIZING
-        # The box tells how much of the last row and column belongs to the picture.
+        # The box has the fractional size: the last row and column may be covered in part.
         _, (_, _, right, bottom) = image.draft("RGB", least) or ("", (0, 0, *image.size))
         return self._cut_and_resized(image, (right, bottom))
 
     def _cut_and_resized(self, image: Image.Image, size: tuple[float, float]) -> Tensor:
-        """Levels (4, S, S), resized from the middle alone; `size` is the picture's in pixels."""
+        """Crops and resizes to levels (4, S, S). `size` is the width and height of the picture."""
         side = self._recipe.resolution
         resized = self._recipe.resized(image.size)
         left, top = self._recipe.corner(resized)
@@ -87,7 +87,7 @@ class FastTransform:
         return _levels(cut)
 
     def _resized(self, levels: Tensor) -> Tensor:
-        """Levels (4, H, W) -> (4, S, S) by torch, which resizes bytes several at a time."""
+        """Resizes and crops levels (4, H, W) -> (4, S, S) with torch's vectorized uint8 kernel."""
         side = self._recipe.resolution
         width, height = resized = self._recipe.resized((levels.shape[2], levels.shape[1]))
         left, top = self._recipe.corner(resized)
@@ -96,13 +96,13 @@ class FastTransform:
         return levels[:, top : top + side, left : left + side]
 
     def _standardised(self, levels: Tensor) -> Tensor:
-        """Levels (4, S, S) -> float32 (3, S, S), less each channel's mean and divided."""
-        factor, offset = self._line
+        """Normalizes levels (4, S, S) -> float32 (3, S, S)."""
+        factor, offset = self._factor_and_offset
         return torch.mul(levels[:3], factor).add_(offset).contiguous()
 
     @cached_property
-    def _line(self) -> tuple[Tensor, Tensor]:
-        """What each channel's levels, 0 to 255, are multiplied with, and what is added."""
+    def _factor_and_offset(self) -> tuple[Tensor, Tensor]:
+        """Returns the factor and offset, each (3, 1, 1), that normalize levels from 0 to 255."""
         mean, std = (
             torch.tensor(numbers, dtype=torch.float32, device="cpu")[:, None, None]
             for numbers in (self._recipe.mean, self._recipe.std)
@@ -110,8 +110,8 @@ class FastTransform:
         return 1 / (255 * std), -mean / std
 
 
-def _unread_jpeg(image: Image.Image) -> bytes | None:
-    """The bytes of a JPEG that was opened and not decoded yet."""
+def _undecoded_jpeg(image: Image.Image) -> bytes | None:
+    """Returns the bytes of an open JPEG that is not decoded yet, or None."""
     if type(image) is not JpegImageFile or not image.tile or not image.fp:
         return None
     place = image.fp.tell()
@@ -122,9 +122,9 @@ def _unread_jpeg(image: Image.Image) -> bytes | None:
 
 
 def _levels(image: Image.Image) -> Tensor:
-    """Levels of an RGB image, (4, H, W) with channels last in memory.
+    """Returns the levels of an RGB image: uint8 (4, H, W), channels last in memory.
 
-    Pillow keeps a fourth byte a pixel. To leave it in spares both Pillow and torch the repacking.
+    Pillow stores a fourth byte per pixel. Keeping it saves Pillow and torch from repacking.
     """
     pixels = lent_pixels(image)
     if pixels is None:

@@ -1,10 +1,10 @@
-"""Picture formats: which endings count in a folder, and decoders that are not always installed."""
+"""The file endings of pictures, and the formats that need an optional decoder."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-# Endings of the files in a folder that are taken for pictures. Pillow registers more, but those
-# are documents, videos, scientific data, fonts and cursors (.pdf, .eps, .mpg, .h5, .fits, .cur).
+# A file in a folder counts as a picture if it has one of these endings. Pillow registers more, for
+# documents, videos, scientific data, fonts and cursors (.pdf, .eps, .mpg, .h5, .fits, .cur).
 # fmt: off
 PICTURE_ENDINGS = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo",
@@ -18,13 +18,13 @@ PICTURE_ENDINGS = frozenset((
 
 
 class OptionalDecoder(NamedTuple):
-    """A format that Pillow reads only if something else is installed.
+    """A format that Pillow reads only with an optional decoder.
 
     Attributes:
         name: The name of the format.
-        brands: The brands that name it in a file's `ftyp` box (ISO/IEC 14496-12).
-        remedy: What to install.
-        register: Makes the decoder known to Pillow, or raises ImportError.
+        brands: The brands of the format in the `ftyp` box of a file (ISO/IEC 14496-12).
+        remedy: The command that installs the decoder.
+        register: A function that registers the decoder with Pillow, or raises ImportError.
     """
 
     name: str
@@ -58,12 +58,12 @@ _DECODERS = (
         "AVIF", frozenset((b"avif", b"avis")), "pip install 'Pillow>=11.3'", _register_avif
     ),
 )
-# Bytes at the beginning of a file that hold its `ftyp` box's brand.
+# Number of bytes at the beginning of a file that include the brand in its `ftyp` box.
 BEGINNING = 12
 
 
 def optional_decoder(beginning: bytes) -> OptionalDecoder | None:
-    """Returns the optional decoder that a file with this beginning needs, if any."""
+    """Returns the optional decoder for a file with these first bytes, or None."""
     if beginning[4:8] != b"ftyp":
         return None
     brand = beginning[8:BEGINNING]

@@ -1,4 +1,4 @@
-"""From a picture to the tensor that the image tower takes: exactly, or fast."""
+"""The transform from a PIL image to the input tensor of the image tower, exact or fast."""
 
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -23,49 +23,49 @@ def image_transform(
     std: Triple = OPENAI_STD,
     mode: PreprocessMode = "exact",
 ) -> "Compose":
-    """The preprocess of a CLIP: PIL image -> float32 tensor (3, resolution, resolution).
+    """Returns the preprocess of a CLIP: PIL image -> float32 (3, resolution, resolution).
 
     Args:
-        resolution: Side of the result, in pixels; the image's shorter side is resized to it
-            (bicubic) and the middle is kept.
-        mean: Subtracted from each channel, R, G and B, of values in [0, 1].
-        std: Divides each channel after that.
-        mode: "exact" gives OpenAI's pixels to the bit, "fast" nearly the same ones sooner: see
+        resolution: Side of the result, in pixels. The shorter side of the image is resized to it
+            (bicubic), then the center is cropped.
+        mean: Mean that is subtracted from R, G and B, for values in [0, 1].
+        std: Standard deviation by which the three channels are then divided.
+        mode: "exact" gives OpenAI's pixels bit for bit. "fast" is faster and differs slightly: see
             `hfclip.images.fast.FastTransform`.
 
     Returns:
-        A picklable callable. The exact one is a `torchvision.transforms.Compose` of five steps:
-        Resize, CenterCrop, to RGB, ToTensor, Normalize. The conversion to RGB comes after
-        resizing, as in OpenAI's release: a palette image would differ otherwise.
+        A picklable callable. In "exact" mode it is a `torchvision.transforms.Compose` of five
+        steps: Resize, CenterCrop, to RGB, ToTensor, Normalize. The conversion to RGB comes after
+        resizing, as in OpenAI's release; the order changes the result for palette images.
 
     Raises:
-        ArgumentError: `mode` is neither of the two, `resolution` is not positive, `mean` or `std`
-            has not three numbers, or a number of `std` is zero.
+        ArgumentError: `mode` is unknown, `resolution` is not positive, `mean` or `std` does not
+            have three numbers, or a number of `std` is zero.
     """
     if mode not in ("exact", "fast"):
-        raise ArgumentError(f"the preprocess is {mode!r}, expected 'exact' or 'fast'")
+        raise ArgumentError(f"The preprocess mode is {mode!r}; expected 'exact' or 'fast'.")
     if resolution < 1:
-        raise ArgumentError(f"resolution is {resolution}; expected 1 or more pixels")
+        raise ArgumentError(f"`resolution` is {resolution}; expected at least 1 pixel.")
     recipe = Recipe(resolution, _triple("mean", mean), _triple("std", std))
     if not all(recipe.std):
-        raise ArgumentError(f"std is {std}; no channel can be divided by zero")
+        raise ArgumentError(f"`std` is {std}; expected three numbers other than zero.")
     return FastTransform(recipe) if mode == "fast" else _DeferredCompose(recipe)
 
 
 def _triple(name: str, numbers: Triple) -> Triple:
-    """Returns a tuple also of a list, as JSON has them: the tables are kept by their numbers."""
+    """Returns three numbers, which may be a list from JSON, as a tuple, which can be hashed."""
     if len(numbers) != len("RGB"):
-        raise ArgumentError(f"{name} is {numbers}; expected three numbers, for R, G and B")
+        raise ArgumentError(f"`{name}` is {numbers}; expected three numbers, for R, G and B.")
     red, green, blue = numbers
     return red, green, blue
 
 
 class _DeferredCompose:
-    """A torchvision `Compose` that is not built before someone looks into it.
+    """A torchvision `Compose` that is built at the first access to an attribute.
 
-    Importing torchvision doubles the time that torch takes, and to call the transform it is not
-    needed. It says that it is a `Compose`; at the first look at any other attribute it becomes
-    the one that it stands for, as a module of `importlib.util.LazyLoader` becomes the module.
+    Importing torchvision takes as long as importing torch, and a call of the transform does not
+    need it. The class is reported as `Compose`. The first access to any other attribute turns the
+    object into the real `Compose`, as `importlib.util.LazyLoader` does with a module.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -73,7 +73,7 @@ class _DeferredCompose:
 
     def __call__(self, image: Image.Image) -> Tensor:
         recipe: Recipe = object.__getattribute__(self, "_recipe")
-        # torchvision gives tensors in the default type; the tables are in the usual one.
+        # torchvision uses the default dtype; Recipe.exact always returns float32.
         if isinstance(image, Image.Image) and torch.get_default_dtype() is torch.float32:
             return recipe.exact(image)
         pixels: Tensor = _compose(recipe)(image)
@@ -86,7 +86,7 @@ class _DeferredCompose:
         if name.startswith("__reduce"):
             return object.__getattribute__(self, name)
         compose = _compose(object.__getattribute__(self, "_recipe"))
-        if name == "__class__":  # isinstance asks, and must not find another type than before
+        if name == "__class__":  # for isinstance; the object itself stays unchanged
             return type(compose)
         own: dict[str, Any] = object.__getattribute__(self, "__dict__")
         own.setdefault("transforms", compose.transforms)
@@ -98,7 +98,7 @@ class _DeferredCompose:
 
 
 def _compose(recipe: Recipe) -> "Compose":
-    """The five steps as torchvision's own."""
+    """Builds the five steps with torchvision."""
     from torchvision.transforms import (  # noqa: PLC0415
         CenterCrop,
         Compose,

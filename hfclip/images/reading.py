@@ -1,7 +1,7 @@
-"""Finds, opens and prepares pictures: files, folders, patterns, standard input, bytes, PIL images.
+"""Finds, opens and preprocesses pictures: files, folders, patterns, standard input, bytes.
 
-Every picture that is read here is shown to the preprocess as an image viewer shows it. The
-preprocess itself is OpenAI's and knows neither EXIF nor 16 bits. `load_batch` has the table.
+Each picture is first made upright and converted to 8 bits per channel, as an image viewer shows it.
+OpenAI's preprocess does neither. `load_batch` lists the conversions.
 """
 
 import glob
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT = "-"
 
-# A path, "-" for standard input, the bytes of a file, or an image that is open already.
+# A path, "-" for standard input, the bytes of a file, or a PIL image.
 Picture: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image"
 
 
 class ImageBatch(NamedTuple):
-    """Pictures that were read together.
+    """A batch of preprocessed pictures.
 
     Attributes:
-        pixels: float32 (M, 3, S, S): those that could be read, in the order given.
-        errors: Why the others could not, by their place in what was given.
+        pixels: The M pictures that could be read, in the given order: float32 (M, 3, S, S).
+        errors: The error of each other picture, by its index in the given order.
     """
 
     pixels: "Tensor"
@@ -45,14 +45,13 @@ class ImageBatch(NamedTuple):
 
 @dataclass
 class FoundImages:
-    """Names of pictures, and what was left out. Iterating it gives the names.
+    """The result of `find_images`. Iteration yields the names.
 
     Attributes:
-        names: Names of single pictures for `load_batch`, in the order given.
-        skipped: Files in the folders given that are no pictures: they have another ending, or
-            are hidden, as are the `._x.jpg` of macOS. Folders that are links, or that cannot be
-            listed, are here too.
-        empty_folders: Folders given in which there is no picture.
+        names: Names of single pictures for `load_batch`, in the given order.
+        skipped: Files in the given folders that have another ending or are hidden, such as the
+            `._x.jpg` of macOS. Folders that are links or cannot be listed are included.
+        empty_folders: Given folders without a picture.
     """
 
     names: list[str] = field(default_factory=list)
@@ -67,7 +66,7 @@ class FoundImages:
 
 
 def find_images(arguments: Iterable[str]) -> FoundImages:
-    """Expands what a person types into the names of single pictures.
+    """Expands files, folders and patterns into the names of single pictures.
 
     A folder stands for the pictures in it and below it, in order of name; a file counts there if
     it is not hidden and has one of `hfclip.images.formats.PICTURE_ENDINGS`. A pattern such as
@@ -91,48 +90,48 @@ def load_batch(
     *,
     auto_orient: bool = True,
 ) -> ImageBatch:
-    """Opens, decodes and prepares pictures on all cores, which Pillow and torch leave free.
+    """Reads and preprocesses pictures in parallel threads; Pillow and torch release the GIL.
 
-    The preprocess gets each picture as an image viewer shows it:
+    The preprocess receives each picture as an image viewer shows it:
 
     ==========================  ==================================================================
     Picture                     Treatment
     ==========================  ==================================================================
     EXIF orientation            Applied (JPEG, PNG, WebP, TIFF, HEIC, AVIF), unless
-                                `auto_orient=False`; the decoders of TIFF and HEIC apply it always.
-    16-bit grey                 Divided by 257 and rounded. A TIFF of 12 bits is scaled by 4095.
+                                `auto_orient=False`; the decoders of TIFF and HEIC always apply it.
+    16-bit grey                 Divided by 257 and rounded. A 12-bit TIFF is scaled by 255 / 4095.
     16-bit colour               Pillow keeps the high byte of each value.
     32-bit integers             Kept if all are from 0 to 255, otherwise an error. A PNG or PGM
                                 in this mode has 16 bits and is divided by 257.
-    Float                       Times 255 if all are from 0 to 1, kept if all are from 0 to 255,
-                                otherwise an error.
-    TIFF where white is zero    Inverted, if Pillow does not do it (more than 8 bits).
+    Float                       Multiplied by 255 if all are from 0 to 1, kept if all are from 0 to
+                                255, otherwise an error.
+    TIFF where white is zero    Inverted. Pillow does it up to 8 bits.
     Alpha, palette, CMYK, ...   As in OpenAI's release: `convert("RGB")` after resizing, which drops
-                                the alpha channel. Pillow knows the inverted CMYK of Adobe's JPEGs.
-                                Colour profiles are not applied.
-    Animation, several pages    The first frame.
+                                the alpha channel. Pillow handles the inverted CMYK of Adobe's
+                                JPEGs. Colour profiles are not applied.
+    Animation, several pages    Only the first frame is read.
     HEIC                        Read if `hfclip[heic]` is installed, otherwise an error.
     ==========================  ==================================================================
 
     Args:
         pictures: Paths, "-" for standard input, the bytes of files, or PIL images.
-        preprocess: What `load` or `image_transform` gave. It gets a JPEG that needs no turning as
-            it was opened, not decoded yet, and runs in several threads at once.
-        workers: How many threads; by default one for each core that this process may use.
-        auto_orient: Whether to apply the EXIF orientation; OpenAI's release does not.
+        preprocess: The transform that `load` or `image_transform` returned. Several threads call
+            it at once. It receives a JPEG that needs no rotation before it is decoded.
+        workers: The number of threads. Default: one for each core that this process may use.
+        auto_orient: Whether to apply the EXIF orientation. OpenAI's release does not.
 
     Returns:
-        The prepared pictures and the errors of those that are none: one does not stop the others.
-        `pixels` is of shape (0,) if none could be read.
+        The preprocessed pictures, and the errors of pictures that cannot be read. `pixels` has
+        shape (0,) if no picture can be read.
 
     Raises:
-        ArgumentTypeError: A picture has none of the types above.
+        ArgumentTypeError: A picture is not a path, bytes or a PIL image.
     """
-    import torch  # noqa: PLC0415  # to find pictures needs no torch
+    import torch  # noqa: PLC0415  # find_images needs no torch
 
     from hfclip.images.fast import FastTransform  # noqa: PLC0415
 
-    # Not isinstance: it would look into the exact transform and import torchvision.
+    # Not isinstance: it would make the exact transform import torchvision.
     least_side = preprocess.least_side if type(preprocess) is FastTransform else None
 
     def prepare(numbered: "tuple[int, Picture]") -> "Tensor | ImageError":
@@ -157,7 +156,7 @@ def load_batch(
 
 
 def _decode_repeated(pictures: "Sequence[Picture]") -> None:
-    """Decodes PIL images that occur several times, since two threads must not decode one at once.
+    """Decodes repeated PIL images, because two threads must not decode the same image at once.
 
     `prepare` reports an image that cannot be decoded.
     """
@@ -165,7 +164,7 @@ def _decode_repeated(pictures: "Sequence[Picture]") -> None:
     counts = Counter(map(id, pictures))
     for key, image in images.items():
         if counts[key] > 1:
-            with suppress(Exception):  # decoders raise many kinds for damaged data
+            with suppress(Exception):  # decoders raise many exceptions for damaged data
                 image.load()
 
 
@@ -177,11 +176,11 @@ def open_picture(
     least_side: int | None = None,
     name: str | None = None,
 ) -> Iterator[Image.Image]:
-    """Opens one picture as `load_batch` does and gives it to a `with` statement.
+    """Opens one picture as `load_batch` does, for a `with` statement.
 
-    The image is upright and has 8 bits per channel; the table in `load_batch` says how. A JPEG that
-    needs no turning is not decoded yet. The file is closed at the end. A PIL image that was given
-    stays open and unchanged.
+    The image is upright and has 8 bits per channel, as listed in `load_batch`. A JPEG that needs no
+    rotation is not decoded yet. The `with` statement closes the file. A given PIL image stays open
+    and unchanged.
 
     Example:
         >>> with open_picture("cat.jpg") as image:
@@ -190,22 +189,22 @@ def open_picture(
     Args:
         picture: A path, "-" for standard input, the bytes of a file, or a PIL image.
         auto_orient: Whether to apply the EXIF orientation.
-        least_side: A JPEG file that has to be turned may be decoded at a half, a quarter or an
-            eighth, as long as its shorter side keeps this many pixels. None decodes it whole.
-        name: What errors call the picture; by default its path.
+        least_side: A JPEG file that needs a rotation may be decoded at 1/2, 1/4 or 1/8 of its
+            size if its shorter side keeps this many pixels. None decodes it at full size.
+        name: The name of the picture in errors. Default: its path.
 
     Raises:
-        ImageError: The picture does not exist or cannot be decoded. This covers the decoding that
-            the body of the `with` statement starts.
-        ArgumentTypeError: `picture` has none of the types above.
+        ImageError: The picture does not exist or cannot be decoded, here or in the body of the
+            `with` statement.
+        ArgumentTypeError: `picture` is not a path, bytes or a PIL image.
     """
     name = name or _name(picture, "picture")
     if isinstance(picture, Image.Image):
         least_side = None  # scaling would change the image that was given
     with _opened(picture, name) as image:
-        with _reported(name, Exception):  # decoders raise many kinds for damaged data
+        with _as_image_error(name, Exception):  # decoders raise many exceptions for damaged data
             shown = as_displayed(image, auto_orient=auto_orient, least_side=least_side)
-        with _reported(name, OSError):
+        with _as_image_error(name, OSError):
             yield shown
 
 
@@ -225,18 +224,18 @@ def _preprocessed(
 
 @contextmanager
 def _opened(picture: "Picture", name: str) -> Iterator[Image.Image]:
-    """Opens a picture and closes it afterwards, unless it was open before."""
+    """Opens a picture and closes it afterwards. Leaves a given PIL image open."""
     if isinstance(picture, Image.Image):
         yield picture
         return
-    with _reported(name, Exception):
+    with _as_image_error(name, Exception):
         image = _identified(_content(picture))
     with image:
         yield image
 
 
 def _identified(content: Path | io.BytesIO) -> Image.Image:
-    """Opens a file by what it contains, also if an optional decoder is needed."""
+    """Opens a file by its content. Registers an optional decoder if the file needs one."""
     try:
         return Image.open(content)
     except UnidentifiedImageError:
@@ -257,34 +256,34 @@ def _beginning(content: Path | io.BytesIO) -> bytes:
         return file.read(BEGINNING)
 
 
-# What each error of reading a picture means; the first row that fits counts.
-_MEANINGS: tuple[tuple[type[Exception], str], ...] = (
+# The message for each exception while a picture is read. The first matching row applies.
+_MESSAGES: tuple[tuple[type[Exception], str], ...] = (
     (ImageError, "{}."),
-    (FileNotFoundError, "no such file, and nothing matches it as a pattern."),
-    (IsADirectoryError, "a folder cannot be decoded; `find_images` gives the pictures in it."),
-    (UnidentifiedImageError, "not a picture of any kind that Pillow can read."),
+    (FileNotFoundError, "no such file, and no file matches it as a pattern."),
+    (IsADirectoryError, "this is a folder; `find_images` returns the pictures in it."),
+    (UnidentifiedImageError, "not a picture that Pillow can read."),
     (
         Image.DecompressionBombError,
-        "not decoded, as it is too large ({}) Scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS.",
+        "too large to decode ({}) Scale it down, or increase PIL.Image.MAX_IMAGE_PIXELS.",
     ),
-    (Exception, "cannot be decoded ({}); it is damaged, truncated or of a kind not supported."),
+    (Exception, "cannot be decoded ({}); it is damaged, truncated or in an unsupported format."),
 )
 
 
 @contextmanager
-def _reported(name: str, kind: type[Exception]) -> Iterator[None]:
-    """Turns errors of this kind into an ImageError that names the picture and the cause."""
+def _as_image_error(name: str, kind: type[Exception]) -> Iterator[None]:
+    """Converts exceptions of this type to an ImageError with the picture's name and the cause."""
     try:
         yield
     except MemoryError:
         raise
     except kind as error:
-        raise ImageError(f"{name}: {_meaning(error).format(error)}") from error
+        raise ImageError(f"{name}: {_message(error).format(error)}") from error
 
 
-def _meaning(error: Exception) -> str:
-    *known, (_, otherwise) = _MEANINGS
-    system = isinstance(error, OSError) and error.errno is not None  # a decoder's has no number
+def _message(error: Exception) -> str:
+    *known, (_, otherwise) = _MESSAGES
+    system = isinstance(error, OSError) and error.errno is not None  # decoders set no errno
     unknown = "cannot be read ({})." if system else otherwise
     return next((text for kind, text in known if isinstance(error, kind)), unknown)
 
@@ -294,13 +293,13 @@ def _cores() -> int:
 
 
 def _name(picture: "Picture", otherwise: str) -> str:
-    """Returns the path of a picture, or another name if it has none."""
+    """Returns the path of a picture, or `otherwise` if it has none."""
     if isinstance(picture, str | os.PathLike):
         return os.fspath(picture)
     if isinstance(picture, bytes | Image.Image):
         return otherwise
     raise ArgumentTypeError(
-        f"{otherwise} is a {type(picture).__name__}; expected a path, bytes or a PIL image."
+        f"{otherwise} has type {type(picture).__name__}; expected a path, bytes or a PIL image."
     )
 
 
@@ -311,19 +310,19 @@ def _content(picture: "str | os.PathLike[str] | bytes") -> Path | io.BytesIO:
 
 
 def _matches(argument: str) -> list[str]:
-    """Returns what a pattern matches; an argument that is no pattern or matches nothing is kept."""
+    """Returns the names that match a pattern, or the argument itself if nothing matches."""
     path = Path(argument)
     if argument == STANDARD_INPUT or path.exists() or not glob.has_magic(argument):
         return [argument]
-    # Path.glob refuses absolute patterns, which people type.
+    # Path.glob rejects absolute patterns.
     names = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207
-    if "**" in argument:  # it matches the files below the folders too
+    if "**" in argument:  # it matches the files in these folders too
         names = [name for name in names if not Path(name).is_dir()]
     return names or [argument]
 
 
 def _search(folder: Path, found: FoundImages) -> None:
-    """Adds the pictures in and below a folder, and what is left out there."""
+    """Adds the pictures and the skipped files in and below a folder to `found`."""
     pictures: list[Path] = []
     skipped: list[Path] = []
 
@@ -333,14 +332,14 @@ def _search(folder: Path, found: FoundImages) -> None:
     for parent, folders, names in os.walk(folder, onerror=skip):
         skipped += [path for name in folders if (path := Path(parent, name)).is_symlink()]
         for path in (Path(parent, name) for name in names):
-            (pictures if _counts(path, folder) else skipped).append(path)
+            (pictures if _is_picture(path, folder) else skipped).append(path)
     found.names += sorted(map(str, pictures))
     found.skipped += sorted(map(str, skipped))
     if not pictures:
         found.empty_folders.append(str(folder))
 
 
-def _counts(path: Path, folder: Path) -> bool:
-    """Tells whether a file in a folder is taken for a picture."""
+def _is_picture(path: Path, folder: Path) -> bool:
+    """Returns whether a file in a folder is not hidden and has the ending of a picture."""
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
     return not hidden and path.suffix.lower() in PICTURE_ENDINGS and path.is_file()

@@ -1,9 +1,9 @@
-"""Remembers encoded labels on disk, so that the same labels are encoded once for a model.
+"""Caches label features on disk, so that a model encodes the same labels only once.
 
-An entry is a safetensors file under HF_HOME/hfclip/labels. The SHA-256 in its name covers all that
-the features depend on: the weights of the text tower, the configuration, labels, templates, and
-the hardware and software that encode. Neither a path nor a time stamp counts. Labels are not
-stored in readable form. The oldest entries are removed when the folder exceeds `LIMIT`.
+An entry is a safetensors file under HF_HOME/hfclip/labels. Its name is a SHA-256 of all inputs of
+the features: weights of the text tower, configuration, labels, templates, hardware and software.
+It does not depend on paths or time stamps. Labels are not stored in readable form. The least
+recently used entries are removed when the folder exceeds `LIMIT`.
 """
 
 import hashlib
@@ -27,23 +27,23 @@ from hfclip.model import CLIP
 
 logger = logging.getLogger(__name__)
 
-# Bytes of all entries together.
+# Maximum size of all entries together, in bytes.
 LIMIT = 256 * 2**20
-# Changes when tokenization, averaging or the contents of an entry change.
+# Increase it when tokenization, averaging or the contents of an entry change.
 _FORMAT = 1
 _IMAGE_TOWER = "visual."
-# Seconds after which an unfinished file belongs to no running process.
+# Seconds after which an unfinished file counts as left by a killed process.
 _ABANDONED = 3600
 
 
 def features_key(model: CLIP, labels: Sequence[str], templates: Sequence[str], encoder: str) -> str:
-    """Returns the name under which label features are remembered, 64 hexadecimal digits.
+    """Returns the cache key of label features, 64 hexadecimal digits.
 
     Args:
         model: A CLIP as `hfclip.load` returns it. Its text tower is hashed, at 1.4 GB/s per core.
-        labels: The labels in their order.
-        templates: The templates in their order.
-        encoder: Says how the model is run, for example "optimized".
+        labels: The labels, in order.
+        templates: The templates, in order.
+        encoder: The name of the encoder, for example "optimized".
     """
     facts = [
         *(_FORMAT, __version__, torch.__version__, *_hardware(model.logit_scale.device)),
@@ -57,10 +57,7 @@ def features_key(model: CLIP, labels: Sequence[str], templates: Sequence[str], e
 
 
 def read_features(key: str) -> Tensor | None:
-    """Returns the label features (N, D) of an entry on the CPU, or None.
-
-    A damaged entry counts as missing.
-    """
+    """Returns the label features (N, D) on the CPU, or None if the entry is missing or damaged."""
     path = _folder() / f"{key}.safetensors"
     try:
         entry = load(path.read_bytes())
@@ -76,9 +73,9 @@ def read_features(key: str) -> Tensor | None:
 
 
 def write_features(key: str, features: Tensor) -> None:
-    """Writes an entry, whole or not at all, and removes old ones beyond `LIMIT`.
+    """Writes an entry atomically and removes old entries beyond `LIMIT`.
 
-    An entry that cannot be written is not an error: the labels are encoded again next time.
+    Raises no error if the entry cannot be written; the labels are then encoded again next time.
     """
     folder = _folder()
     path, part = folder / f"{key}.safetensors", folder / f"{key}.{uuid.uuid4().hex}.part"
@@ -103,7 +100,7 @@ def _folder() -> Path:
 
 
 def _hardware(device: torch.device) -> Iterator[str | int]:
-    """What the last bits of features depend on."""
+    """Yields the hardware properties that affect the last bits of features."""
     yield device.type
     if device.type == "cuda":
         yield torch.cuda.get_device_name(device)
@@ -112,7 +109,7 @@ def _hardware(device: torch.device) -> Iterator[str | int]:
 
 
 def _hash_text_tower(model: CLIP) -> list[tuple[str, str, str]]:
-    """Returns the name, type and SHA-256 of each tensor that `encode_text` uses."""
+    """Returns the name, dtype and SHA-256 of each tensor that `encode_text` uses."""
     tensors = {
         name: tensor
         for name, tensor in model.state_dict().items()
@@ -132,7 +129,7 @@ def _hash(tensor: Tensor) -> bytes:
 
 
 def _trim(folder: Path) -> None:
-    """Removes the entries that were used least recently, and what killed processes left."""
+    """Removes the least recently used entries, and unfinished files of killed processes."""
     for part in folder.glob("*.part"):
         if time.time() - _used(part) > _ABANDONED:
             _remove(part)
@@ -161,7 +158,7 @@ def _touch(path: Path) -> None:
     try:
         os.utime(path)
     except OSError as error:  # a read-only home
-        logger.debug("%s: %s", path, error)
+        logger.debug("%s: its time cannot be updated: %s", path, error)
 
 
 def _remove(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A classifier out of words: labels and templates in, ranked labels out."""
+"""A zero-shot classifier: ranks labels by the similarity of their captions to an image."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -22,9 +22,9 @@ from hfclip.zeroshot.labels import (
     make_caption,
 )
 
-# Captions that are encoded at once, so that a thousand labels need no more memory than some.
+# Captions per batch. It bounds the memory that many labels need.
 CAPTIONS = 256
-# Pictures that are read and encoded at once.
+# Pictures per batch.
 _PICTURES = 64
 
 Preprocess: TypeAlias = Callable[[Image.Image], Tensor]
@@ -34,23 +34,23 @@ _PICTURE_TYPES = (str, PathLike, bytes, Image.Image)
 
 
 class Guess(NamedTuple):
-    """One label and how probable it is among the labels that were given."""
+    """A label and its probability among the given labels."""
 
     label: str
     probability: float
 
 
 class Encoder(Protocol):
-    """What a classifier asks of a model: a `CLIP` has it, and so does what `optimize` makes."""
+    """The methods that a classifier needs. `CLIP` and the result of `optimize` have them."""
 
     @property
     def logit_scale(self) -> Tensor:
-        """The logarithm of what cosines are multiplied by, on the device that computes."""
+        """Returns the logarithm of the scale of cosine similarities, on the model's device."""
         ...
 
     @property
     def context_length(self) -> int:
-        """Tokens in a text at most."""
+        """Returns the maximum number of tokens in a text."""
         ...
 
     def encode_image(self, image: Tensor, /) -> Tensor:
@@ -63,30 +63,30 @@ class Encoder(Protocol):
 
 
 class ZeroShotClassifier:
-    """Ranks labels by how near their captions lie to an image.
+    """Ranks labels by the cosine similarity of their captions to an image.
 
-    Each label is put into each template; the normalised features of its captions are averaged and
-    normalised again, as in OpenAI's evaluation of prompt ensembles. The model is a `CLIP`, or for
-    many images sooner what `hfclip.optimize` made of one.
+    Each template is filled with each label. The normalized features of a label's captions are
+    averaged and normalized again, as in OpenAI's evaluation of prompt ensembles. For many images,
+    the result of `hfclip.optimize` is faster than a `CLIP`.
 
     Args:
         model: A `CLIP`, a `FastCLIP`, or another object with their methods.
-        labels: Strings, in any iterable. Each label is given once.
+        labels: An iterable of strings without repetition.
         templates: Strings with {} for the label, or functions from a label to a caption.
-        preprocess: Turns a PIL image into a tensor (3, S, S). By default it is made from the
-            model's configuration. Only pictures and paths need it; tensors do not.
-        features: Unit rows (N, D) that `label_features` returned for this model, these labels
-            and these templates. The text tower is then not used.
+        preprocess: A transform from a PIL image to a tensor (3, S, S). By default it follows the
+            model's configuration. Preprocessed tensors do not need it.
+        features: Label features (N, D) of unit norm that `label_features` returned for this model,
+            these labels and these templates. The text tower is then not used.
 
     Attributes:
-        labels: The labels, in the order given.
-        weights: Unit columns (D, N) in the type of the model's features, one for each label.
+        labels: The labels, in the given order.
+        weights: Label features as unit columns (D, N), in the dtype of the model's features.
 
     Raises:
         LabelError: There is no label, a label is empty or repeated, or a template has no {}.
-        ArgumentTypeError: A label or a template has another type.
-        TextTooLongError: A caption has more tokens than the context of the model.
-        ShapeError: `features` has another number of rows than there are labels.
+        ArgumentTypeError: A label or a template has the wrong type.
+        TextTooLongError: A caption has more tokens than the model's context length.
+        ShapeError: The number of rows of `features` is not the number of labels.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class ZeroShotClassifier:
             features = label_features(model, self.labels, templates)
         if features.ndim != 2 or len(features) != len(self.labels):
             raise ShapeError(
-                f"The label features are {_describe(features)}; expected is one row for each of "
+                f"`features` is {_describe(features)}; expected (N, D) with one row for each of "
                 f"the {len(self.labels)} labels."
             )
         self.weights = features.to(model.logit_scale.device).t()
@@ -117,17 +117,17 @@ class ZeroShotClassifier:
         """Returns the probability of each label for each image: (B, N) float32.
 
         Args:
-            images: Preprocessed images (B, 3, S, S) of any float type; or one picture or an
-                iterable of pictures, each a PIL image, a path or the bytes of a file.
+            images: Preprocessed images (B, 3, S, S) of any floating-point dtype; or one picture or
+                an iterable of pictures, each a PIL image, a path or the bytes of a file.
 
         Returns:
             Probabilities on the model's device. Each row sums to 1.
 
         Raises:
-            ShapeError: The images have another shape or type.
+            ShapeError: The images have the wrong shape or type.
             ImageError: A picture cannot be read.
-            ArgumentError: There are pictures, and neither the classifier nor the model says how
-                to preprocess them.
+            ArgumentError: A picture needs a preprocess, and neither the classifier nor the model
+                has one.
         """
         if isinstance(images, Tensor):
             return self._classify(images)
@@ -138,7 +138,7 @@ class ZeroShotClassifier:
         """Returns the `top` most probable labels (all by default) for each image, best first.
 
         Args:
-            images: As in `probabilities`.
+            images: Images or pictures, as in `probabilities`.
             top: The number of labels, at least 1.
 
         Raises:
@@ -146,7 +146,7 @@ class ZeroShotClassifier:
             HfclipError: As in `probabilities`.
         """
         if top is not None and top < 1:
-            raise ArgumentError(f"top is {top}; expected is at least 1, or None for all labels.")
+            raise ArgumentError(f"`top` is {top}; expected at least 1, or None for all labels.")
         count = len(self.labels) if top is None else min(top, len(self.labels))
         probabilities, order = self.probabilities(images).topk(count)
         return [
@@ -155,7 +155,7 @@ class ZeroShotClassifier:
         ]
 
     def _classify(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, N)."""
+        """Returns the probabilities of preprocessed images: (B, 3, S, S) -> (B, N)."""
         side = self._side
         sound = images.is_floating_point() and images.ndim == 4 and images.shape[1] == 3
         if not sound or (side is not None and images.shape[2:] != (side, side)):
@@ -165,7 +165,7 @@ class ZeroShotClassifier:
         return logits.float().softmax(dim=-1)
 
     def _read(self, pictures: "Picture | Iterable[Picture]") -> Iterator[Tensor]:
-        """Reads pictures and gives them in batches (B, 3, S, S)."""
+        """Reads pictures and yields them in batches (B, 3, S, S)."""
         if isinstance(pictures, _PICTURE_TYPES):
             pictures = [pictures]
         if not isinstance(pictures, Iterable):
@@ -179,8 +179,8 @@ class ZeroShotClassifier:
                     raise self._shape_error(picture, f"a {type(pictures).__name__} of ")
             if self._preprocess is None:
                 raise ArgumentError(
-                    "The model has no configuration that says how to preprocess pictures. Give "
-                    "preprocess= to the classifier, or preprocessed images (B, 3, S, S)."
+                    "The model has no configuration for the preprocess. Pass `preprocess` to the "
+                    "classifier, or pass preprocessed images (B, 3, S, S)."
                 )
             pixels, errors = load_batch(batch, self._preprocess)
             for error in errors.values():
@@ -190,12 +190,12 @@ class ZeroShotClassifier:
     def _shape_error(self, images: object, container: str = "") -> ShapeError:
         side = self._side or "S"
         found = container + _describe(images)
-        advice = "Put each through the preprocess and stack them, or give PIL images or paths."
+        advice = "Preprocess each image and stack the results, or pass PIL images or paths."
         if isinstance(images, Tensor) and images.ndim == 3 and not container:
-            advice = "Add the dimension of the batch: image.unsqueeze(0)."
+            advice = "Add the batch dimension: image.unsqueeze(0)."
         return ShapeError(
-            f"The images are {found}; expected are floats (B, 3, {side}, {side}) in a "
-            f"torch.Tensor. {advice}"
+            f"The images are {found}; expected a floating-point torch.Tensor "
+            f"(B, 3, {side}, {side}). {advice}"
         )
 
 
@@ -206,16 +206,16 @@ def label_features(
     templates: Iterable[Template] = (DEFAULT_TEMPLATE,),
     on_progress: Callable[[int], object] | None = None,
 ) -> Tensor:
-    """Encodes labels: unit rows (N, D) in the type of the model's features.
+    """Encodes labels into features (N, D) of unit norm, in the dtype of the model's features.
 
-    The captions of some labels are encoded at a time, so memory does not grow with the number of
-    templates, and with the number of labels only by their rows.
+    Encodes captions in batches. The memory does not grow with the number of templates; it grows
+    with the number of labels by one row each.
 
     Args:
-        model: As in `ZeroShotClassifier`.
-        labels: As in `ZeroShotClassifier`.
-        templates: As in `ZeroShotClassifier`.
-        on_progress: Is called with the number of captions after some have been encoded.
+        model: The model, as in `ZeroShotClassifier`.
+        labels: The labels, as in `ZeroShotClassifier`.
+        templates: The templates, as in `ZeroShotClassifier`.
+        on_progress: A function that is called after each batch with its number of captions.
 
     Raises:
         HfclipError: As in `ZeroShotClassifier`.
@@ -234,7 +234,7 @@ def label_features(
 
 
 def _encoded(model: Encoder, captions: Sequence[str]) -> Iterator[Tensor]:
-    """Unit rows (n, D) of some captions after the other."""
+    """Yields the features (n, D) of unit norm of one batch of captions after the other."""
     for start in range(0, len(captions), CAPTIONS):
         some = captions[start : start + CAPTIONS]
         tokens = tokenize(some, model.context_length, padding="longest")
@@ -256,7 +256,7 @@ def _unit(features: Tensor) -> Tensor:
 
 
 def _describe(value: object) -> str:
-    """Returns the type and the shape of a value."""
+    """Describes a value by its type and shape."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)} on {value.device}"
     shape = getattr(value, "shape", None)

@@ -1,4 +1,4 @@
-"""The 80 prompt templates that OpenAI's evaluation on ImageNet averages.
+"""The 80 prompt templates of OpenAI's evaluation on ImageNet.
 
 Source: notebooks/Prompt_Engineering_for_ImageNet.ipynb of https://github.com/openai/CLIP (MIT
 License, see NOTICE), section 3.1.4 of the paper https://arxiv.org/abs/2103.00020. `{}` stands for
@@ -88,5 +88,5 @@ IMAGENET_TEMPLATES = (
     "a tattoo of the {}.",
 )
 
-# What `hfclip classify --templates` takes.
+# The values of `hfclip classify --templates`.
 TEMPLATES = {"imagenet": IMAGENET_TEMPLATES}

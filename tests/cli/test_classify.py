@@ -95,9 +95,9 @@ def test_a_file_has_a_label_on_each_line_that_is_not_blank(tmp_path: Path, conte
     ("content", "message"),
     [
         (b"one\ncaf\xe9\n", "labels.txt is not in UTF-8: line 2 has the byte 0xe9. Save it as"),
-        (b"one\0two", "labels.txt is not a text: it contains NUL bytes."),
-        (b"o\0n\0e\0", "labels.txt is not a text: it contains NUL bytes."),
-        (b"", "labels.txt is empty; expected is one label or template a line."),
+        (b"one\0two", "labels.txt is not a text file: it contains NUL bytes."),
+        (b"o\0n\0e\0", "labels.txt is not a text file: it contains NUL bytes."),
+        (b"", "labels.txt is empty; expected one label or template per line."),
         (b"\n \r\n", "labels.txt is empty"),
         (b"cat\n\ndog\ncat \n", "labels.txt: line 4 repeats line 1, 'cat'. Give each label once."),
         (b"\xff\xfeo", "labels.txt is not in UTF-8"),
@@ -138,11 +138,14 @@ def test_options_that_contradict_each_other_are_refused(
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ("cat,dog,", "Label 3 of --labels is empty: give at least one, and none empty. Commas"),
+        (
+            "cat,dog,",
+            "Label 3 of --labels is empty. Give at least one label, and no empty label. Commas",
+        ),
         (",cat", "Label 1 of --labels is empty"),
         ("cat, ,dog", "Label 2 of --labels is empty"),
         ("", "Label 1 of --labels is empty"),
-        ("cat,dog,cat", "Labels are given twice: cat. Give each once."),
+        ("cat,dog,cat", "Labels occur more than once: cat. Give each label once."),
     ],
 )
 def test_labels_that_make_no_classifier_are_refused_before_the_model_is_loaded(

@@ -107,7 +107,7 @@ def test_a_picture_comes_from_standard_input() -> None:
             ["classify", "x.png", "--labels", "a,b", "--model", "ViT-B-16"],
             "Did you mean 'ViT-B/16'",
         ),
-        (["classify", "x.png", "--labels", "a,,b", "--model", "digits"], "none empty"),
+        (["classify", "x.png", "--labels", "a,,b", "--model", "digits"], "no empty label"),
         (["inspect", "nowhere.pt"], "nowhere.pt not found"),
     ],
 )

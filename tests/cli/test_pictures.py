@@ -79,12 +79,12 @@ def test_an_empty_folder_is_an_error_and_needs_no_model(tmp_path: Path) -> None:
     assert text.stdout == ""
     assert text.stderr.splitlines() == [
         f"1 file was skipped: {tmp_path / 'notes.txt'}",
-        f"Error: {tmp_path}: holds no pictures.",
+        f"Error: {tmp_path}: this folder contains no pictures.",
     ]
     as_json = classify(tmp_path, "--json", model="no/such-model")
     assert as_json.exit_code == 1
     assert json.loads(as_json.stdout) == [
-        {"image": str(tmp_path), "error": f"{tmp_path}: holds no pictures."}
+        {"image": str(tmp_path), "error": f"{tmp_path}: this folder contains no pictures."}
     ]
 
 
@@ -92,7 +92,7 @@ def test_an_empty_folder_beside_a_picture_is_reported_too(tmp_path: Path) -> Non
     result = classify(tmp_path, DIGITS / "two.png", "--json")
     assert result.exit_code == 1
     empty, row = json.loads(result.stdout)
-    assert empty["error"] == f"{tmp_path}: holds no pictures."
+    assert empty["error"] == f"{tmp_path}: this folder contains no pictures."
     assert row["labels"][0]["label"] == "two"
 
 
@@ -128,7 +128,7 @@ def test_a_file_that_is_named_is_tried_whatever_its_ending(tmp_path: Path) -> No
     refused = classify(tmp_path / "notes.pdf")
     assert refused.exit_code == 1
     assert refused.stderr == (
-        f"Error: {tmp_path / 'notes.pdf'}: not a picture of any kind that Pillow can read.\n"
+        f"Error: {tmp_path / 'notes.pdf'}: not a picture that Pillow can read.\n"
     )
 
 

@@ -117,7 +117,7 @@ def test_broken_pictures_are_named_with_what_is_wrong(folder: Path) -> None:
         ("empty.png", "not a picture"),
         ("notes.txt", "not a picture"),
         ("missing.png", "no such file"),
-        ("below", "cannot be decoded"),
+        ("below", "this is a folder"),
     ):
         _, errors = load_batch([str(folder / name)], hfclip.image_transform(4))
         assert re.search(message, str(errors[0])), name
@@ -148,7 +148,7 @@ def test_a_batch_keeps_the_order_and_reports_what_is_broken(
     assert pixels.shape == (12, 3, 8, 8)
     assert grey(pixels) == list(range(0, 240, 20))
     assert list(errors) == [2, 5, 14]
-    assert str(errors[2]) == "picture 2: not a picture of any kind that Pillow can read."
+    assert str(errors[2]) == "picture 2: not a picture that Pillow can read."
     assert str(errors[5]).startswith(f"{tmp_path / 'missing.png'}: no such file")
     assert str(errors[14]).startswith("picture 14: cannot be decoded (")
 
@@ -185,10 +185,12 @@ def test_pictures_come_as_paths_bytes_and_pil_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize("picture", [3, None, torch.zeros(3, 8, 8), ["a.png"]])
 def test_what_is_neither_path_nor_picture_is_refused(picture: object) -> None:
     kind = type(picture).__name__
-    with pytest.raises(hfclip.ArgumentTypeError, match=f"picture 1 is a {kind}; expected a path"):
+    with pytest.raises(
+        hfclip.ArgumentTypeError, match=f"picture 1 has type {kind}; expected a path"
+    ):
         load_batch([b"none", picture], hfclip.image_transform(8))  # type: ignore[list-item]
     with (
-        pytest.raises(TypeError, match=f"picture is a {kind}; expected a path, bytes or a PIL"),
+        pytest.raises(TypeError, match=f"picture has type {kind}; expected a path, bytes or a PIL"),
         open_picture(picture),  # type: ignore[arg-type]
     ):
         pass
@@ -244,8 +246,8 @@ def test_a_picture_that_is_too_large_is_not_called_truncated(
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 7)  # b.png has 16, more than twice that
     _, errors = load_batch([folder / "b.png"], hfclip.image_transform(4))
-    assert str(errors[0]).startswith(f"{folder / 'b.png'}: not decoded, as it is too large (Image")
-    assert "raise PIL.Image.MAX_IMAGE_PIXELS" in str(errors[0])
+    assert str(errors[0]).startswith(f"{folder / 'b.png'}: too large to decode (Image")
+    assert "increase PIL.Image.MAX_IMAGE_PIXELS" in str(errors[0])
     assert "truncated" not in str(errors[0])
 
 

@@ -505,7 +505,11 @@ def test_what_transformers_would_build_otherwise_is_refused_by_name(path: str) -
         ("vision_config/num_attention_heads", 7, "does not divide the hidden_size 768"),
         ("vision_config/num_attention_heads", "12", "num_attention_heads is '12'"),
         ("vision_config/hidden_size", None, "the hidden_size None"),
-        ("text_config/num_attention_heads", 7, "transformer_width is 512, which 7"),
+        (
+            "text_config/num_attention_heads",
+            7,
+            "transformer_width is 512; it must be a multiple of 7,",
+        ),
         ("text_config/vocab_size", 49408.5, "vocab_size is 49408.5"),
         ("text_config", "clip", "text_config is 'clip', not a JSON object"),
         ("vision_config_dict", [], "vision_config is \\[\\], not a JSON object"),

@@ -87,12 +87,12 @@ def test_braces_in_a_label_are_left_alone(model: hfclip.CLIP) -> None:
 @pytest.mark.parametrize(
     ("labels", "templates", "message"),
     [
-        ([], ["a {}"], "give at least one"),
-        (["cat", " "], ["a {}"], "none empty"),
-        (["cat", "dog", "cat"], ["a {}"], "twice: cat"),
-        (["cat"], ["a photo"], "needs a {} where the label goes"),
-        (["cat"], [], "needs a {}"),
-        ("cat", ["a {}"], "lists of strings"),
+        ([], ["a {}"], "Give at least one"),
+        (["cat", " "], ["a {}"], "no empty label"),
+        (["cat", "dog", "cat"], ["a {}"], "more than once: cat"),
+        (["cat"], ["a photo"], "each with {} in place of the label"),
+        (["cat"], [], "each with {}"),
+        ("cat", ["a {}"], "expected a list of strings"),
     ],
 )
 def test_labels_that_make_no_classifier_are_refused(
@@ -283,9 +283,9 @@ def test_a_model_without_a_configuration_needs_a_preprocess_for_pictures(
 ) -> None:
     classifier = ZeroShotClassifier(Recorder(), ["two", "seven"])
     assert classifier.probabilities(torch.zeros(2, 3, 5, 5)).shape == (2, 2)
-    with pytest.raises(hfclip.ArgumentError, match="Give preprocess= to the classifier"):
+    with pytest.raises(hfclip.ArgumentError, match="Pass `preprocess` to the classifier"):
         classifier.rank(pictures)
-    with pytest.raises(hfclip.ShapeError, match=r"floats \(B, 3, S, S\)"):
+    with pytest.raises(hfclip.ShapeError, match=r"floating-point torch\.Tensor \(B, 3, S, S\)"):
         classifier.rank(torch.zeros(3, 5, 5))
 
 
@@ -316,7 +316,8 @@ def test_images_of_another_shape_or_type_are_refused(
     classifier = ZeroShotClassifier(encoder, ["one", "two"])
     with pytest.raises(hfclip.ShapeError) as caught:
         classifier.rank(images)
-    assert f"The images are {found}; expected are floats (B, 3, 32, 32)" in str(caught.value)
+    expected = "expected a floating-point torch.Tensor (B, 3, 32, 32)"
+    assert f"The images are {found}; {expected}" in str(caught.value)
 
 
 def test_an_image_without_its_batch_is_told_what_is_missing(classifier: ZeroShotClassifier) -> None:
@@ -328,5 +329,5 @@ def test_an_image_without_its_batch_is_told_what_is_missing(classifier: ZeroShot
 def test_fewer_than_one_label_is_refused(
     classifier: ZeroShotClassifier, images: Tensor, top: int
 ) -> None:
-    with pytest.raises(hfclip.ArgumentError, match=f"top is {top}; expected is at least 1"):
+    with pytest.raises(hfclip.ArgumentError, match=f"`top` is {top}; expected at least 1"):
         classifier.rank(images, top)

@@ -41,14 +41,17 @@ def test_labels_come_in_any_iterable(labels: Any) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ({"n01440764": "tench"}, r"The labels are a dict; give its \.keys\(\) or its \.values\(\)"),
-        (7, "The labels are a int; expected is a list of strings"),
-        (None, "The labels are a NoneType; expected is a list"),
-        (["cat", 3], "Label 1 is 3, a int; expected is a string"),
-        ([b"cat"], "Label 0 is b'cat', a bytes"),
-        (np.array([["cat", "dog"]]), "Label 0 is .*, a ndarray"),
-        (np.array(3), "The labels are a ndarray"),
-        ([None], "Label 0 is None, a NoneType"),
+        (
+            {"n01440764": "tench"},
+            r"`labels` has type dict; pass its \.keys\(\) or its \.values\(\)",
+        ),
+        (7, "`labels` has type int; expected a list of strings"),
+        (None, "`labels` has type NoneType; expected a list"),
+        (["cat", 3], "Label 1 is 3, of type int; expected a string"),
+        ([b"cat"], "Label 0 is b'cat', of type bytes"),
+        (np.array([["cat", "dog"]]), "Label 0 is .*, of type ndarray"),
+        (np.array(3), "`labels` has type ndarray"),
+        ([None], "Label 0 is None, of type NoneType"),
     ],
 )
 def test_labels_of_another_type_are_refused(labels: Any, message: str) -> None:
@@ -59,10 +62,10 @@ def test_labels_of_another_type_are_refused(labels: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("templates", "message"),
     [
-        (3, "The templates are a int"),
-        (lambda label: label, "The templates are a function"),
-        ([3], "Template 0 is 3, a int; expected is a string with {}"),
-        (["a {}", None], "Template 1 is None, a NoneType"),
+        (3, "`templates` has type int"),
+        (lambda label: label, "`templates` has type function"),
+        ([3], "Template 0 is 3, of type int; expected a string with {}"),
+        (["a {}", None], "Template 1 is None, of type NoneType"),
     ],
 )
 def test_templates_of_another_type_are_refused(templates: Any, message: str) -> None:
@@ -83,9 +86,9 @@ MANY = [f"label {number}" for number in range(20_000)]
 @pytest.mark.parametrize(
     ("check", "end"),
     [
-        (lambda: check_labels([*MANY, " "]), "label 20000, counted from 0, is empty; give at"),
-        (lambda: check_labels([*MANY, *MANY]), "label 4 and 19995 more. Give each once."),
-        (lambda: check_labels(["x" * 10_000] * 2), "Give each once."),
+        (lambda: check_labels([*MANY, " "]), "label 20000, counted from 0, is empty. Give at"),
+        (lambda: check_labels([*MANY, *MANY]), "label 4 and 19995 more. Give each label once."),
+        (lambda: check_labels(["x" * 10_000] * 2), "Give each label once."),
         (lambda: check_templates([*[f"{{}} {label}" for label in MANY], "x"]), "template 20000"),
         (lambda: check_templates(["x" * 10_000]), "template 0"),
         (lambda: check_labels([*MANY, "x" * 10_000, cast("str", 3)]), "Label 20001 is 3"),
