@@ -14,11 +14,11 @@ _UNAVAILABLE = (RuntimeError, AssertionError, NotImplementedError, ImportError)
 
 
 def choose_device(device: Device = None) -> torch.device:
-    """Returns the device of an argument, after an empty tensor has been made on it.
+    """Returns a device after a test that torch can allocate a tensor on it.
 
     Args:
         device: A name such as "cpu" or "cuda:1", the index of a CUDA GPU, or a `torch.device`.
-            None stands for the GPU if torch can use one, else for the CPU.
+            None selects the GPU if torch can use one, else the CPU.
 
     Raises:
         ArgumentTypeError: The argument has another type.
@@ -44,7 +44,7 @@ def _parse(device: str | int | torch.device) -> torch.device:
             "GPU, a torch.device or None."
         )
     try:
-        # An index means a CUDA GPU. torch.device(0) may mean another kind of accelerator.
+        # An index is a CUDA GPU. torch.device(0) may be another kind of accelerator.
         return torch.device(f"cuda:{device}" if isinstance(device, int) else device)
     except RuntimeError:
         raise DeviceError(
@@ -53,7 +53,7 @@ def _parse(device: str | int | torch.device) -> torch.device:
 
 
 def _cause(target: torch.device, error: Exception) -> str:
-    """Returns the reason for which torch cannot use a device, without a final stop."""
+    """Returns the reason why torch cannot use a device, without a final period."""
     if target.type == "cuda" and torch.cuda.is_available():
         return f"the number of GPUs that torch sees is {torch.cuda.device_count()}"
     if isinstance(error, NotImplementedError):

@@ -1,4 +1,4 @@
-"""What the Hub adds to a model: `from_pretrained`, `save_pretrained`, `push_to_hub`."""
+"""Adds `from_pretrained`, `save_pretrained` and `push_to_hub` to a model."""
 
 from abc import abstractmethod
 from pathlib import Path
@@ -21,10 +21,11 @@ from hfclip.sources.find import find
 
 
 class HubModel(nn.Module, PyTorchModelHubMixin):
-    """The mixin of huggingface_hub with its signatures, but strict, whole and without waste.
+    """Replaces the methods of huggingface_hub's mixin and keeps their signatures.
 
-    The mixin's own would draw weights and throw them away, pass over missing ones, fall back to a
-    pickle, and mix two commits.
+    The methods of the mixin draw weights and discard them, ignore missing weights, fall back to a
+    pickle, and may mix the files of two commits. These methods load strictly, from one commit, and
+    write a folder or a commit as a whole or not at all.
     """
 
     config: ClipConfig
@@ -32,11 +33,11 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
     @classmethod
     @abstractmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, **overrides: Any) -> Self:
-        """Builds the model around tensors that exist."""
+        """Builds a model with existing tensors as its parameters."""
 
     @abstractmethod
     def _check_fit(self, checkpoint: Checkpoint) -> None:
-        """Refuses tensors that do not make the model of their configuration."""
+        """Raises WeightsMismatchError if tensors do not fit their configuration."""
 
     @classmethod
     def from_pretrained(
@@ -52,21 +53,21 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         base: str | Path | None = None,
         **model_kwargs: Any,
     ) -> Self:
-        """Loads a model in float32, strictly; `hfclip.load` also gives the preprocess.
+        """Loads a model in float32 and strictly. `hfclip.load` also returns the preprocess.
 
         Args:
-            pretrained_model_name_or_path: Whatever `hfclip.load` takes.
-            force_download: Whether to fetch again what is cached.
-            token: A Hub token, True for the stored one, False for none.
-            cache_dir: The Hub cache's folder.
+            pretrained_model_name_or_path: A name, folder or file, as in `hfclip.load`.
+            force_download: Whether to download files that are in the cache again.
+            token: A Hub token. True selects the stored token, False none.
+            cache_dir: The folder of the Hub's cache.
             local_files_only: Whether to make no request.
             revision: A branch, tag or commit.
-            map_location: The device of the model; None stands for the CPU.
-            base: What a weight file was fine-tuned from, as in `hfclip.load`.
-            model_kwargs: Constructor arguments that take the place of the configuration's.
+            map_location: The device of the model. None selects the CPU.
+            base: The model that a weight file was fine-tuned from, as in `hfclip.load`.
+            model_kwargs: Constructor arguments that replace those of the configuration.
 
         Raises:
-            HfclipError: As `hfclip.load` does.
+            HfclipError: The model cannot be found or loaded. `hfclip.load` lists the causes.
         """
         target = choose_device("cpu" if map_location is None else map_location)
         access = Access(token, cache_dir, local_files_only, force_download)
@@ -84,26 +85,26 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         model_card_kwargs: dict[str, Any] | None = None,
         **push_to_hub_kwargs: Any,
     ) -> str | None:
-        """Writes a folder that `load` and `from_pretrained` take, whole or not at all.
+        """Writes a folder for `load` and `from_pretrained`, as a whole or not at all.
 
-        It holds config.json, model.safetensors in the types that the model has, a
-        preprocessor_config.json, the tokenizer and a card. `hfclip.cards.renewal` says how a
-        README.md that is there is renewed: the text of a person stays.
+        The folder has config.json, model.safetensors in the dtypes of the model,
+        preprocessor_config.json, the tokenizer and a model card. An existing README.md is updated
+        and keeps the text that a person wrote: see `hfclip.cards.renewal`.
 
         Args:
-            save_directory: The folder; made if it is not there. `~` is your home.
-            config: Not used: the configuration is the model's own.
-            repo_id: Where to push; by default the folder's name.
-            push_to_hub: Whether to push as well.
-            model_card_kwargs: Fields of `hfclip.cards.card.About`, for the card.
-            push_to_hub_kwargs: As in `push_to_hub`.
+            save_directory: The folder. It is created if it does not exist. `~` is your home folder.
+            config: Not used, because the model has its configuration.
+            repo_id: The repository to push to, by default the name of the folder.
+            push_to_hub: Whether to push the folder after it is written.
+            model_card_kwargs: Fields of `hfclip.cards.About` for the model card.
+            push_to_hub_kwargs: Arguments of `push_to_hub`.
 
         Returns:
-            The page of the commit if pushed, else None.
+            The URL of the commit if the folder was pushed, else None.
 
         Raises:
-            ArgumentError: A field of the card is not known, or the Hub does not know the licence.
-            ConfigError: The README.md that is there cannot be read.
+            ArgumentError: A field of the card is unknown, or the Hub does not know the licence.
+            ConfigError: The existing README.md cannot be read.
         """
         folder = Path(save_directory).expanduser()
         given = {"repo_id": repo_id, **(model_card_kwargs or {})}
@@ -118,14 +119,14 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         )
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """Writes all but the card; the mixin's hook."""
+        """Writes all files except the card. The mixin calls this method."""
         tensors = self.state_dict()
         config = adapted(self.config, tensors)
         self._check_fit(Checkpoint(save_directory, "model", config, tensors))
         write_layout(save_directory, config, tensors)
 
     def _write_card(self, folder: Path, earlier: str | None, given: dict[str, Any]) -> None:
-        """Writes the card of the files in a folder, in place of an earlier one."""
+        """Writes the card for the files in a folder and replaces an earlier card."""
 
         def generate(about: About) -> str:
             return str(self.generate_model_card(folder, about))
@@ -134,7 +135,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         write_card(folder / CARD_FILE, text)
 
     def generate_model_card(self, folder: Path, about: About | None = None) -> ModelCard:
-        """Describes the model that was saved to a folder; `publishing.cards` does it."""
+        """Returns the card of a model that was saved to a folder: see `cards.card.model_card`."""
         return model_card(folder, ClipConfig.from_json(folder / CONFIG_FILE), about)
 
     def push_to_hub(
@@ -152,30 +153,32 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         delete_patterns: list[str] | str | None = None,
         model_card_kwargs: dict[str, Any] | None = None,
     ) -> str:
-        """Publishes what `save_pretrained` writes, in one commit.
+        """Publishes the files of `save_pretrained` in one commit.
 
-        A README.md in the repository is renewed as `save_pretrained` renews one in a folder.
+        A README.md in the repository is updated as `save_pretrained` updates one in a folder.
 
         Args:
-            repo_id: `org/name`, or a name in your own namespace; made if it is not there.
-            config: Not used: the configuration is the model's own.
-            commit_message: The commit's title.
-            private: Whether a repository that is made is private.
-            token: A Hub token that may write; by default the stored one.
-            branch: The branch to commit to, by default main.
+            repo_id: `org/name`, or a name in your namespace. The repository is created if it does
+                not exist.
+            config: Not used, because the model has its configuration.
+            commit_message: The title of the commit.
+            private: Whether a new repository is private.
+            token: A Hub token with write access, by default the stored one.
+            branch: The branch of the commit, by default main.
             create_pr: Whether to open a pull request instead.
-            allow_patterns: Only files that match one of these are sent.
-            ignore_patterns: Files that match one of these are not.
-            delete_patterns: Files of the repository that match one of these are deleted.
-            model_card_kwargs: Fields of `hfclip.cards.card.About`, for the card.
+            allow_patterns: Patterns of files to send. Other files are not sent.
+            ignore_patterns: Patterns of files not to send.
+            delete_patterns: Patterns of files to delete from the repository.
+            model_card_kwargs: Fields of `hfclip.cards.About` for the model card.
 
         Returns:
-            The page of the commit, or of the pull request.
+            The URL of the commit or of the pull request.
 
         Raises:
             PublishError: A weight is NaN or infinite.
-            ArgumentError: A field of the card is not known, or the Hub does not know the licence.
-            HubError: The Hub refuses or cannot be reached; the repository is as it was.
+            ArgumentError: A field of the card is unknown, or the Hub does not know the licence.
+            HubError: The Hub refuses the commit or cannot be reached. The repository does not
+                change.
         """
         check_given(model_card_kwargs or {})
         check_finite(self.state_dict())

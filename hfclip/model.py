@@ -1,4 +1,4 @@
-"""CLIP: an image tower and a text tower that meet in one space."""
+"""CLIP: an image tower and a text tower with embeddings in one space."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -26,16 +26,16 @@ class CLIP(
     pipeline_tag="zero-shot-image-classification",
     tags=["clip", "hfclip"],
 ):
-    """Encodes images and texts so that a picture lies near its caption.
+    """Encodes images and texts so that an image and its caption have similar embeddings.
 
-    The arguments, the sub-modules and the state-dict keys are those of OpenAI's release; the
-    keyword-only arguments are described in `hfclip.config.ClipConfig`.
+    The arguments, the sub-modules and the state-dict keys are those of OpenAI's release.
+    `hfclip.config.ClipConfig` describes the keyword-only arguments.
 
-    Shapes: images (B, 3, S, S) and texts (T, L) give logits (B, T) and (T, B), where S is
+    Shapes: images (B, 3, S, S) and texts (T, L) -> logits (B, T) and (T, B), where S is
     `image_resolution` in pixels and L is at most `context_length` tokens.
 
     Raises:
-        ConfigError: The numbers do not make a model; nothing has been allocated yet.
+        ConfigError: The arguments do not describe a valid model. No memory is allocated then.
     """
 
     visual: VisionTransformer | ModifiedResNet
@@ -75,7 +75,7 @@ class CLIP(
             image_mean=image_mean,
             image_std=image_std,
         )
-        self._hub_mixin_config = config.to_dict()  # what save_pretrained writes as config.json
+        self._hub_mixin_config = config.to_dict()  # save_pretrained writes this as config.json
         self.context_length = config.context_length
         self.vocab_size = config.vocab_size
         self.visual = _image_tower(config)
@@ -97,7 +97,7 @@ class CLIP(
         self.initialize_parameters()
 
     def initialize_parameters(self) -> None:
-        """Draws the weights as for training from nothing, with OpenAI's standard deviations."""
+        """Draws the weights for training from scratch, with OpenAI's standard deviations."""
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
         for name, parameter in self.visual.named_parameters():
@@ -113,8 +113,8 @@ class CLIP(
     def build_attention_mask(self) -> Tensor:
         """Returns the causal mask, (context_length, context_length): -inf above the diagonal.
 
-        It is on the default device; on the CPU if that is the meta device, because no state dict
-        restores its values.
+        It is on the default device. If that is the meta device, it is on the CPU instead, because a
+        state dict does not contain the mask.
         """
         shape = (self.context_length, self.context_length)
         mask = torch.full(shape, float("-inf"))
@@ -124,7 +124,7 @@ class CLIP(
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type in which both towers compute: that of the first convolution's weight."""
+        """The dtype in which both towers compute: that of `visual.conv1.weight`."""
         weight: Tensor = self.visual.conv1.weight
         return weight.dtype
 
@@ -132,7 +132,7 @@ class CLIP(
         """Encodes preprocessed images: (B, 3, S, S) -> (B, D) in `dtype`, not normalised.
 
         Raises:
-            ShapeError: The images have another shape, type or device.
+            ShapeError: The images have another shape, dtype or device.
         """
         try:
             if not image.is_floating_point() and type(self.visual) in _TOWERS:
@@ -146,29 +146,30 @@ class CLIP(
     def encode_text(self, text: Tensor) -> Tensor:
         """Encodes token ids: (T, L) integers -> (T, D) in `dtype`, not normalised.
 
-        L may be anything up to `context_length`: attention only looks back, so cutting the
-        padding after the longest text changes nothing but rounding.
+        L may be any number up to `context_length`. The mask is causal, so padding that is cut after
+        the longest text changes the features by rounding only.
 
         Raises:
-            ShapeError: The ids have another shape, type or device, or are not in the vocabulary.
+            ShapeError: The ids have another shape, dtype or device.
+            UnknownTokenError: An id is not in the vocabulary.
         """
         try:
             x = self.token_embedding(text).type(self.dtype)  # (T, L, W)
             x = x + self.positional_embedding[: text.shape[-1]].type(self.dtype)
             x = self.transformer(x.permute(1, 0, 2))  # (L, T, W)
             x = self.ln_final(x.permute(1, 0, 2)).type(self.dtype)  # (T, L, W)
-            # The end token has the highest id of all, so argmax finds it.
+            # argmax finds the end token, which has the highest id.
             rows = torch.arange(x.shape[0], device=x.device)
             features: Tensor = x[rows, text.argmax(dim=-1)] @ self.text_projection
         except INPUT_ERRORS as error:
             check_texts(self, text, error)
-            if len(text) == 0:  # of no tokens either, as tokenize([], padding="longest") gives
+            if len(text) == 0:  # L is 0 too, as in tokenize([], padding="longest")
                 return self.text_projection.new_zeros(0, self.text_projection.shape[1])
             raise
         return features  # (T, D)
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled cosine similarities: logits per image (B, T) and per text (T, B)."""
+        """Returns scaled cosine similarities: logits per image (B, T) and per text (T, B)."""
         image_features = self.encode_image(image)
         text_features = self.encode_text(text)
         image_features = image_features / image_features.norm(dim=-1, keepdim=True)
@@ -178,14 +179,16 @@ class CLIP(
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, **overrides: Any) -> Self:
-        """Builds the model around tensors that exist: nothing is drawn, nothing copied.
+        """Builds a model with existing tensors as its parameters, in eval mode.
+
+        It draws no weights and copies no tensor.
 
         Args:
-            checkpoint: The configuration and the tensors, which become the parameters.
-            overrides: Constructor arguments that take the place of the configuration's.
+            checkpoint: The configuration and the tensors.
+            overrides: Constructor arguments that replace those of the configuration.
 
         Raises:
-            WeightsMismatchError: A tensor is missing, left over or of another shape.
+            WeightsMismatchError: A tensor is missing, unexpected or of another shape or kind.
         """
         with _NoInitialization():
             model = cls(**{**checkpoint.config.to_dict(), **overrides})
@@ -194,13 +197,13 @@ class CLIP(
         return model.eval()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trades time for memory in training, in both towers.
+        """Saves memory in training, at the cost of time, in both towers.
 
-        The blocks keep no activations; the backward pass computes them again. Gradients differ by
-        rounding at most. Names, weights and results of the model stay the same.
+        The blocks keep no activations. The backward pass recomputes them. Gradients differ by
+        rounding at most. Names, weights and results of the model do not change.
 
         Args:
-            enable: Whether to recompute; a new model does not.
+            enable: Whether to recompute. It is off in a new model.
         """
         for module in self.modules():
             if isinstance(module, ResidualAttentionBlock | Bottleneck):
@@ -210,7 +213,7 @@ class CLIP(
         check_fit(checkpoint, allow_others=type(self) is not CLIP)
 
 
-# Towers that take normalised images; a module in their place may take other pixels.
+# Image towers that expect float images. A module that replaces one may accept other dtypes.
 _TOWERS = (VisionTransformer, ModifiedResNet)
 
 
@@ -235,14 +238,14 @@ def _image_tower(config: ClipConfig) -> VisionTransformer | ModifiedResNet:
 
 
 def _use_gelu(model: CLIP) -> None:
-    """Puts the exact GELU where the blocks have OpenAI's."""
+    """Replaces QuickGELU with the exact GELU in all blocks."""
     for module in model.modules():
         if isinstance(module, ResidualAttentionBlock):
             module.mlp.add_module("gelu", nn.GELU())
 
 
 def _draw_block(block: Any, width: int, layers: int) -> None:
-    """Draws what a text block, ours or one that took its place, multiplies with."""
+    """Draws the weights of a text block, which may be a module that replaced hfclip's."""
     nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
     nn.init.normal_(block.attn.out_proj.weight, std=(2 * width * layers) ** -0.5)
     nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
@@ -250,10 +253,11 @@ def _draw_block(block: Any, width: int, layers: int) -> None:
 
 
 def convert_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> None:
-    """Casts what computes; the rest stays float32 (float64 for float64), as in the releases.
+    """Casts a model to mixed precision in place, as in OpenAI's releases.
 
-    Convolutions, linear layers, attention and the two projections take `dtype`. LayerNorm,
-    BatchNorm, embeddings and logit_scale lose too much in half precision.
+    Convolutions, linear layers, attention and the two projections get `dtype`. LayerNorm,
+    BatchNorm, embeddings and logit_scale lose too much in half precision: they get float32, or
+    float64 if `dtype` is float64.
     """
     rest = torch.promote_types(dtype, torch.float32)
     for module in model.modules():
@@ -266,9 +270,16 @@ def convert_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> Non
 
 
 class _NoInitialization(TorchFunctionMode):
-    """Leaves parameters as allocated: their pages are replaced before anything touches them.
+    """Skips the random initialisation of parameters while a model is built.
 
-    A mode of the running thread, so that a model built beside it in another is drawn as ever.
+    The gain: drawing the weights of a ViT-B/32 takes longer than its whole load, 0.08 s in
+    benchmarks/RESULTS.md. The parameters stay as allocated and take no memory, because
+    `load_state_dict(assign=True)` replaces them before anything is written to them.
+
+    Nothing simpler does this. A model that is built on `torch.device("meta")` draws nothing either,
+    but the first use of that device imports hundreds of modules of torch, which also takes longer
+    than the load. `torch.nn.utils.skip_init` uses that device too. Patching `torch.nn.init` would
+    affect models that other threads build; this mode affects the current thread only.
     """
 
     def __torch_function__(
@@ -298,15 +309,15 @@ _DRAWS = frozenset(
 
 
 def check_fit(checkpoint: Checkpoint, *, allow_others: bool = False) -> None:
-    """Refuses tensors that do not make the model of their configuration; builds none.
+    """Checks that tensors fit their configuration.
 
     Args:
         checkpoint: The configuration and the tensors.
-        allow_others: Whether tensors may be missing or left over, as those of a subclass are. Only
-            shapes are compared then; loading the subclass compares all of its tensors.
+        allow_others: Whether tensors may be missing or unexpected, as in a subclass. Only the
+            tensors in both are compared then. Loading the subclass compares all of its tensors.
 
     Raises:
-        WeightsMismatchError: A tensor is missing, left over or of another shape.
+        WeightsMismatchError: A tensor is missing, unexpected or of another shape or kind.
     """
     with _NoInitialization():
         expected: Mapping[str, Tensor] = CLIP(**checkpoint.config.to_dict()).state_dict()
@@ -319,7 +330,7 @@ def check_fit(checkpoint: Checkpoint, *, allow_others: bool = False) -> None:
 
 
 def _compare(expected: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
-    """Compares names, shapes and kinds of number before a single tensor is taken over."""
+    """Raises WeightsMismatchError if names, shapes or kinds of numbers differ."""
     found = checkpoint.tensors
     misfit = describe_misfit(found.keys(), expected.keys())
     problems = [misfit] if misfit else []
@@ -341,6 +352,6 @@ def _compare(expected: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
 
 _SAVE_ALONE = "Save the CLIP's weights alone: torch.save(clip.state_dict(), ...)."
 _GIVE_CONFIG = (
-    "Give the config.json that belongs to these weights, say with base= (--base) what they were "
-    "fine-tuned from, or export the weights again."
+    "Provide the config.json of these weights, name the model that they were fine-tuned from with "
+    "base= (--base), or export the weights again."
 )

@@ -1,7 +1,7 @@
-"""Attention over inputs of different lengths whose tokens lie in one (T, W) matrix.
+"""Attention over inputs of different lengths whose tokens are rows of one (T, W) matrix.
 
-Inputs of one length form a group, so no token is computed for padding within an input. Rows after
-the last group pad the matrix to one of few sizes: see `padded_rows`.
+Inputs of equal length form a group, so no input has padding tokens. Rows after the last group pad
+the matrix to one of few sizes: see `padded_rows`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from hfclip.fast.kernels import BlockKernels, Portable
 
-# Rows of activations that are computed at once.
+# Largest number of rows of activations that are computed at once.
 TOKENS = 1024
-# Rows of activations from which attention is worth two products of its own.
+# Number of rows from which two matrix products are faster than torch's fused attention.
 _ROWS_FOR_PRODUCTS = 96
 
 
@@ -27,7 +27,14 @@ class Group(NamedTuple):
 
 
 def batches(lengths: Sequence[int]) -> Iterator[list[Group]]:
-    """Groups of equal length, gathered to at most `TOKENS` tokens, of lengths that ascend."""
+    """Splits inputs into batches of at most `TOKENS` tokens, or of one longer input.
+
+    Args:
+        lengths: The number of tokens in each input, in ascending order.
+
+    Yields:
+        The groups of one batch.
+    """
     groups: list[Group] = []
     tokens = 0
     for length in lengths:
@@ -44,7 +51,7 @@ def batches(lengths: Sequence[int]) -> Iterator[list[Group]]:
 
 
 def split(x: Tensor, groups: Sequence[Group]) -> Iterator[Tensor]:
-    """The inputs of each group, (n, L, W), of a matrix (T, W)."""
+    """Yields the inputs of each group, (n, L, W), as views of a matrix (T, W)."""
     sizes = [count * length for count, length in groups]
     parts = torch.split(x[: sum(sizes)], sizes)
     for part, (count, length) in zip(parts, groups, strict=True):
@@ -54,26 +61,28 @@ def split(x: Tensor, groups: Sequence[Group]) -> Iterator[Tensor]:
 def padded_rows(rows: int) -> int:
     """Rounds a number of rows up to one of 16 numbers for each power of two.
 
-    oneDNN compiles and keeps kernels for each number of rows, about a megabyte in all. Few numbers
-    of rows bound this memory. The padding is at most one row in 16; up to 32 rows there is none.
+    oneDNN compiles kernels for each number of rows that it meets and keeps them: about a megabyte
+    for each number. Batches of texts have hundreds of different numbers of rows. Rounding leaves
+    112 up to `TOKENS` rows, which bounds this memory. Powers of two would be simpler, but could
+    double the rows; here the padding is at most one row in 16, and none up to 32 rows.
     """
     step = 1 << max(0, (rows - 1).bit_length() - 5)
     return -(-rows // step) * step
 
 
 def padded(parts: list[Tensor], rows: int) -> Tensor:
-    """Concatenates the parts into a new tensor and repeats the first row up to `rows` rows.
+    """Concatenates the parts into a new tensor and pads it to `rows` rows.
 
-    Copies of a row that is there anyway do not widen the range of values that int8 scales to.
+    The padding repeats the first row, because other values could widen the range that int8 covers.
     """
     missing = rows - sum(map(len, parts))
     return torch.cat([*parts, parts[0][:1].expand(missing, *parts[0].shape[1:])])
 
 
 def attend(qkv: Tensor, groups: Sequence[Group], heads: int, *, causal: bool) -> Tensor:
-    """Mixes the tokens of each input: (T, 3 W) -> (T, W).
+    """Computes attention within each input: queries, keys and values (T, 3 W) -> (T, W).
 
-    Rows after those of the groups are padding; in the result they repeat the first row.
+    Rows after those of the groups are padding. In the result they repeat the first row.
     """
     # torch's fused attention multiplies bfloat16 on a CPU at half the speed of its bmm. Texts use
     # it nevertheless: they have many shapes, and bmm keeps a compiled kernel for each shape.
@@ -97,7 +106,7 @@ def attend(qkv: Tensor, groups: Sequence[Group], heads: int, *, causal: bool) ->
 
 
 def _two_products(qkv: Tensor) -> Tensor:
-    """Attention spelt out: (3, n, H, L, W/H) -> (n, H, L, W/H)."""
+    """Computes attention as two matrix products: (3, n, H, L, W/H) -> (n, H, L, W/H)."""
     q, k, v = qkv.flatten(1, 2)
     scores = torch.bmm(q, k.mT).mul_(q.shape[-1] ** -0.5)
     weights = torch.softmax(scores, dim=-1, out=scores)
@@ -105,15 +114,19 @@ def _two_products(qkv: Tensor) -> Tensor:
 
 
 class PooledAttention(Portable):
-    """Attention for one query an input, without its keys and values.
+    """Computes attention for one query per input, without keys and values.
 
-    A query times all keys is, by the law of association, the query taken through the keys' weights
-    times all inputs; and the weighted sum of values is the weighted sum of inputs taken through
-    the values' weights. That is W / heads times less work. The keys' bias adds the same to every
-    score of a query, which the softmax takes out again.
+    With one query q, the matrix products can be reordered:
 
-    Shapes: (T, W) in groups -> (N, W), with N the inputs of all groups. More rows than the groups
-    hold are padding; see `padded`.
+    - The scores q (X Wk)^T equal (q Wk^T) X^T, for the tokens X of an input.
+    - The weighted sum of values p (X Wv) equals (p X) Wv, for the attention weights p.
+
+    A product with Wk or Wv then has one row per input instead of one per token: W / heads times
+    less work. The bias of the keys adds the same number to all scores of a query, which does not
+    change the softmax, so it is left out.
+
+    Shapes: (T, W) in groups -> (N, W), with N the number of inputs in all groups. Rows after those
+    of the groups are padding, see `padded`.
     """
 
     def __init__(
@@ -133,13 +146,13 @@ class PooledAttention(Portable):
         self._bias = value[1].to(kernels.dtype)
 
     def __call__(self, x: Tensor, queries: Tensor, groups: Sequence[Group]) -> Tensor:
-        """Of inputs (T, W) and the row of each that asks, (N, W)."""
+        """Computes attention over tokens x (T, W) from one query per input, (N, W)."""
         rows = self._per_head(self._query(queries))  # (H, N, W/H)
         rows = torch.bmm(rows, self._key).transpose(0, 1)  # (N, H, W)
         mixed = []
         start = 0
         for own in split(x, groups):
-            # In float32, where torch keeps no kernel for each shape.
+            # float32, because torch keeps a compiled kernel for each shape of a bfloat16 product.
             tokens = own.float()
             scores = torch.bmm(rows[start : start + len(own)].float(), tokens.mT)  # (n, H, L)
             mixed.append(torch.bmm(scores.softmax(dim=-1), tokens))  # (n, H, W)

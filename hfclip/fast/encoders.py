@@ -1,10 +1,14 @@
-"""Both towers for inference: the same numbers from fewer operations.
+"""Image and text encoders for inference, with fewer operations than the model.
 
-What is left out changes nothing but rounding. The last block is asked for one position only, so
-nothing else of it is computed; a single query needs neither keys nor values spelt out. Captions
-are cut at their end token, which a causal mask allows, and no padding is computed. Tokens of all
-inputs lie in one (T, W) matrix, so that each layer is one product, over as many inputs at once as
-a processor's cache holds the activations of.
+The encoders change the model's results by rounding only. They save work in four ways:
+
+- The last block computes only the position that is pooled, without its keys and values.
+- Texts are cut after their end token. The causal mask allows this.
+- The tokens of all inputs are rows of one (T, W) matrix, without padding inside an input. Each
+  layer is one matrix product.
+- A call computes as many inputs at once as a processor's cache holds activations for.
+
+benchmarks/RESULTS.md gives the gain under "Encode images" and "Encode captions".
 """
 
 from collections.abc import Sequence
@@ -31,12 +35,12 @@ from hfclip.network.layers import LayerNorm, QuickGELU, ResidualAttentionBlock, 
 from hfclip.network.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
 from hfclip.network.vit import VisionTransformer
 
-# Pixels of images that a ResNet computes at once.
+# Number of pixels in the images that a ResNet computes at once.
 PIXELS = 8 * 224 * 224
 
 
 class Block:
-    """A residual attention block: (T, W) -> (T, W)."""
+    """Computes a residual attention block: (T, W) -> (T, W)."""
 
     def __init__(self, kernels: BlockKernels, block: ResidualAttentionBlock) -> None:
         attention = block.attn
@@ -47,7 +51,7 @@ class Block:
         self._mlp = kernels.mlp(*_mlp(block))
 
     def __call__(self, x: Tensor, groups: Sequence[Group]) -> Tensor:
-        """One step of the residual stream."""
+        """Adds attention and the MLP to x."""
         qkv = self._qkv(self._norms[0](x))
         x = self._out(attend(qkv, groups, self._heads, causal=self._causal), x)
         first, second = self._mlp
@@ -55,12 +59,12 @@ class Block:
 
 
 class LastBlock:
-    """A residual attention block at one position of each input only: (T, W) -> (N', W).
+    """Computes a residual attention block at one position of each input: (T, W) -> (N', W).
 
-    N' is `padded_rows(N)` for N inputs; the first N rows are theirs.
+    N' is `padded_rows(N)` for N inputs. The first N rows are the results; the rest is padding.
 
-    It may see all of its input there: an image's class token does, and so does a text's end token
-    once nothing comes after it.
+    The position must attend to all tokens of its input. The class token of an image does, and so
+    does the end token of a text that was cut after it.
     """
 
     def __init__(self, kernels: BlockKernels, block: ResidualAttentionBlock) -> None:
@@ -79,7 +83,7 @@ class LastBlock:
         self._mlp = kernels.mlp(*_mlp(block))
 
     def __call__(self, x: Tensor, groups: Sequence[Group], position: int) -> Tensor:
-        """The last step of the residual stream, at `position` of each input."""
+        """Returns the residual stream after this block, at `position` of each input."""
         kept = self._norms[0](x)
         count = padded_rows(sum(count for count, _ in groups))
         queries, rows = (
@@ -92,9 +96,9 @@ class LastBlock:
 
 
 class Blocks:
-    """A transformer up to the one position of each input that is pooled: (T, W) -> (N, W).
+    """Computes a transformer at the pooled position of each input: (T, W) -> (N, W).
 
-    More than the T rows of the groups may be given; they are padding.
+    Rows of x after those of the groups are padding.
     """
 
     def __init__(self, kernels: BlockKernels, transformer: Transformer, position: int) -> None:
@@ -113,7 +117,7 @@ class Blocks:
 
 
 class Norm(Portable):
-    """LayerNorm in float32 that returns the input's dtype: (..., W) -> (..., W)."""
+    """Applies LayerNorm in float32 and returns the input's dtype: (..., W) -> (..., W)."""
 
     def __init__(self, layer: LayerNorm) -> None:
         self._weight, self._bias, self._eps = layer.weight, layer.bias, layer.eps
@@ -131,7 +135,11 @@ def _mlp(block: ResidualAttentionBlock) -> tuple[Mlp, Activation]:
 
 
 class VisionEncoder(Portable):
-    """A ViT for inference: (B, 3, S, S) -> (B, D) float32."""
+    """Encodes images with a ViT: (B, 3, S, S) -> (B, D) float32.
+
+    Attributes:
+        at_once: The largest number of images per call that is fast.
+    """
 
     def __init__(self, kernels: Kernels, blocks: BlockKernels, tower: VisionTransformer) -> None:
         weight = tower.conv1.weight
@@ -146,7 +154,7 @@ class VisionEncoder(Portable):
         self.at_once = max(1, TOKENS // len(self._positions))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Encodes at most `at_once` images well, more of them more slowly."""
+        """Encodes a batch of any size. Fastest with up to `at_once` images per call."""
         tokens = self._norms[0](self._embed(images))
         group = Group(*tokens.shape[:2])
         pooled = self._blocks(tokens.flatten(0, 1), [group])  # (B, W)
@@ -154,7 +162,7 @@ class VisionEncoder(Portable):
         return pooled if self._projection is None else pooled @ self._projection
 
     def _embed(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, 1 + G*G, W), class token first, positions added."""
+        """Returns class token and patches with positions: (B, 3, S, S) -> (B, 1 + G*G, W)."""
         count, side = len(images), self._patch
         grid = images.shape[-1] // side
         patches = images.to(self._dtype).unfold(2, side, side).unfold(3, side, side)
@@ -167,7 +175,11 @@ class VisionEncoder(Portable):
 
 
 class ResNetEncoder:
-    """A ResNet for inference: (B, 3, S, S) -> (B, D) float32."""
+    """Encodes images with a ResNet: (B, 3, S, S) -> (B, D) float32.
+
+    Attributes:
+        at_once: The largest number of images per call that is fast.
+    """
 
     def __init__(self, kernels: Kernels, tower: ModifiedResNet) -> None:
         self._dtype = kernels.dtype
@@ -187,7 +199,7 @@ class ResNetEncoder:
         self.at_once = max(1, PIXELS // tower.input_resolution**2)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Encodes at most `at_once` images well, more of them more slowly."""
+        """Encodes a batch of any size. Fastest with up to `at_once` images per call."""
         x = images.to(self._dtype, memory_format=torch.channels_last)
         for convolution in self._stem:
             x = convolution(x)
@@ -210,7 +222,7 @@ class _Bottleneck:
             self._shortcut = kernels.convolution(fold(layer, batch_norm, after), relu=False)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(B, C, H, H) -> (B, C', H / stride, H / stride); x may be overwritten."""
+        """Computes (B, C, H, H) -> (B, C', H / stride, H / stride). May overwrite x."""
         out = self._mix(self._reduce(x))
         if self._stride > 1:
             out, x = F.avg_pool2d(out, self._stride), F.avg_pool2d(x, self._stride)
@@ -218,9 +230,15 @@ class _Bottleneck:
 
 
 def fold(layer: nn.Conv2d, batch_norm: nn.BatchNorm2d, side: int) -> Kernel:
-    """The convolution that is a layer and its BatchNorm in one, for squares of a side."""
+    """Returns one convolution that replaces a layer and its BatchNorm.
+
+    Args:
+        layer: The convolution, without a bias.
+        batch_norm: The BatchNorm after it, with running statistics.
+        side: The height and width of the layer's input, in pixels.
+    """
     mean, variance = batch_norm.running_mean, batch_norm.running_var
-    assert mean is not None  # noqa: S101  # a CLIP's have statistics
+    assert mean is not None  # noqa: S101  # every BatchNorm of a CLIP has statistics
     assert variance is not None  # noqa: S101
     scale = batch_norm.weight.double() / (variance.double() + batch_norm.eps).sqrt()
     weight = layer.weight.double() * scale.view(-1, 1, 1, 1)
@@ -229,7 +247,7 @@ def fold(layer: nn.Conv2d, batch_norm: nn.BatchNorm2d, side: int) -> Kernel:
 
 
 class _GridPooling(Portable):
-    """The attention pooling of a ResNet: (B, W, G, G) -> (B, D) float32."""
+    """Pools the grid of a ResNet by attention: (B, W, G, G) -> (B, D) float32."""
 
     def __init__(self, kernels: Kernels, pool: AttentionPool2d) -> None:
         self._positions = pool.positional_embedding
@@ -252,9 +270,15 @@ class _GridPooling(Portable):
 
 
 class TextEncoder(Portable):
-    """A text tower for inference: (T, L) integers -> (T, D) float32.
+    """Encodes texts: (T, L) integer token ids -> (T, D) float32.
 
-    Texts are taken by length, so that those of one length attend together, without padding.
+    A batch padded to its longest text would compute padding in every layer. Instead, texts of equal
+    length attend together and no text has padding. The matrix of all tokens gets at most 1/16 more
+    rows, which bounds the memory of oneDNN: see `hfclip.fast.attention.padded_rows`.
+
+    With the text tower of ViT-B/32 in float32 this class encodes 152 captions per second. The
+    model, which pads to the longest caption, encodes 24.4 (benchmarks/RESULTS.md, "Encode
+    captions").
     """
 
     def __init__(
@@ -269,10 +293,10 @@ class TextEncoder(Portable):
         self._norm, self._projection = Norm(head[0]), head[1]
 
     def __call__(self, ids: Tensor) -> Tensor:
-        """Encodes any number of texts."""
+        """Encodes any number of texts, 0 included."""
         if not len(ids):
             return self._projection.new_empty(0, self._projection.shape[1])
-        # The end token has the highest id of all, so argmax finds it.
+        # argmax finds the end token, which has the highest id.
         lengths, order = (ids.argmax(dim=-1) + 1).sort(stable=True)
         out = self._projection.new_empty(len(ids), self._projection.shape[1])
         start = 0
@@ -283,7 +307,7 @@ class TextEncoder(Portable):
         return out
 
     def _encode(self, ids: Tensor, groups: Sequence[Group]) -> Tensor:
-        """Of texts in the order of their lengths."""
+        """Encodes texts that are sorted by length: (N, L) -> (N, D)."""
         texts = zip(torch.split(ids, [group.inputs for group in groups]), groups, strict=True)
         parts = [self._embed(part[:, : group.length]) for part, group in texts]
         rows = padded_rows(sum(count * length for count, length in groups))
@@ -292,6 +316,6 @@ class TextEncoder(Portable):
         return pooled @ self._projection
 
     def _embed(self, ids: Tensor) -> Tensor:
-        """The first matrix: (n, L) -> (n * L, W)."""
+        """Returns the embeddings of tokens plus positions: (n, L) -> (n * L, W)."""
         x = F.embedding(ids, self._tokens) + self._positions[: ids.shape[1]]
         return x.flatten(0, 1)

@@ -1,6 +1,6 @@
-"""What the fast encoders are made of: layers of one kind, here those of plain torch.
+"""The interfaces of the layers that the fast encoders use, and their implementation in plain torch.
 
-`hfclip.fast.onednn` has the same ones in other words, faster where they can be had.
+`hfclip.fast.onednn` implements the same interfaces with oneDNN, which is faster where it is available.
 """
 
 from collections.abc import Callable
@@ -19,17 +19,19 @@ QUICK = 1.702
 
 
 class StoredTensor(NamedTuple):
-    """A tensor for pickles: its numbers alone, without the rest of a storage that it shares.
+    """A tensor as bytes, for pickles.
 
-    torch.multiprocessing sends a tensor as a file descriptor, which is closed too early for a
-    tensor that is made for the pickle. Bytes have no such limit.
+    A pickled tensor would not work here. torch.multiprocessing sends a tensor as a file descriptor,
+    which is closed too early if the tensor was made for the pickle. A tensor that shares its
+    storage would also bring the rest of the storage.
 
     Attributes:
-        dtype: The tensor's.
-        shape: Of the tensor with its dimensions in `order`.
-        order: The dimensions as they lie in memory, the outermost first: kernels sum in this order.
-        device: The tensor's.
-        data: The numbers.
+        dtype: The dtype of the tensor.
+        shape: The shape of the tensor after its dimensions were permuted to `order`.
+        order: The dimensions in their order in memory, outermost first. It is kept because kernels
+            sum in this order.
+        device: The device of the tensor.
+        data: The elements of the tensor.
     """
 
     dtype: torch.dtype
@@ -40,21 +42,21 @@ class StoredTensor(NamedTuple):
 
     @classmethod
     def of(cls, tensor: Tensor) -> Self:
-        """Stores a dense tensor of any shape."""
+        """Copies a dense tensor of any shape."""
         order = tuple(sorted(range(tensor.ndim), key=tensor.stride, reverse=True))
         ordered = tensor.detach().cpu().permute(order).contiguous()
         data = ordered.flatten().view(torch.uint8).numpy().tobytes()
         return cls(tensor.dtype, tuple(ordered.shape), order, tensor.device, data)
 
     def restored(self) -> Tensor:
-        """Returns the tensor, on the device where it was."""
+        """Returns the tensor on its original device."""
         flat = torch.frombuffer(bytearray(self.data), dtype=self.dtype)
         inverse = sorted(range(len(self.order)), key=self.order.__getitem__)
         return flat.view(self.shape).permute(inverse).to(self.device)
 
 
 class Portable:
-    """Has attributes that are tensors, and can be copied and pickled."""
+    """Copies and pickles objects with tensors as attributes. See `StoredTensor`."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -68,62 +70,64 @@ class Portable:
 
 
 class Linear(Protocol):
-    """A linear layer with whatever comes after it: (T, in) -> (T, out), plus a residual if any."""
+    """A linear layer with an optional activation and an optional residual: (T, in) -> (T, out)."""
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Multiplies, may overwrite x, and adds `residual`, (T, out), which is left as it is."""
+        """Applies the layer and adds `residual` (T, out). May overwrite x, but not `residual`."""
         ...
 
 
 class Convolution(Protocol):
-    """A convolution with whatever comes after it: (B, in, H, H) -> (B, out, H', H')."""
+    """A convolution, an optional residual and a ReLU: (B, in, H, H) -> (B, out, H', H')."""
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Convolves; adds `residual`, of the result's shape, before the ReLU; may overwrite it."""
+        """Convolves, then adds `residual` (B, out, H', H') before the ReLU. May overwrite it."""
         ...
 
 
 class BlockKernels(Protocol):
     """Makes the layers of transformers.
 
-    `dtype` is what activations are kept in between them, `precision` what they are multiplied in.
+    Weights and biases are float32. The layers share them where they need no conversion.
 
-    Weights and biases come in as float32 and are shared where they can be used as they are.
+    Attributes:
+        dtype: The dtype of the activations between layers.
+        precision: The precision of the matrix products.
     """
 
     dtype: torch.dtype
     precision: Precision
 
     def linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
-        """Of a weight (out, in) and a bias (out,)."""
+        """Makes a layer from a weight (out, in) and a bias (out,)."""
         ...
 
     def qkv(self, weight: Tensor, bias: Tensor) -> Linear:
-        """As `linear`; the result may be of the type in which attention is fastest."""
+        """Makes a layer as `linear` does. Its result has the fastest dtype for attention."""
         ...
 
     def mlp(self, layers: "Mlp", activation: Activation) -> tuple[Linear, Linear]:
-        """Both layers of an MLP, the activation in the first of them."""
+        """Makes both layers of an MLP. The first applies the activation."""
         ...
 
 
 class Kernels(BlockKernels, Protocol):
-    """Makes the layers of everything."""
+    """Makes the layers of transformers and of ResNets."""
 
     def convolution(self, kernel: "Kernel", *, relu: bool) -> Convolution:
-        """Of a folded kernel, followed by a ReLU or by nothing."""
+        """Makes a convolution from a folded kernel, with or without a ReLU after it."""
         ...
 
 
 class Kernel(NamedTuple):
-    """What a convolution is made of.
+    """The weights and the geometry of a convolution.
 
     Attributes:
-        weight: (out, in, K, K) float32.
-        bias: (out,) float32.
-        padding: On each side.
-        stride: In both directions.
-        side: Of the squares that come in.
+        weight: The weight, (out, in, K, K) float32.
+        bias: The bias, (out,) float32.
+        padding: The padding on each side, in pixels.
+        stride: The stride in both directions.
+        side: The height and width of the input, in pixels.
     """
 
     weight: Tensor
@@ -133,12 +137,12 @@ class Kernel(NamedTuple):
     side: int
 
 
-# (weight, bias) of an MLP's two layers
+# (weight, bias) of each of the two layers of an MLP.
 Mlp = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """Computes x * sigmoid(1.702 x), into x."""
+    """Computes x * sigmoid(1.702 x) in place."""
     return x.mul_(torch.sigmoid(x * QUICK))
 
 
@@ -149,31 +153,31 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 
 def name_of(dtype: torch.dtype) -> Precision:
-    """A type's name without torch's."""
+    """Returns the name of a dtype without "torch."."""
     return cast("Precision", str(dtype).removeprefix("torch."))
 
 
 class PlainKernels:
-    """Plain torch, on any device and in any type; in float32 it shares every weight."""
+    """Makes layers of plain torch, for any device and dtype. In float32 they share all weights."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype, self.precision = dtype, name_of(dtype)
 
     def linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
-        """As `BlockKernels.linear`."""
+        """Makes a layer, see `BlockKernels.linear`."""
         return _PlainLinear(weight, bias, self.dtype)
 
     def qkv(self, weight: Tensor, bias: Tensor) -> Linear:
-        """As `BlockKernels.qkv`."""
+        """Makes a layer, see `BlockKernels.qkv`."""
         return self.linear(weight, bias)
 
     def mlp(self, layers: Mlp, activation: Activation) -> tuple[Linear, Linear]:
-        """As `BlockKernels.mlp`."""
+        """Makes two layers, see `BlockKernels.mlp`."""
         first, second = layers
         return _PlainLinear(*first, self.dtype, ACTIVATIONS[activation]), self.linear(*second)
 
     def convolution(self, kernel: Kernel, *, relu: bool) -> Convolution:
-        """As `Kernels.convolution`."""
+        """Makes a convolution, see `Kernels.convolution`."""
         return _PlainConvolution(kernel, self.dtype, relu=relu)
 
 
@@ -210,12 +214,12 @@ class _PlainConvolution(Portable):
 
 
 class Toolbox(NamedTuple):
-    """Which kernels compute what.
+    """The kernels for each part of a CLIP.
 
     Attributes:
-        images: The blocks of a ViT.
-        texts: The blocks of the text tower.
-        rest: All else: patches, ResNets and their pooling.
+        images: The kernels for the blocks of a ViT.
+        texts: The kernels for the blocks of the text tower.
+        rest: The kernels for patch embeddings and for ResNets with their pooling.
     """
 
     images: BlockKernels
@@ -224,6 +228,6 @@ class Toolbox(NamedTuple):
 
 
 def plain_toolbox(dtype: torch.dtype) -> Toolbox:
-    """Plain torch for everything."""
+    """Returns kernels of plain torch for all parts."""
     kernels = PlainKernels(dtype)
     return Toolbox(kernels, kernels, kernels)

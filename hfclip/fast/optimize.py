@@ -1,6 +1,6 @@
-"""`optimize`: a CLIP for inference only, as fast as its processor allows, checked when it is built.
+"""`optimize`: builds a fast CLIP for inference only and checks its features against the model's.
 
-`onednn` and `kernels` have the operators, `encoders` what they are applied to.
+`hfclip.fast.encoders` implements both towers with the layers of `hfclip.fast.kernels` and `hfclip.fast.onednn`.
 """
 
 import math
@@ -25,22 +25,22 @@ from hfclip.network.vit import VisionTransformer
 
 
 class Accuracy(NamedTuple):
-    """How far features are from the model's own in float32, at worst of some inputs.
+    """Error of features against the model's features in float32: the worst of several inputs.
 
     Attributes:
-        difference: Norm of the difference over the norm of the model's features.
-        cosine: Of the angle between both.
+        difference: The norm of the difference, divided by the norm of the model's features.
+        cosine: The cosine similarity of both.
     """
 
     difference: float
     cosine: float
 
     def is_within(self, stated: "Accuracy") -> bool:
-        """Whether both are as good as stated; what is no number is not."""
+        """Returns whether both numbers are as good as stated. NaN is not."""
         return self.difference <= stated.difference and self.cosine >= stated.cosine
 
 
-# Of each precision the worst that is let pass.
+# Largest difference and lowest cosine accepted for each precision.
 STATED: dict[Precision, Accuracy] = {
     "float32": Accuracy(1e-5, 1 - 1e-9),
     "bfloat16": Accuracy(0.045, 0.999),
@@ -49,23 +49,22 @@ STATED: dict[Precision, Accuracy] = {
 
 
 class FastCLIP(Portable):
-    """A CLIP for inference only: `hfclip.optimize` makes one.
+    """A CLIP for inference only. `hfclip.optimize` builds it.
 
-    It gives the model's features within `stated`, as ordinary float32 tensors without gradient,
-    and may be called from several threads at once. It keeps what it can share of the model's
-    weights; after these have changed, make another. It can be copied and pickled, and sent to
-    another process. To unpickle it where the processor lacks its instructions raises
-    OptimizationError.
+    Its features are ordinary float32 tensors without gradient that differ from the model's by at
+    most `stated`. Several threads may call it at once. It shares weights with the model where it
+    can: build a new one after the model's weights change. It can be copied, pickled and sent to
+    another process. Unpickling raises OptimizationError if the processor lacks its instructions.
 
     Attributes:
-        precision: What was asked for: "float32", "bfloat16" or "int8".
-        computes_in: What its transformers multiply in, the same or more precise: where a processor
-            has no instructions for `precision`, the next is faster.
-        stated: The largest difference from the model, and the lowest cosine, that are allowed.
-        measured: Both as found when it was built, for pictures and texts of random numbers.
+        precision: The requested precision: "float32", "bfloat16" or "int8".
+        computes_in: The precision of the products in its transformers. It is higher than
+            `precision` if the processor has no instructions for that, because it is faster then.
+        stated: The largest accepted difference from the model and the lowest accepted cosine.
+        measured: The difference and the cosine when it was built, for random images and texts.
         config: The model's configuration.
-        context_length: Tokens in a text at most.
-        logit_scale: The model's, a number in a tensor.
+        context_length: The largest number of tokens in a text.
+        logit_scale: The model's `logit_scale`, a 0-dimensional tensor.
     """
 
     def __init__(self, model: CLIP, precision: Precision, toolbox: Toolbox) -> None:
@@ -86,13 +85,13 @@ class FastCLIP(Portable):
 
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
-        """Encodes preprocessed images: (B, 3, S, S) of any float type -> (B, D) float32.
+        """Encodes preprocessed images: (B, 3, S, S) of any float dtype -> (B, D) float32.
 
-        They are not normalised. B may be anything, 0 too: as many are computed at once as is
-        fastest.
+        The features are not normalised. B may be any number, 0 included: a large batch is computed
+        in parts of the fastest size.
 
         Raises:
-            ShapeError: The images have another shape, type or device.
+            ShapeError: The images have another shape, dtype or device.
         """
         side = self.config.image_resolution
         if not inputs.are_images(images, side, self._device):
@@ -108,10 +107,11 @@ class FastCLIP(Portable):
     def encode_text(self, text: Tensor) -> Tensor:
         """Encodes token ids: (T, L) integers -> (T, D) float32, not normalised.
 
-        L may be anything up to `context_length`, and T anything, 0 too. Padding costs nothing.
+        L may be any number up to `context_length`, and T any number, 0 included. Padding costs no
+        time.
 
         Raises:
-            ShapeError: The ids have another shape, type or device.
+            ShapeError: The ids have another shape, dtype or device.
             UnknownTokenError: An id is not in the vocabulary.
         """
         if not inputs.are_texts(text, self.context_length, self._device):
@@ -123,12 +123,12 @@ class FastCLIP(Portable):
 
     @torch.no_grad()
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled cosine similarities: logits per image (B, T) and per text (T, B), float32.
+        """Returns scaled cosine similarities: logits per image (B, T) and per text (T, B), float32.
 
         Raises:
-            ShapeError: The images or the ids have another shape, type or device.
+            ShapeError: The images or the ids have another shape, dtype or device.
         """
-        images, texts = _unit(self.encode_image(image)), _unit(self.encode_text(text))
+        images, texts = _normalized(self.encode_image(image)), _normalized(self.encode_text(text))
         logits = self.logit_scale.exp() * images @ texts.t()
         return logits, logits.t()
 
@@ -136,11 +136,11 @@ class FastCLIP(Portable):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the features: always torch.float32. Images of any float type are taken."""
+        """The dtype of the features: always torch.float32. Images may have any float dtype."""
         return torch.float32
 
     def eval(self) -> Self:
-        """Returns itself, because it always computes as in eval mode."""
+        """Returns itself, because it always is in eval mode."""
         return self
 
     def __repr__(self) -> str:
@@ -152,33 +152,33 @@ class FastCLIP(Portable):
 
 
 def optimize(model: CLIP, dtype: Precision = "float32") -> FastCLIP:
-    """Makes a CLIP for inference only, several times faster on a CPU than the model.
+    """Builds a CLIP for inference only, several times faster on a CPU than the model.
 
-    Weights are packed once for oneDNN's products of matrices, with activation and residual fused;
-    BatchNorm goes into the convolutions; of the last block only the pooled position is computed;
-    captions are cut at their end and computed without padding. Where this torch lacks an operator,
-    plain torch takes its place.
+    It packs the weights once for oneDNN and fuses activations and residuals into the products. It
+    folds BatchNorm into the convolutions, computes only the pooled position in the last block, and
+    cuts captions at their end token. Plain torch computes what this torch has no operator for.
 
-    On a GPU the same is done in plain torch, in float32 or bfloat16; that has not been measured.
+    On a GPU it uses plain torch in float32 or bfloat16. The speed on a GPU has not been measured.
 
     Args:
-        model: Any CLIP that nothing was patched into, in any type. It is left as it is, and as in
-            eval mode is what it is taken for.
-        dtype: What to compute in. "float32" differs from the model by rounding (under 1e-5);
-            "bfloat16" has cosines over 0.999; "int8" has over 0.995. In "int8" the products of
-            both transformers are of eight-bit integers, with one scale for all inputs of a call,
-            so that a picture's features depend a little on its neighbours; a ResNet computes in
-            bfloat16, as does what surrounds the transformers. On a CPU without instructions for
-            a type, what is more precise is also faster and takes its place: see
-            `FastCLIP.computes_in`.
+        model: A CLIP without patches, in any dtype. It is not changed, and is treated as if it were
+            in eval mode.
+        dtype: The precision to compute in. On a CPU without instructions for it, a higher precision
+            is faster and is used instead: see `FastCLIP.computes_in`.
+
+            - "float32": differs from the model by rounding, under 1e-5.
+            - "bfloat16": has cosines over 0.999 with the model.
+            - "int8": has cosines over 0.995. Both transformers multiply in int8; ResNets and the
+              layers around the transformers compute in bfloat16. All inputs of a call share one
+              scale, so the features of an image depend slightly on the rest of its batch.
 
     Raises:
-        OptimizationError: The model was patched, or its features come out worse than stated.
-        ArgumentError: dtype is none of the three, or is "int8" on a GPU.
+        OptimizationError: The model was patched, or the error of its features exceeds the limit.
+        ArgumentError: dtype is none of these three, or it is "int8" and the model is on a GPU.
     """
     if dtype not in get_args(Precision):
         raise ArgumentError(
-            f"dtype is {dtype!r}; expected is one of {', '.join(get_args(Precision))}"
+            f"dtype is {dtype!r}; expected one of {', '.join(get_args(Precision))}."
         )
     _check_type(model)
     toolbox = onednn.toolbox(dtype, model.logit_scale.device)
@@ -187,19 +187,19 @@ def optimize(model: CLIP, dtype: Precision = "float32") -> FastCLIP:
 
 @torch.no_grad()
 def _build(model: CLIP, precision: Precision, toolbox: Toolbox) -> FastCLIP:
-    twin = _twin(model)
-    for problem in _patches(model, twin):
+    reference = _reference(model)
+    for problem in _patches(model, reference):
         raise OptimizationError(
-            f"This model was changed: {problem}. What was changed would be left out; use the "
-            "model itself for inference."
+            f"The model was changed: {problem}. hfclip.optimize would leave out the change. Use "
+            "the model itself for inference."
         )
-    fast = FastCLIP(twin, precision, toolbox)
+    fast = FastCLIP(reference, precision, toolbox)
     if not fast.measured.is_within(fast.stated):
         found, stated = fast.measured, fast.stated
         raise OptimizationError(
-            f"In {precision} the features differ from the model's by {found.difference:.1e} with "
-            f"a cosine of {found.cosine:.6f}; stated are {stated.difference:.1e} and "
-            f"{stated.cosine:.6f}. Choose a dtype that is more precise, or use the model itself."
+            f"In {precision} the features differ from the model's by {found.difference:.1e}, with "
+            f"a cosine of {found.cosine:.6f}; expected at most {stated.difference:.1e} and at "
+            f"least {stated.cosine:.6f}. Choose a more precise dtype, or use the model itself."
         )
     return fast
 
@@ -211,31 +211,31 @@ def _image_encoder(model: CLIP, toolbox: Toolbox) -> VisionEncoder | ResNetEncod
 
 
 def _check_type(model: object) -> None:
-    # Exactly: a subclass may compute something else.
+    # isinstance would accept a subclass, which may compute something else.
     if type(model) is not CLIP:
         raise OptimizationError(
-            f"A {type(model).__name__} was given; expected is a hfclip.CLIP, and neither a "
-            "subclass nor a wrapper of one. Use the model itself for inference."
+            f"The model is a {type(model).__name__}; expected a hfclip.CLIP, not a subclass or a "
+            "wrapper of it. Use the model itself for inference."
         )
 
 
-def _twin(model: CLIP) -> CLIP:
-    """The model in float32 and eval mode, with the same tensors where they are float32."""
+def _reference(model: CLIP) -> CLIP:
+    """Returns the model in float32 and eval mode. It shares the tensors that are float32."""
     tensors = {
         name: tensor.detach().float() if tensor.is_floating_point() else tensor
         for name, tensor in model.state_dict().items()
     }
     try:
-        twin = CLIP.from_checkpoint(Checkpoint(Path("the model"), "", model.config, tensors))
+        reference = CLIP.from_checkpoint(Checkpoint(Path("the model"), "", model.config, tensors))
     except HfclipError as error:
         raise OptimizationError(
-            f"This model's weights do not make its configuration: {error} Use the model itself."
+            f"The model's weights do not fit its configuration: {error} Use the model itself."
         ) from error
-    return twin.requires_grad_(requires_grad=False).to(model.logit_scale.device)
+    return reference.requires_grad_(requires_grad=False).to(model.logit_scale.device)
 
 
-# All that a CLIP is made of. A class that took the place of one of these is not among them.
-_KINDS = frozenset(
+# The classes of all modules in a CLIP. A class that was patched over one of them is not included.
+_MODULE_TYPES = frozenset(
     {
         *(CLIP, VisionTransformer, ModifiedResNet, Transformer, ResidualAttentionBlock),
         *(Bottleneck, AttentionPool2d, LayerNorm, QuickGELU, nn.GELU, nn.MultiheadAttention),
@@ -243,13 +243,13 @@ _KINDS = frozenset(
         *(nn.Sequential, nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.AvgPool2d, nn.Identity),
     }
 )
-# What may differ without a difference to the results.
-_IDLE = frozenset({"training", "inplace", "momentum", "grad_checkpointing"})
+# Attributes that do not change the results of inference.
+_IGNORED_ATTRIBUTES = frozenset({"training", "inplace", "momentum", "grad_checkpointing"})
 
 
-def _patches(model: CLIP, twin: CLIP) -> Iterator[str]:
-    """What a model has beyond or instead of what its configuration makes."""
-    modules, expected = dict(model.named_modules()), dict(twin.named_modules())
+def _patches(model: CLIP, reference: CLIP) -> Iterator[str]:
+    """Yields the differences between a model and the model of its configuration."""
+    modules, expected = dict(model.named_modules()), dict(reference.named_modules())
     for name in modules.keys() ^ expected.keys():
         yield f"{name} is {'added' if name in modules else 'missing'}"
     for name, module in modules.items():
@@ -258,31 +258,34 @@ def _patches(model: CLIP, twin: CLIP) -> Iterator[str]:
                 yield f"{name or 'the model'} {problem}"
 
 
-def _differences(module: nn.Module, twin: nn.Module) -> Iterator[str]:
-    if type(module) is not type(twin) or type(module) not in _KINDS:
+def _differences(module: nn.Module, reference: nn.Module) -> Iterator[str]:
+    if type(module) is not type(reference) or type(module) not in _MODULE_TYPES:
         yield f"is a {type(module).__name__}"
     if module._forward_hooks or module._forward_pre_hooks:  # noqa: SLF001  # no public way to ask
         yield "has forward hooks"
-    own, usual = vars(module), vars(twin)
-    for name in own.keys() - usual.keys() - _IDLE:
+    found, expected = vars(module), vars(reference)
+    for name in found.keys() - expected.keys() - _IGNORED_ATTRIBUTES:
         if hasattr(type(module), name):
             yield f"has its own {name}"
-    for name, value in usual.items():
-        if name not in _IDLE and not _same(own.get(name), value):
+    for name, value in expected.items():
+        if name not in _IGNORED_ATTRIBUTES and not _same(found.get(name), value):
             yield f"has {name} changed"
 
 
-def _same(value: Any, usual: Any) -> bool:
-    """Whether numbers, names and masks agree; parameters and modules are compared elsewhere."""
-    if isinstance(usual, Tensor):
-        return isinstance(value, Tensor) and torch.equal(value.to(usual), usual)
-    if usual is None or isinstance(usual, bool | int | float | str | tuple):
-        return type(value) is type(usual) and bool(value == usual)
+def _same(value: Any, expected: Any) -> bool:
+    """Returns whether numbers, strings or masks are equal, and True for any other attribute.
+
+    Parameters and modules are compared elsewhere.
+    """
+    if isinstance(expected, Tensor):
+        return isinstance(value, Tensor) and torch.equal(value.to(expected), expected)
+    if expected is None or isinstance(expected, bool | int | float | str | tuple):
+        return type(value) is type(expected) and bool(value == expected)
     return True
 
 
 def _compare(fast: FastCLIP, model: CLIP) -> Accuracy:
-    """The worse of both towers, on pictures and texts of random numbers, always the same."""
+    """Returns the worst error of both towers, for random images and texts from a fixed seed."""
     # Every argument is given, because a program may change torch's default device and dtype.
     config, random = fast.config, torch.Generator("cpu").manual_seed(0)
     side, context, end = config.image_resolution, config.context_length, config.vocab_size - 1
@@ -298,6 +301,6 @@ def _compare(fast: FastCLIP, model: CLIP) -> Accuracy:
     return Accuracy(difference.max().item(), cosine.min().item())
 
 
-def _unit(features: Tensor) -> Tensor:
-    unit: Tensor = features / features.norm(dim=-1, keepdim=True)
-    return unit
+def _normalized(features: Tensor) -> Tensor:
+    normalized: Tensor = features / features.norm(dim=-1, keepdim=True)
+    return normalized

@@ -1,4 +1,4 @@
-"""Checks the tensors that the towers encode, and explains what is wrong with them."""
+"""Checks the input tensors of both towers and makes the errors that describe them."""
 
 from typing import Any, TypeGuard
 
@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from hfclip.errors import HfclipError, ShapeError, UnknownTokenError
 
-# What torch raises for inputs that it cannot compute with.
+# The errors that torch raises for inputs of the wrong type, shape, dtype or device.
 INPUT_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError)
 _ID_TYPES = (torch.int32, torch.int64)
 
 
 def are_images(images: object, side: int, device: torch.device) -> TypeGuard[Tensor]:
-    """Whether `images` is a float tensor (B, 3, side, side) on the device."""
+    """Returns whether `images` is a float tensor (B, 3, side, side) on the device."""
     return (
         isinstance(images, Tensor)
         and images.is_floating_point()
@@ -23,9 +23,9 @@ def are_images(images: object, side: int, device: torch.device) -> TypeGuard[Ten
 
 
 def are_texts(text: object, context_length: int, device: torch.device) -> TypeGuard[Tensor]:
-    """Whether `text` holds int32 or int64 (T, L), L from 1 to `context_length`, on the device.
+    """Returns whether `text` is an int32 or int64 tensor (T, L) on the device.
 
-    With T = 0 any L up to `context_length` is right, 0 too.
+    L is from 1 to `context_length`. If T is 0, L may be 0 too.
     """
     return (
         isinstance(text, Tensor)
@@ -39,29 +39,29 @@ def are_texts(text: object, context_length: int, device: torch.device) -> TypeGu
 def image_error(images: object, side: int, device: torch.device) -> ShapeError:
     """Returns the error for images that are not float (B, 3, side, side) on the device."""
     return ShapeError(
-        f"The images are {_described(images)}; expected are floats (B, 3, {side}, {side}) "
-        f"on {device}. Put each through the preprocess and stack them."
+        f"The images are {_described(images)}; expected floats (B, 3, {side}, {side}) on {device}. "
+        "Apply the model's preprocess to each image and stack the results."
     )
 
 
 def text_error(text: object, context_length: int, device: torch.device) -> ShapeError:
     """Returns the error for texts that are not integers (T, L) on the device."""
     return ShapeError(
-        f"The text is {_described(text)}; expected are int32 or int64 (T, L) with L from "
-        f"1 to {context_length} on {device}, as hfclip.tokenize gives them."
+        f"The text is {_described(text)}; expected int32 or int64 (T, L) with L from 1 to "
+        f"{context_length} on {device}. Use hfclip.tokenize."
     )
 
 
 def is_traced() -> bool:
-    """Whether torch.jit.trace records what is computed."""
+    """Returns whether torch.jit.trace is recording."""
     recording: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     return recording
 
 
 def has_other_size(images: Tensor, side: int) -> bool:
-    """Whether images (..., H, W) are not squares of `side` pixels.
+    """Returns whether the height or width of images (..., H, W) differs from `side` pixels.
 
-    It is False while torch.jit.trace or torch.fx records: sizes are no numbers then.
+    It is False while torch.jit.trace or torch.fx records, because sizes are not numbers then.
     """
     if is_traced() or not isinstance(images, Tensor):
         return False
@@ -72,9 +72,10 @@ def check_images(visual: Any, images: object, cause: Exception | None = None) ->
     """Raises ShapeError if an image tower cannot encode these images.
 
     Args:
-        visual: The tower. Of a module without `input_resolution` and `conv1` nothing is known.
-        images: What the caller gave.
-        cause: What torch raised; an error of hfclip or a lack of memory explains itself.
+        visual: The tower. A module without `input_resolution` and `conv1` is not checked.
+        images: The argument of the caller.
+        cause: The error that torch raised. If it is an error of hfclip or a lack of memory, nothing
+            is checked, because its message is clear.
     """
     side, patches = getattr(visual, "input_resolution", None), getattr(visual, "conv1", None)
     explained = isinstance(cause, HfclipError | torch.OutOfMemoryError)
@@ -89,9 +90,9 @@ def check_texts(model: Any, text: object, cause: Exception) -> None:
     """Raises ShapeError or UnknownTokenError if the text tower of a CLIP cannot encode these ids.
 
     Args:
-        model: The CLIP. If its token embedding was replaced, nothing is known.
-        text: What the caller gave.
-        cause: What torch raised; an error of hfclip or a lack of memory explains itself.
+        model: The CLIP. If its token embedding was replaced, nothing is checked.
+        text: The argument of the caller.
+        cause: The error that torch raised, as in `check_images`.
     """
     embedding, length = model.token_embedding, len(model.positional_embedding)
     explained = isinstance(cause, HfclipError | torch.OutOfMemoryError)
@@ -105,10 +106,10 @@ def check_texts(model: Any, text: object, cause: Exception) -> None:
 
 
 def token_error(text: Tensor, vocab_size: int) -> UnknownTokenError:
-    """Returns the error for ids that the embedding has no row for."""
+    """Returns the error for token ids that are not in the vocabulary."""
     return UnknownTokenError(
         f"The text has ids from {int(text.min())} to {int(text.max())}; the model has tokens 0 to "
-        f"{vocab_size - 1}. Tokenize with the tokenizer that belongs to the model."
+        f"{vocab_size - 1}. Use the tokenizer of this model."
     )
 
 

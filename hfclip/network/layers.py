@@ -1,4 +1,4 @@
-"""What both transformers are made of. Inside, tensors are (length, batch, width)."""
+"""The layers of both transformers, whose tensors have the shape (length, batch, width)."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -12,39 +12,39 @@ from hfclip.network.inputs import is_traced
 
 
 def recomputes() -> bool:
-    """Whether a block with `grad_checkpointing` has to spare memory: a backward pass may follow."""
+    """Returns whether a block with `grad_checkpointing` recomputes: a backward pass may follow."""
     return torch.is_grad_enabled() and not is_traced()
 
 
 def recomputed(function: Callable[[Tensor], Tensor], x: Tensor, **options: Any) -> Tensor:
-    """Computes function(x), keeps no activations, and computes it again in the backward pass.
+    """Computes function(x) without its activations and recomputes them in the backward pass.
 
     Args:
-        function: Gives the same result at each call with the same x.
+        function: A function that returns the same result for the same x.
         x: A tensor of any shape.
-        options: As of `torch.utils.checkpoint.checkpoint`.
+        options: Keyword arguments of `torch.utils.checkpoint.checkpoint`.
     """
     result: Tensor = checkpoint(function, x, use_reentrant=False, **options)
     return result
 
 
 class LayerNorm(nn.LayerNorm):
-    """Normalises in the type of its own weights (float32 in a half-precision CLIP).
+    """Applies LayerNorm in the dtype of its weights: float32 in a half-precision CLIP.
 
     Shapes: (..., W) -> (..., W), in the input's dtype.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises the last dimension of x."""
-        # Without weights of its own (elementwise_affine=False) it computes in float32.
+        # A layer without weights (elementwise_affine=False) computes in float32.
         dtype = torch.float32 if self.weight is None else self.weight.dtype
         return super().forward(x.to(dtype)).to(x.dtype)
 
 
 class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x): the approximation of GELU that OpenAI trained with.
+    """Computes x * sigmoid(1.702 x), the approximation of GELU in OpenAI's models.
 
-    Shapes: any -> the same.
+    Shapes: any shape -> the same shape.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,14 +53,14 @@ class QuickGELU(nn.Module):
 
 
 class ResidualAttentionBlock(nn.Module):
-    """Attention, then an MLP of four times the width, each normalised first and added.
+    """Adds LayerNorm and attention, then LayerNorm and an MLP of four times the width.
 
-    Shapes: (L, B, W) -> (L, B, W). `attn_mask`, if any, is (N, N) with N >= L, added to the
-    attention scores; its last L rows and columns are used, which for a causal mask are any L.
+    Shapes: (L, B, W) -> (L, B, W). `attn_mask`, if any, is (N, N) with N >= L. Its last L rows and
+    columns are added to the attention scores. In a causal mask, any L consecutive ones are equal.
     """
 
-    # Whether the backward pass computes the activations again, so that none are kept. The class
-    # has this attribute so that blocks of older pickles have it.
+    # Whether the backward pass recomputes the activations instead of keeping them. It is an
+    # attribute of the class so that blocks from older pickles have it.
     grad_checkpointing = False
 
     def __init__(self, d_model: int, n_head: int, attn_mask: Tensor | None = None) -> None:
@@ -78,7 +78,7 @@ class ResidualAttentionBlock(nn.Module):
         self.attn_mask = attn_mask
 
     def attention(self, x: Tensor) -> Tensor:
-        """Mixes the positions: (L, B, W) -> (L, B, W)."""
+        """Computes attention between the positions: (L, B, W) -> (L, B, W)."""
         mask = self._mask_for(x)
         mixed: Tensor = self.attn(x, x, x, need_weights=False, attn_mask=mask)[0]
         return mixed
@@ -88,8 +88,8 @@ class ResidualAttentionBlock(nn.Module):
             return None
         mask = self.attn_mask
         if mask.dtype != x.dtype or mask.device != x.device:
-            # Kept, so that a GPU asks the CPU for it once; and as a tensor that training may
-            # save, whatever mode this first call runs in. On the meta device it has no values.
+            # The converted mask is kept, so it is copied to a GPU only once. It must not be an
+            # inference tensor, which training cannot save. On the meta device it has no values.
             with torch.inference_mode(False):
                 mask = mask.to(dtype=x.dtype, device=x.device)
             if not x.is_meta:
@@ -97,7 +97,7 @@ class ResidualAttentionBlock(nn.Module):
         return mask[..., -x.shape[0] :, -x.shape[0] :]
 
     def forward(self, x: Tensor) -> Tensor:
-        """One step of the residual stream: (L, B, W) -> (L, B, W)."""
+        """Adds attention and the MLP to x: (L, B, W) -> (L, B, W)."""
         if self.grad_checkpointing and recomputes():
             return recomputed(self._step, x)
         return self._step(x)
@@ -105,7 +105,7 @@ class ResidualAttentionBlock(nn.Module):
     def _step(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.ln_1(x))
         x = x + self.mlp(self.ln_2(x))
-        return x  # noqa: RET504  # the type checker takes what an mlp gives for Any
+        return x  # noqa: RET504  # to the type checker, the result of an mlp is Any
 
 
 class Transformer(nn.Module):
@@ -131,7 +131,7 @@ class Transformer(nn.Module):
 
 
 def normal_parameter(*shape: int, std: float) -> nn.Parameter:
-    """A parameter drawn from the normal distribution around zero."""
+    """Returns a parameter drawn from the normal distribution with mean 0."""
     parameter = nn.Parameter(torch.empty(*shape))
     nn.init.normal_(parameter, std=std)
     return parameter

@@ -13,13 +13,13 @@ from hfclip.network.layers import normal_parameter, recomputed, recomputes
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions around a shortcut; a stride is an average pool after the 3x3.
+    """Adds 1x1, 3x3 and 1x1 convolutions to a shortcut. A stride is an average pool after the 3x3.
 
     Shapes: (B, inplanes, H, H) -> (B, 4 * planes, H // stride, H // stride).
     """
 
     expansion = 4
-    # As in `hfclip.network.layers.ResidualAttentionBlock`.
+    # See `hfclip.network.layers.ResidualAttentionBlock`.
     grad_checkpointing = False
 
     def __init__(self, inplanes: int, planes: int, stride: int = 1) -> None:
@@ -41,7 +41,7 @@ class Bottleneck(nn.Module):
             self.downsample = _shortcut(inplanes, out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Adds the three convolutions' result to the shortcut."""
+        """Adds the result of the three convolutions to the shortcut."""
         if self.grad_checkpointing and recomputes():
             return recomputed(self._step, x, context_fn=self._contexts)
         return self._step(x)
@@ -55,13 +55,13 @@ class Bottleneck(nn.Module):
         return activated
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """What surrounds the first computation, and what surrounds the second."""
+        """Returns the contexts of the first computation and of the recomputation."""
         return nullcontext(), _constant_statistics(self)
 
 
 @contextmanager
 def _constant_statistics(module: nn.Module) -> Iterator[None]:
-    """Lets BatchNorm in training leave its running statistics as they are."""
+    """Keeps BatchNorm in training mode from updating its running statistics."""
     norms = [
         part
         for part in module.modules()
@@ -78,7 +78,7 @@ def _constant_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def _shortcut(inplanes: int, out: int, stride: int) -> nn.Sequential:
-    # The names are the released checkpoints'; the pool has no weights and came later.
+    # These names are in the released checkpoints. The pool has no weights, so it could be "-1".
     return nn.Sequential(
         OrderedDict(
             [
@@ -91,7 +91,9 @@ def _shortcut(inplanes: int, out: int, stride: int) -> nn.Sequential:
 
 
 class AttentionPool2d(nn.Module):
-    """One attention query, the mean of the grid, over the grid and itself.
+    """Pools a grid by attention with one query, the mean of the grid.
+
+    The keys and values are the mean and the grid.
 
     Shapes: (B, W, G, G) -> (B, D), with G = `spacial_dim`, W = `embed_dim` and D = `output_dim`.
     """
@@ -110,7 +112,7 @@ class AttentionPool2d(nn.Module):
         self.num_heads = num_heads
 
     def initialize_parameters(self) -> None:
-        """Draws the projections with the standard deviation of the field's transformers."""
+        """Draws the weights of the projections with a standard deviation of embed_dim**-0.5."""
         std = self.c_proj.in_features**-0.5
         for projection in (self.q_proj, self.k_proj, self.v_proj, self.c_proj):
             nn.init.normal_(projection.weight, std=std)
@@ -145,10 +147,10 @@ class AttentionPool2d(nn.Module):
 
 
 class ModifiedResNet(nn.Module):
-    """A three-convolution stem, four stages of bottlenecks, attention pooling.
+    """Encodes images with a stem of three convolutions, four stages and attention pooling.
 
-    Shapes: (B, 3, S, S) -> (B, D), with S the image side in pixels and D = `output_dim`. The grid
-    that is pooled is S // 32 a side and 32 * `width` wide.
+    Shapes: (B, 3, S, S) -> (B, D), where S is the image side in pixels and D is `output_dim`. The
+    pooled grid has the shape (B, 32 * `width`, S // 32, S // 32).
     """
 
     def __init__(
@@ -172,7 +174,7 @@ class ModifiedResNet(nn.Module):
         self.bn3 = nn.BatchNorm2d(width)
         self.relu3 = nn.ReLU(inplace=True)
         self.avgpool = nn.AvgPool2d(2)
-        self._inplanes = width  # what the next stage takes in
+        self._inplanes = width  # number of input channels of the next stage
         self.layer1 = self._make_layer(width, layers[0])
         self.layer2 = self._make_layer(width * 2, layers[1], stride=2)
         self.layer3 = self._make_layer(width * 4, layers[2], stride=2)
@@ -180,7 +182,7 @@ class ModifiedResNet(nn.Module):
         self.attnpool = AttentionPool2d(input_resolution // 32, width * 32, heads, output_dim)
 
     def _make_layer(self, planes: int, blocks: int, stride: int = 1) -> nn.Sequential:
-        """Builds the next stage; subclasses make theirs with it, as they do with torchvision's."""
+        """Builds the next stage. Subclasses use this method, as they do with torchvision's."""
         layers = [Bottleneck(self._inplanes, planes, stride)]
         self._inplanes = planes * Bottleneck.expansion
         layers += [Bottleneck(self._inplanes, planes) for _ in range(1, blocks)]
@@ -198,7 +200,7 @@ class ModifiedResNet(nn.Module):
         """Encodes images: (B, 3, S, S) -> (B, D).
 
         Raises:
-            ShapeError: The images have another size and the positions are for S.
+            ShapeError: The images do not have the size S that the positions are for.
         """
         if has_other_size(x, self.input_resolution):
             self._check_positions(x)
@@ -211,7 +213,7 @@ class ModifiedResNet(nn.Module):
         return pooled
 
     def _check_positions(self, x: Tensor) -> None:
-        """Refuses another image size, unless the positions or the pooling were changed for it."""
+        """Raises ShapeError, unless the positions or the pooling were changed for another size."""
         side, pool = self.input_resolution, self.attnpool
         expected = isinstance(side, int) and isinstance(pool, AttentionPool2d)
         if expected and len(pool.positional_embedding) == (side // 32) ** 2 + 1:

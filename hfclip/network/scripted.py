@@ -1,4 +1,4 @@
-"""The ScriptModule that `load(..., jit=True)` has always returned, traced from our own model."""
+"""Traces a CLIP to the ScriptModule that `load(..., jit=True)` returns."""
 
 import warnings
 
@@ -9,7 +9,7 @@ from hfclip.model import CLIP
 
 
 class _Traceable(nn.Module):
-    """A CLIP with the three buffers that OpenAI's archives hold beside its weights."""
+    """A CLIP with three buffers that OpenAI's archives have in addition to the weights."""
 
     input_resolution: Tensor
     context_length: Tensor
@@ -17,7 +17,7 @@ class _Traceable(nn.Module):
 
     def __init__(self, model: CLIP) -> None:
         super().__init__()
-        # The children of CLIP itself, so that the archive has its names.
+        # Parameters and modules are those of CLIP itself, so that the archive has the same names.
         for name, parameter in model.named_parameters(recurse=False):
             self.register_parameter(name, parameter)
         self.register_buffer("input_resolution", torch.tensor(model.visual.input_resolution))
@@ -33,24 +33,24 @@ class _Traceable(nn.Module):
 
 
 def script(model: CLIP) -> torch.jit.ScriptModule:
-    """Traces a model: the result runs without hfclip and saves as a TorchScript archive.
+    """Traces a model. The result runs without hfclip and can be saved as a TorchScript archive.
 
     Returns:
-        A module with `encode_image` (B, 3, S, S) -> (B, D), `encode_text` (T, L) -> (T, D) and
-        `forward`, for any B, T and L up to the context length, and with the 0-dimensional tensors
-        `input_resolution`, `context_length` and `vocab_size`.
+        A module with the methods `encode_image` (B, 3, S, S) -> (B, D), `encode_text`
+        (T, L) -> (T, D) and `forward`, for any B, T and L up to the context length. It has the
+        0-dimensional tensors `input_resolution`, `context_length` and `vocab_size`.
     """
     device = model.positional_embedding.device
     side = model.visual.input_resolution
-    # Two images and three texts: a size of one could be taken for a constant.
+    # Two images and three texts, because the trace could record a size of one as a constant.
     image = torch.zeros(2, 3, side, side, device=device)
     text = torch.zeros(3, model.context_length, dtype=torch.int64, device=device)
     examples = {"forward": (image, text), "encode_image": image, "encode_text": text}
     with warnings.catch_warnings(), torch.no_grad():
-        # torch advises against TorchScript; whoever says jit=True has asked for it.
+        # torch warns that TorchScript is deprecated, but the user has asked for it with jit=True.
         warnings.simplefilter("ignore")
-        model(image, text)  # the mask takes the model's type now, and not again in every replay
-        # Unchecked: the check would run every method twice more, and find the same.
+        model(image, text)  # converts the mask to the model's dtype, so that the trace does not
+        # The check is off because it would run every method twice more.
         traced: torch.jit.ScriptModule = torch.jit.trace_module(  # type: ignore[no-untyped-call]
             _Traceable(model).eval(), examples, check_trace=False
         )

@@ -8,11 +8,11 @@ from hfclip.network.layers import LayerNorm, Transformer, normal_parameter
 
 
 class VisionTransformer(nn.Module):
-    """Cuts an image into patches, lets them attend to each other, and projects the class token.
+    """Encodes an image as patches with a transformer and projects the class token.
 
-    Shapes: (B, 3, S, S) -> (B, D), with S the image side in pixels, G = S // patch the patches
-    per side, W the width of the tower and D the width of the shared space. Without `proj` (set to
-    None) the result is (B, W).
+    Shapes: (B, 3, S, S) -> (B, D), where S is the image side in pixels, G = S // patch_size the
+    number of patches per side, W the width of the tower and D the width of the embedding. If `proj`
+    is set to None, the result is (B, W).
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class VisionTransformer(nn.Module):
         """Encodes images: (B, 3, S, S) -> (B, D).
 
         Raises:
-            ShapeError: The images have another size and the positions are for S.
+            ShapeError: The images do not have the size S that the positions are for.
         """
         if has_other_size(x, self.input_resolution):
             self._check_positions(x)
@@ -55,7 +55,7 @@ class VisionTransformer(nn.Module):
         return x if self.proj is None else x @ self.proj
 
     def _check_positions(self, x: Tensor) -> None:
-        """Refuses another image size, unless the positions or the patches were changed for it."""
+        """Raises ShapeError, unless the positions or the patches were changed for another size."""
         side, patches = self.input_resolution, self.conv1
         expected = isinstance(side, int) and isinstance(patches, nn.Conv2d)
         if not expected or patches.stride != patches.kernel_size:

@@ -1,8 +1,8 @@
-"""Two ONNX graphs beside a model's safetensors, whose weights they point to instead of copying.
+"""Writes two ONNX graphs beside model.safetensors that use its weights without a copy.
 
-ONNX lets a tensor lie in another file at an offset, and safetensors says where each lies. So a
-folder in hfclip's layout becomes one that onnxruntime runs by two small files, and remains the
-folder that it was, to the byte.
+An ONNX tensor may refer to an offset in another file, and the header of a safetensors file has the
+offset of each tensor. Two small files therefore let onnxruntime run a folder in hfclip's layout.
+The other files of the folder do not change.
 """
 
 import json
@@ -29,7 +29,7 @@ _TOWER = "model."
 
 
 class _InFloat32(nn.Module):
-    """One tower, which keeps its weights in the types they have and computes in float32."""
+    """One tower that keeps the dtypes of its weights and computes in float32."""
 
     def __init__(self, model: CLIP, method: str) -> None:
         super().__init__()
@@ -37,26 +37,27 @@ class _InFloat32(nn.Module):
         self._method = method
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, 3, S, S) or ids (B, L) -> features (B, D), not normalised."""
+        """Encodes images (B, 3, S, S) or token ids (B, L) to features (B, D), not normalised."""
         state = {
             name: tensor.float() if tensor.is_floating_point() else tensor
             for name, tensor in self.model.state_dict(keep_vars=True).items()
         }
-        # functional_call reaches `forward` alone; this is what it is made of.
+        # functional_call can only call `forward`. It uses this function.
         with stateless._reparametrize_module(self.model, state):  # noqa: SLF001
             features: Tensor = getattr(self.model, self._method)(x)
         return features
 
 
 def write_graphs(folder: Path, model: CLIP) -> None:
-    """Writes image.onnx and text.onnx into a folder that holds the model in hfclip's layout.
+    """Writes image.onnx and text.onnx into a folder in hfclip's layout.
 
-    image.onnx takes `image` (B, 3, S, S) float32, text.onnx takes `text` (B, L) int64, L up to
-    the context length; both give `features` (B, D) float32, not normalised.
+    The input of image.onnx is `image` (B, 3, S, S) float32. The input of text.onnx is `text` (B, L)
+    int64, with L up to the context length. The output of both is `features` (B, D) float32, not
+    normalised.
 
     Args:
-        folder: Holds model.safetensors with the weights of `model`.
-        model: In eval mode, its weights in the types that the file has.
+        folder: A folder whose model.safetensors has the weights of `model`.
+        model: A model in eval mode, with the dtypes of the file.
 
     Raises:
         ExportError: The packages that write ONNX are not installed.
@@ -82,7 +83,8 @@ def _check_installed() -> None:
         import onnxscript  # noqa: F401, PLC0415
     except ImportError as error:
         raise ExportError(
-            f"Writing ONNX needs {error.name}: pip install 'hfclip[onnx]'."
+            f"{error.name} is not installed, and ONNX files need it. Run: "
+            "pip install 'hfclip[onnx]'"
         ) from error
 
 
@@ -95,18 +97,18 @@ def _traced(tower: nn.Module, title: str, example: Tensor, length: int) -> "onnx
             tower,
             (example,),
             dynamo=True,
-            optimize=False,  # folding would make new weights of the old ones
+            optimize=False,  # folding would create weights that are not in model.safetensors
             input_names=[title],
             output_names=["features"],
             dynamic_shapes={"x": sizes},
             verbose=False,
         )
-    assert program is not None  # noqa: S101  # it is, where no file is named
+    assert program is not None  # noqa: S101  # export returns a program if no file is given
     return program.model
 
 
 def _offsets(path: Path) -> dict[str, tuple[int, int]]:
-    """Where each tensor of a safetensors file begins, and how many bytes it has."""
+    """Returns the offset and the size, in bytes, of each tensor in a safetensors file."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -132,7 +134,7 @@ def _point_to_file(graph: "onnx_ir.Model", offsets: dict[str, tuple[int, int]]) 
 
 
 def _forget_machine(graph: "onnx_ir.Model") -> None:
-    """Drops the traces of what code made the graph and where: paths, and most of its size."""
+    """Deletes the exporter's metadata: paths of this machine, and most bytes of the graph."""
     graph.metadata_props.clear()
     graph.graph.metadata_props.clear()
     for node in graph.graph.all_nodes():
@@ -151,7 +153,7 @@ def _save(graph: "onnx_ir.Model", path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps what the exporter says of its own workings from the user."""
+    """Hides the log messages and warnings of the exporter."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

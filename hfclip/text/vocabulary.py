@@ -1,7 +1,7 @@
-"""The tokenizer as the files that transformers reads.
+"""Makes the tokenizer files of transformers.
 
-They spell a byte as a character: itself if it prints in Latin-1, else one from U+0100 on. hfclip
-reads none of them; it has the merges in a file of its own.
+These files write a byte as one character: itself if it is printable in Latin-1, else a character
+from U+0100 on. hfclip does not read them. Its merges are in merges.bin.
 """
 
 import json
@@ -13,7 +13,7 @@ _WORD_END = "</w>"
 
 
 def byte_characters() -> dict[int, str]:
-    """The character that stands for each byte, in the order of the bytes' ids."""
+    """Returns the character that represents each byte, in the order of the bytes' ids."""
     printing = len(PRINTING_BYTES)
     return {
         byte: chr(byte) if place < printing else chr(256 + place - printing)
@@ -22,18 +22,18 @@ def byte_characters() -> dict[int, str]:
 
 
 def merges() -> list[tuple[str, str]]:
-    """The 48,894 pairs that become one token, the first to merge first."""
+    """Returns the 48,894 pairs that merge into one token, in their order of priority."""
     spelled = _spelled_tokens()
     return [(spelled[left], spelled[right]) for left, right in merge_pairs()]
 
 
 def vocabulary() -> dict[str, int]:
-    """Every token as it is spelled, with its id from 0 to 49407."""
+    """Returns the id, 0 to 49407, of each token as the files write it."""
     return {token: index for index, token in enumerate([*_spelled_tokens(), START, END])}
 
 
 def tokenizer_files(context_length: int) -> dict[str, str]:
-    """What `CLIPTokenizer.from_pretrained` asks for, by file name."""
+    """Returns the text of each file that `CLIPTokenizer.from_pretrained` reads, by file name."""
     lines = [f"{left} {right}" for left, right in merges()]
     settings = {
         "tokenizer_class": "CLIPTokenizer",
@@ -51,10 +51,10 @@ def tokenizer_files(context_length: int) -> dict[str, str]:
 
 
 def _spelled_tokens() -> list[str]:
-    """All tokens but the two special ones, by id."""
+    """Returns all tokens except the two special ones, in the order of their ids."""
     spelled = list(byte_characters().values())
     spelled += [character + _WORD_END for character in spelled]
-    assert len(spelled) == FIRST_MERGED_ID  # noqa: S101  # an id is a place in this list
+    assert len(spelled) == FIRST_MERGED_ID  # noqa: S101  # an id is an index into this list
     for left, right in merge_pairs():
         spelled.append(spelled[left] + spelled[right])
     return spelled

@@ -177,11 +177,9 @@ def test_no_texts_and_no_images_give_no_features(config: ClipConfig) -> None:
 @pytest.mark.parametrize("given", ["a picture", None, [[1, 2]], nn.Identity()])
 def test_what_is_no_tensor_is_refused_by_its_type(given: Any) -> None:
     fast, kind = hfclip.optimize(draw(TINY_VIT)), type(given).__qualname__
-    with pytest.raises(
-        hfclip.ShapeError, match=f"images are of type .*{kind}; expected are floats"
-    ):
+    with pytest.raises(hfclip.ShapeError, match=f"images are of type .*{kind}; expected floats"):
         fast.encode_image(given)
-    with pytest.raises(hfclip.ShapeError, match=f"text is of type .*{kind}; expected are int32"):
+    with pytest.raises(hfclip.ShapeError, match=f"text is of type .*{kind}; expected int32"):
         fast.encode_text(given)
 
 

@@ -239,7 +239,7 @@ def test_special_tokens_are_kept_unless_asked_to_be_skipped() -> None:
 
 @pytest.mark.parametrize("token", [49408, -1])
 def test_an_id_beyond_the_vocabulary_is_refused(token: int) -> None:
-    with pytest.raises(KeyError, match=f"token id {token} is none of 0 to 49407"):
+    with pytest.raises(KeyError, match=f"token id {token} is not in the vocabulary, 0 to 49407"):
         decode([320, token])
 
 
