@@ -1,1 +1,1 @@
-"""Turns original material into what hfclip ships. It imports hfclip, never the reverse."""
+"""Generates the files that hfclip ships. This package imports hfclip, never the reverse."""

@@ -1,4 +1,4 @@
-"""`python -m conversion`: the workshop's commands."""
+"""Defines the commands of `python -m conversion`."""
 
 import click
 
@@ -7,7 +7,7 @@ from conversion import cards, check, convert, digits, merges, pin, publish
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Make what hfclip ships.
+    """Generate and publish the files that hfclip ships.
 
     \b
     Examples:
@@ -17,7 +17,7 @@ def main() -> None:
       python -m conversion cards --check
       python -m conversion merges --check
       python -m conversion train-digits hfclip/digits
-    """  # noqa: D301  # \b is click's own mark
+    """  # noqa: D301  # \b is click's mark for text that it does not wrap
 
 
 main.add_command(convert.main, "convert")

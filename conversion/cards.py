@@ -31,7 +31,7 @@ RELEASED = {
     "ViT-L/14": "January 2022",
     "ViT-L/14@336px": "April 2022",
 }
-# What the paper reports, in per cent; only what could be looked up again elsewhere is repeated.
+# Accuracy in percent, from table 11 of the paper. Only values that another source confirms.
 IMAGENET = {"ViT-B/32": 63.2, "ViT-B/16": 68.6, "ViT-L/14@336px": 76.2}
 TRANSFORMERS = {
     "ViT-B/32": "openai/clip-vit-base-patch32",
@@ -44,12 +44,13 @@ TRANSFORMERS = {
 def release_card(
     name: str, folder: Path | None = None, provenance: Mapping[str, str] | None = None
 ) -> str:
-    """Makes the card of one of the nine.
+    """Returns the card of one of the nine releases.
 
     Args:
-        name: The release.
-        folder: A converted folder, whose file the card lists; None for the card in model_cards/.
-        provenance: Where that file comes from.
+        name: The name of the release.
+        folder: A converted folder. The card lists its weight file and carries a seal. None for the
+            card in model_cards/.
+        provenance: Facts about the source of the weight file, by name.
     """
     release = RELEASES[name]
     weights = [folder / WEIGHTS_FILE] if folder else []
@@ -75,7 +76,7 @@ def release_card(
         RELEASE: name,
         "license": "mit",
         "base_model": release.hub.repo_id,
-        "relation": "derived",  # once the weights are no longer these
+        "relation": "derived",  # used only after the weights have changed
     }
     return card_marks.seal(text, about)
 
@@ -109,7 +110,7 @@ def _release_data(name: str) -> ModelCardData:
 
 
 def digits_card() -> str:
-    """The card of the bundled model, with the accuracies that its training wrote down."""
+    """Returns the card of the bundled model, with the accuracies in digits_accuracy.json."""
     accuracy = json.loads(ACCURACY_FILE.read_text(encoding="utf-8"))
     data = ModelCardData(
         license="mit",
@@ -136,15 +137,15 @@ def digits_card() -> str:
 
 
 def all_cards() -> dict[str, str]:
-    """Every card by its file's name in model_cards/."""
+    """Returns all cards by their file names in model_cards/."""
     cards = {f"{repository_name(name)}.md": release_card(name) for name in RELEASES}
     return {**cards, "digits.md": digits_card()}
 
 
 @click.command(epilog="Example: python -m conversion cards --check")
-@click.option("--check", is_flag=True, help="Write nothing; exit 1 if a file differs.")
+@click.option("--check", is_flag=True, help="Write nothing. Exit with 1 if a file differs.")
 def main(check: bool) -> None:
-    """Write model_cards/."""
+    """Write the model cards in model_cards/."""
     stale = []
     for name, text in all_cards().items():
         path = FOLDER / name

@@ -1,4 +1,4 @@
-"""Proves a converted folder equal to the file it was made from: every bit, and what it computes."""
+"""Compares a converted folder with its source file: the bits of the weights, and the logits."""
 
 import subprocess
 import sys
@@ -20,7 +20,13 @@ from hfclip.sources.find import find
 
 @dataclass(frozen=True)
 class Finding:
-    """What was compared, and how it came out."""
+    """The result of one comparison.
+
+    Attributes:
+        what: The name of the comparison.
+        passed: Whether both sides are equal, or within the tolerance.
+        detail: The sizes, or the differences.
+    """
 
     what: str
     passed: bool
@@ -28,16 +34,16 @@ class Finding:
 
 
 def check(folder: Path, file: Path, *, run_torchscript: bool = False) -> list[Finding]:
-    """Compares a converted folder with its source.
+    """Compares a converted folder with its source file.
 
     Args:
-        folder: In hfclip's layout.
-        file: OpenAI's archive or a state dict in its layout.
-        run_torchscript: Whether to run the archive's own code, in a process of its own, as a
-            second and independent way to the logits. Only for an archive that you trust.
+        folder: A folder in hfclip's layout.
+        file: OpenAI's TorchScript archive, or a state dict with OpenAI's names.
+        run_torchscript: Whether to compute the logits with the archive's own code too, in a
+            separate process. Use it only for an archive that you trust.
 
     Raises:
-        HfclipError: One of the two cannot be read.
+        HfclipError: The folder or the file cannot be read.
     """
     ours = read_checkpoint(find(folder))
     theirs = read_checkpoint(find(file))
@@ -49,7 +55,7 @@ def check(folder: Path, file: Path, *, run_torchscript: bool = False) -> list[Fi
 
 def _names(ours: Checkpoint, theirs: Checkpoint) -> Finding:
     differing = sorted(ours.tensors.keys() ^ theirs.tensors.keys())
-    detail = f"only one side has {', '.join(differing[:3])}" if differing else ""
+    detail = f"only one of them has {', '.join(differing[:3])}" if differing else ""
     return Finding("names", not differing, detail or f"{len(ours.tensors)} tensors")
 
 
@@ -69,17 +75,17 @@ def _same_bits(ours: Checkpoint, theirs: Checkpoint, name: str) -> bool:
 
 
 def _bytes(tensor: Tensor) -> Tensor:
-    """The bytes themselves, so that NaN equals NaN and 0.0 is not -0.0."""
+    """Returns the raw bytes, so that NaN equals NaN and 0.0 differs from -0.0."""
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def _config(ours: Checkpoint, theirs: Checkpoint) -> Finding:
     same = ours.config == theirs.config
-    return Finding("configuration", same, "as the shapes tell" if same else str(theirs.config))
+    return Finding("configuration", same, "as read from the shapes" if same else str(theirs.config))
 
 
 def _computed(ours: Checkpoint, file: Path) -> Finding:
-    """Our rebuilt model against the archive's own code, both in float32."""
+    """Compares the logits of hfclip's model and of the archive's own code, both in float32."""
     model = CLIP.from_checkpoint(ours).float()
     images, texts = fixed_batch(model.config)
     with torch.no_grad():
@@ -91,7 +97,7 @@ def _computed(ours: Checkpoint, file: Path) -> Finding:
         run = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         if run.returncode:
             reason = (run.stderr.strip().splitlines() or ["no message"])[-1]
-            return Finding("logits", False, f"the archive does not run: {reason}")
+            return Finding("logits", False, f"the archive's code failed: {reason}")
         expected = load_file(out)[LOGITS]
     difference = ((logits - expected).norm() / expected.norm()).item()
     return Finding("logits", difference <= TOLERANCE, f"relative difference {difference:.1e}")
@@ -104,15 +110,15 @@ def _computed(ours: Checkpoint, file: Path) -> Finding:
     "file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     required=True,
-    help="The file that it was made from.",
+    help="Source file of the conversion.",
 )
 @click.option(
     "--run-torchscript",
     is_flag=True,
-    help="Also run the archive's own code, as a second way to the logits; only if you trust it.",
+    help="Also compare the logits with those of the archive's own code. Only if you trust it.",
 )
 def main(folder: Path, file: Path, run_torchscript: bool) -> None:
-    """Compare a converted FOLDER with its source, bit for bit."""
+    """Compare a converted FOLDER with its source file, bit for bit."""
     try:
         findings = check(folder, file, run_torchscript=run_torchscript)
     except HfclipError as error:

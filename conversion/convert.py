@@ -1,4 +1,4 @@
-"""Turns OpenAI's original .pt files into folders that can be published."""
+"""Converts OpenAI's .pt files to folders that can be published."""
 
 import difflib
 from collections.abc import Iterator
@@ -24,7 +24,15 @@ from hfclip.releases import BUNDLED, RELEASES, Release, repository_name
 
 @dataclass(frozen=True)
 class Converted:
-    """One file that was turned into a folder."""
+    """The result of a conversion.
+
+    Attributes:
+        folder: The converted folder.
+        name: The name of the release, or of the file if it is not a release.
+        sha256: The hash of the source file.
+        tensors: The number of tensors.
+        bytes: The size of the written weight file.
+    """
 
     folder: Path
     name: str
@@ -34,19 +42,19 @@ class Converted:
 
 
 def convert(file: Path, folder: Path, *, force: bool = False) -> Converted:
-    """Writes a folder in hfclip's layout, its weights those of the file, bit for bit.
+    """Writes a folder in hfclip's layout with the weights of a file, bit for bit.
 
     The same file always gives the same bytes. With `force`, a README.md in the folder that a person
-    wrote stays, as `hfclip.cards.renewal` says.
+    wrote is kept, as `hfclip.cards.renewal` describes.
 
     Args:
-        file: OpenAI's archive or a state dict in its layout.
-        folder: Where to; new or empty, unless `force`.
-        force: Whether to replace files that are there.
+        file: OpenAI's TorchScript archive, or a state dict with OpenAI's names.
+        folder: The folder to write. It must be new or empty, unless `force` is True.
+        force: Whether to replace existing files.
 
     Raises:
-        IntegrityError: The file bears the name of an original and is not it.
-        HfclipError: It cannot be read, does not fit, or the folder is taken.
+        IntegrityError: The file has the name of one of OpenAI's files, but another sha256.
+        HfclipError: The file cannot be read, its weights do not fit, or the folder is not empty.
     """
     check_free(folder, force=force)
     sha256 = integrity.compute(file, "sha256")
@@ -66,14 +74,19 @@ def convert(file: Path, folder: Path, *, force: bool = False) -> Converted:
 
 
 def _release_of(file: Path, sha256: str) -> str | None:
-    """Which of the nine a file is; refuses one that bears an original's name and is none."""
+    """Returns the release whose sha256 a file has, or None.
+
+    Raises:
+        IntegrityError: The file has the name of one of OpenAI's files, but another sha256.
+    """
     by_hash = {release.original.sha256: name for name, release in RELEASES.items()}
     by_name = {release.original.file: name for name, release in RELEASES.items()}
     if sha256 not in by_hash and file.name in by_name:
         expected = RELEASES[by_name[file.name]].original.sha256
         raise IntegrityError(
-            f"{file} has sha256 {sha256}, OpenAI's {file.name} has {expected}. It is damaged: "
-            "fetch it again; or it is another model: give it another name."
+            f"{file} has sha256 {sha256}; expected {expected}, the sha256 of OpenAI's {file.name}. "
+            "If the file is damaged, download it again. If it is another model, give it another "
+            "name."
         )
     return by_hash.get(sha256)
 
@@ -82,7 +95,7 @@ def _provenance(checkpoint: Checkpoint, sha256: str) -> dict[str, str]:
     return {
         "source file": f"`{checkpoint.path.name}`, a {checkpoint.format}",
         "its sha256": f"`{sha256}`",
-        "tensors": f"{len(checkpoint.tensors)}, bit for bit, in the types of the source",
+        "tensors": f"{len(checkpoint.tensors)}, bit for bit, in the dtypes of the source",
         "converter": f"hfclip {__version__}, `python -m conversion convert`",
     }
 
@@ -96,7 +109,7 @@ def _card(
 
 
 def original(release: Release) -> Path:
-    """OpenAI's file: where `clip` keeps it if it is there and whole, else downloaded to there."""
+    """Returns OpenAI's file in the folder of `clip`; downloads it if it is missing or damaged."""
     return fetch(release.original.url, default_root())
 
 
@@ -108,11 +121,11 @@ def _jobs(sources: tuple[str, ...], out: Path, convert_all: bool) -> Iterator[tu
 
 
 def source_file(source: str) -> Path:
-    """Returns the file that an argument of the command means.
+    """Returns the file to convert for a file name or the name of a release.
 
     Raises:
         ConfigError: The argument is neither a file nor one of the nine names.
-        HfclipError: The original cannot be fetched.
+        HfclipError: OpenAI's file cannot be downloaded.
     """
     path = Path(source).expanduser()
     if source in RELEASES:
@@ -123,27 +136,27 @@ def source_file(source: str) -> Path:
 
 
 def _no_file(source: str, path: Path) -> str:
-    """Says why there is nothing to convert."""
+    """Returns the error message for an argument that is neither a file nor a release."""
     if source in BUNDLED:
         return (
-            f"{source} is the model inside the package, in hfclip's layout already. "
+            f"{source} is a model inside the package and already in hfclip's layout. "
             f"`hfclip export {source} FOLDER --layout hfclip` writes a copy."
         )
     if path.is_dir():
         return (
-            f"{source} is a folder; `convert` takes one of OpenAI's .pt files. If the folder holds "
-            f"a model, `hfclip export {source} FOLDER --layout hfclip` writes hfclip's layout."
+            f"{source} is a folder; expected one of OpenAI's .pt files. If the folder contains a "
+            f"model, `hfclip export {source} FOLDER --layout hfclip` writes hfclip's layout."
         )
     near = difflib.get_close_matches(source, RELEASES, n=1)
     suggestion = f" Did you mean {near[0]!r}?" if near else ""
     return (
-        f"{source} does not exist: it is neither a file nor one of the nine names "
+        f"{source} does not exist: it is neither a file nor one of the nine names: "
         f"{', '.join(RELEASES)}.{suggestion}"
     )
 
 
 def _attempt(source: str, folder: Path, *, force: bool) -> tuple[bool, str]:
-    """Converts one file; returns whether that succeeded, and what to tell of it."""
+    """Converts one file; returns whether it succeeded, and a summary or the error message."""
     try:
         done = convert(source_file(source), folder, force=force)
     except HfclipError as error:
@@ -154,7 +167,7 @@ def _attempt(source: str, folder: Path, *, force: bool) -> tuple[bool, str]:
 
 
 def is_done(source: str, folder: Path) -> bool:
-    """Whether a folder holds what this release converts to: the card names its source's hash."""
+    """Returns whether a folder contains the converted release, judged by the hash in its card."""
     card = folder / CARD_FILE
     if source not in RELEASES or not card.is_file():
         return False
@@ -167,20 +180,24 @@ def is_done(source: str, folder: Path) -> bool:
 )
 @click.argument("sources", nargs=-1, metavar="[FILE|NAME]...")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--all", "convert_all", is_flag=True, help="The nine, each in a folder of OUT.")
-@click.option("--force", is_flag=True, help="Replace what is in the way.")
+@click.option(
+    "--all", "convert_all", is_flag=True, help="Convert all nine, each to a folder in OUT."
+)
+@click.option("--force", is_flag=True, help="Replace existing files.")
 def main(sources: tuple[str, ...], out: Path, convert_all: bool, force: bool) -> None:
-    """Turn OpenAI's .pt files into folders that can be published.
+    """Convert OpenAI's .pt files to folders that can be published.
 
-    FILE is an archive or a state dict in OpenAI's layout; NAME is one of the nine, whose original
-    is taken from ~/.cache/clip or downloaded to there. With --all, what is done already stays.
+    FILE is one of OpenAI's TorchScript archives, or a state dict with OpenAI's names. NAME is one
+    of the nine releases; its file is downloaded to ~/.cache/clip if it is not there. With one FILE
+    or NAME, OUT is the folder to write; with several, each gets a folder in OUT. With --all,
+    releases that are already converted are skipped.
     """
     if convert_all and sources:
-        raise click.UsageError("With --all give only OUT, the folder for the nine.")
+        raise click.UsageError("With --all, give only OUT, the folder for the nine releases.")
     if not convert_all and not sources:
         raise click.UsageError(
-            f"Only {str(out)!r} is given, which is taken for OUT, the folder to write. Give the "
-            f"files or names to convert before it, as in `convert {out} out`; or --all."
+            f"Only {str(out)!r} is given, and it is read as OUT, the folder to write. Give the "
+            f"files or names to convert before it, as in `convert {out} out`, or --all."
         )
     rows, failed = [], 0
     jobs = list(_jobs(sources, out, convert_all))
@@ -188,7 +205,7 @@ def main(sources: tuple[str, ...], out: Path, convert_all: bool, force: bool) ->
         for source, folder in bar:
             bar.set_description(source)
             if convert_all and not force and is_done(source, folder):
-                rows.append((source, "there already", str(folder)))
+                rows.append((source, "already converted", str(folder)))
                 continue
             succeeded, told = _attempt(source, folder, force=force)
             failed += not succeeded

@@ -1,9 +1,9 @@
-"""Trains `digits`, the small CLIP that ships with hfclip, on real handwritten digits.
+"""Trains `digits`, the small CLIP model that ships with hfclip, on handwritten digits.
 
-The pictures are the 1,797 of the UCI collection that scikit-learn carries (8 x 8 pixels, 43
-writers); every fifth is held out and never trained on. The captions name the digit in the wordings
-below; other wordings are held out too. Rows of the token embedding that no training caption
-touches are zero, so that the file packs small.
+The dataset is scikit-learn's copy of the UCI collection: 1,797 pictures of 8 x 8 pixels by 43
+writers. Every fifth picture is held out for testing. The captions name the digit in the wordings
+below; some wordings are held out too. The rows of the token embedding that no training caption uses
+are zero, so that the file compresses well.
 """
 
 import json
@@ -77,7 +77,7 @@ CONFIG = ClipConfig(
     transformer_layers=2,
 )
 
-# What the card tells; `python -m conversion cards` reads it.
+# `python -m conversion cards` writes these accuracies into the card.
 ACCURACY_FILE = Path(__file__).with_name("digits_accuracy.json")
 
 SEED = 7
@@ -89,7 +89,13 @@ WARM_UP_STEPS = 150
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures (n, 3, 32, 32) with values in [0, 1], their digits (n,), and the raw (n, 64)."""
+    """A part of the dataset.
+
+    Attributes:
+        images: The pictures (n, 3, 32, 32), float32 in [0, 1].
+        digits: The digits (n,), int64 from 0 to 9.
+        pixels: The original pixels (n, 64), from 0 to 16.
+    """
 
     images: Tensor
     digits: Tensor
@@ -97,9 +103,9 @@ class Split:
 
 
 def load_split() -> tuple[Split, Split]:
-    """The training pictures and the held-out ones: every fifth, beginning with the fifth."""
+    """Returns the training pictures and the held-out ones: the 5th, the 10th, and so on."""
     collection = load_digits()
-    # Through the model's own transform, less its normalisation, which follows augmentation.
+    # The model's preprocess without its normalisation, which is applied after augmentation.
     resize = image_transform(CONFIG.image_resolution, mean=(0, 0, 0), std=(1, 1, 1))
     images = torch.stack([resize(_picture(pixels)) for pixels in collection.images])
     digits = torch.from_numpy(collection.target)
@@ -110,18 +116,18 @@ def load_split() -> tuple[Split, Split]:
 
 
 def _picture(pixels: np.ndarray) -> Image.Image:
-    """8 x 8 values from 0 to 16 -> a grey picture, white on black."""
+    """Converts 8 x 8 values from 0 to 16 to a grey image, white on black."""
     return Image.fromarray((pixels * 255 / 16).round().astype(np.uint8))
 
 
 def normalise(images: Tensor) -> Tensor:
-    """What the preprocess does last, for a batch (B, 3, S, S)."""
+    """Normalises a batch (B, 3, S, S) like the last step of the preprocess."""
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (CONFIG.image_mean, CONFIG.image_std))
     return (images - mean) / std
 
 
 def augment(images: Tensor, random: torch.Generator) -> Tensor:
-    """Rotates, scales and shifts each picture a little, and turns half of them black on white."""
+    """Rotates, scales and shifts each image (B, 3, S, S) slightly, and inverts half of them."""
     count = len(images)
     uniform = torch.rand(count, 5, generator=random) * 2 - 1
     angle = uniform[:, 0] * 0.25
@@ -137,7 +143,7 @@ def augment(images: Tensor, random: torch.Generator) -> Tensor:
 
 
 def all_captions(wordings: tuple[str, ...]) -> Tensor:
-    """Tokens (10, captions of each digit, L) of every wording with word and numeral."""
+    """Returns tokens (10, 2 * wordings, L): each wording with the digit as word and as numeral."""
     texts = [
         wording.replace("{}", form)
         for digit in range(10)
@@ -148,10 +154,11 @@ def all_captions(wordings: tuple[str, ...]) -> Tensor:
 
 
 def draw_embeddings(model: CLIP, seen: Tensor) -> None:
-    """Draws the rows of the tokens that captions use, and zeroes the rest for good.
+    """Initialises the embeddings of the tokens in `seen` and sets all others to zero.
 
-    Larger than OpenAI draws them: with a handful of words and a shallow tower, captions would
-    otherwise begin all but equal, and hundreds of steps pass before they part.
+    The standard deviation is 1, larger than OpenAI's. With few words and a shallow tower, smaller
+    embeddings make all captions nearly equal at first, and hundreds of steps are needed to
+    separate them.
     """
     rows = torch.unique(seen).long()
     with torch.no_grad():
@@ -160,9 +167,10 @@ def draw_embeddings(model: CLIP, seen: Tensor) -> None:
 
 
 def contrastive_loss(logits: Tensor, digits: Tensor) -> Tensor:
-    """Of logits (B, 10), one caption a digit: each image to its caption, each caption to its own.
+    """Returns the mean of the image-to-text and text-to-image losses of logits (B, 10).
 
-    A caption has as many right images as the batch holds of its digit, and wants them equally.
+    There is one caption for each digit. In the text-to-image loss, the target of a caption is
+    uniform over the images of its digit in the batch.
     """
     own = F.one_hot(digits, 10).float()  # (B, 10)
     present = own.sum(dim=0) > 0
@@ -171,7 +179,7 @@ def contrastive_loss(logits: Tensor, digits: Tensor) -> Tensor:
 
 
 def train(split: Split, steps: int) -> CLIP:
-    """Trains from nothing; the same seed gives the same model on the same machine."""
+    """Trains a new model. The result is reproducible on the same machine."""
     torch.manual_seed(SEED)
     random = torch.Generator().manual_seed(SEED)
     model = CLIP(**CONFIG.to_dict())
@@ -191,7 +199,7 @@ def train(split: Split, steps: int) -> CLIP:
         logits, _ = model(images, captions[torch.arange(10), wordings])
         loss = contrastive_loss(logits, split.digits[rows])
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
         optimizer.step()
         schedule.step()
         with torch.no_grad():
@@ -201,14 +209,14 @@ def train(split: Split, steps: int) -> CLIP:
 
 
 def accuracy(model: CLIP, split: Split, forms: tuple[str, ...], wordings: tuple[str, ...]) -> float:
-    """Share of pictures whose own digit ranks first, zero-shot, the wordings averaged."""
+    """Returns the zero-shot accuracy in [0, 1], with the wordings averaged."""
     classifier = ZeroShotClassifier(model, forms, wordings)
     guesses = classifier.probabilities(normalise(split.images)).argmax(dim=-1)
     return (guesses == split.digits).double().mean().item()
 
 
 def report(model: CLIP, train_split: Split, test_split: Split) -> dict[str, float]:
-    """Held-out accuracies, next to a logistic regression on the same pixels."""
+    """Returns the held-out accuracies of the model, and of a logistic regression on the pixels."""
     regression = LogisticRegression(max_iter=5000)
     regression.fit(train_split.pixels, train_split.digits.numpy())
     results = {}
@@ -226,7 +234,7 @@ def report(model: CLIP, train_split: Split, test_split: Split) -> dict[str, floa
 
 
 def save(model: CLIP, folder: Path) -> None:
-    """Writes config.json and float16 weights, each under a temporary name first."""
+    """Writes config.json and the weights in float16, each under a temporary name first."""
     folder.mkdir(parents=True, exist_ok=True)
     weights, config = folder / "model.safetensors", folder / "config.json"
     halves = {key: value.half().contiguous() for key, value in model.state_dict().items()}
@@ -235,7 +243,9 @@ def save(model: CLIP, folder: Path) -> None:
         json.dumps(model.config.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8"
     )
     for path in (weights, config):
-        path.with_suffix(".part").chmod(0o644)  # safetensors leaves a file to its owner alone
+        path.with_suffix(".part").chmod(
+            0o644
+        )  # safetensors writes files that only the owner can read
         path.with_suffix(".part").replace(path)
 
 
@@ -256,15 +266,15 @@ def save_examples(folder: Path) -> None:
     "--accuracy-file",
     type=click.Path(dir_okay=False, path_type=Path),
     default=ACCURACY_FILE,
-    help="Where to write the accuracies that the card tells.",
+    help="JSON file to write the accuracies to. The model card shows them.",
 )
 def main(folder: Path, steps: int, accuracy_file: Path) -> None:
-    """Train the bundled model into FOLDER and print its held-out accuracy."""
+    """Train the bundled model `digits`, write it to FOLDER and print its held-out accuracy."""
     train_split, test_split = load_split()
     model = train(train_split, steps)
     save(model, folder)
     save_examples(folder)
-    saved = CLIP.from_pretrained(folder)  # judged as it ships, after rounding to float16
+    saved = CLIP.from_pretrained(folder)  # measured after rounding to float16
     accuracies = report(saved, train_split, test_split)
     accuracy_file.write_text(json.dumps(accuracies, indent=2) + "\n", encoding="utf-8")
     for name, value in accuracies.items():

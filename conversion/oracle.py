@@ -1,8 +1,8 @@
 """Runs a TorchScript archive's own code on a batch: `python -m conversion.oracle FILE BATCH OUT`.
 
-Code from a file runs here, and nowhere else in this project: in a process of its own, when
-`python -m conversion check --run-torchscript` asks for it. It imports nothing of hfclip's model,
-so that the two ways to the logits share no code.
+This is the only module of the project that runs code from a file. `python -m conversion check
+--run-torchscript` starts it in a separate process. It does not import hfclip's model, so that the
+two computations of the logits share no code.
 """
 
 import sys
@@ -18,14 +18,14 @@ from torch import Tensor
 from hfclip.config import ClipConfig
 
 LOGITS = "logits_per_image"
-TOLERANCE = 1e-5
+TOLERANCE = 1e-5  # relative difference of the logits
 
-# How TorchScript numbers the two types.
+# TorchScript's numbers for float16 and float32.
 _HALF, _FLOAT = 5, 6
 
 
 def fixed_batch(config: ClipConfig) -> tuple[Tensor, Tensor]:
-    """Three images (3, 3, S, S) and two texts (2, L), the same each time."""
+    """Returns three images (3, 3, S, S) and two texts (2, L), the same on each call."""
     random = torch.Generator().manual_seed(0)
     side, end = config.image_resolution, config.vocab_size - 1
     images = torch.randn(3, 3, side, side, generator=random)
@@ -37,9 +37,9 @@ def fixed_batch(config: ClipConfig) -> tuple[Tensor, Tensor]:
 
 
 def run(archive: Path, images: Tensor, texts: Tensor) -> Tensor:
-    """The archive's logits per image, on the CPU and in float32, (B, T)."""
+    """Computes the archive's logits per image (B, T) on the CPU in float32."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch advises against its own TorchScript
+        warnings.simplefilter("ignore")  # newer versions of torch deprecate TorchScript
         module = torch.jit.load(str(archive), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     for graph in _graphs(module):
         _move_to_cpu_and_float32(graph)
@@ -49,14 +49,14 @@ def run(archive: Path, images: Tensor, texts: Tensor) -> Tensor:
 
 
 def _graphs(module: Any) -> Iterator[Any]:
-    """The graph of every method of every module: what the trace wrote down."""
+    """Yields the traced graph of every method of every module."""
     for part in module.modules():
-        for name in part._c._method_names():  # noqa: SLF001  # there is no public way
+        for name in part._c._method_names():  # noqa: SLF001  # torch has no public function for it
             yield part._c._get_method(name).graph  # noqa: SLF001
 
 
 def _move_to_cpu_and_float32(graph: Any) -> None:
-    """Mends what tracing on a GPU in half precision froze: devices, types and masks."""
+    """Replaces the devices, dtypes and masks that tracing on a GPU in float16 stored."""
     for node in graph.findAllNodes("prim::Constant"):
         if not node.hasAttribute("value"):
             continue
@@ -74,7 +74,7 @@ def _move_to_cpu_and_float32(graph: Any) -> None:
 
 
 def main(archive: str, batch: str, out: str) -> None:
-    """Reads a batch, runs the archive on it, and writes what comes out."""
+    """Reads a batch, runs the archive on it and writes the logits."""
     given = load_file(batch)
     save_file({LOGITS: run(Path(archive), given["images"], given["texts"])}, out)
 

@@ -1,7 +1,7 @@
-"""Fills in what `hfclip/releases.py` does not know yet: commit, size and sha256 of Hub files.
+"""Fills in the pins that `hfclip/releases.py` lacks: commit, size and sha256 of files on the Hub.
 
-It asks the Hub what the main branch of each repository holds now. What is known stays as it is: a
-pin moves when someone means it to, not because a repository did.
+The values come from the pinned commit, or from main if no commit is pinned. Existing pins are not
+changed: a change in a repository must not move a pin.
 """
 
 import os
@@ -24,10 +24,10 @@ _BEGIN, _END = "RELEASES = {\n", "}\n\n# Models that ship"
     "path",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     default=Path(releases.__file__),
-    help="The table to fill in, if not the package's own.",
+    help="Python file with the table; by default hfclip/releases.py.",
 )
 def main(path: Path) -> None:
-    """Ask the Hub for the pins that hfclip/releases.py lacks, and write them there."""
+    """Fill in the pins that hfclip/releases.py lacks with values from the Hub."""
     unknown = [name for name, release in RELEASES.items() if None in _pins(release.hub)]
     table = dict(RELEASES)
     with click.progressbar(unknown, label="asking the Hub") as names:
@@ -36,29 +36,29 @@ def main(path: Path) -> None:
     _rewrite(path, render(table))
     for name in unknown:
         click.echo(f"{name}  {table[name].hub.revision}  {table[name].hub.sha256}")
-    click.echo(f"{len(unknown)} filled in, {len(table) - len(unknown)} known before")
+    click.echo(f"{len(unknown)} filled in, {len(table) - len(unknown)} already complete")
 
 
 def pinned(file: HubFile) -> HubFile:
-    """The file with what the Hub declares in place of what is not known.
+    """Returns the file with its missing values filled in from the Hub.
 
     Raises:
-        click.ClickException: The Hub cannot be asked; or its repository holds the file no longer,
-            without a hash, or with another hash than the known one.
+        click.ClickException: The Hub cannot be reached; or the repository no longer has the file,
+            has it without a sha256, or has it with another sha256 than the table.
     """
     try:
         info = HfApi().model_info(file.repo_id, revision=file.revision, files_metadata=True)
-    except Exception as error:  # the client lets many kinds through
+    except Exception as error:  # huggingface_hub raises many types
         raise click.ClickException(str(in_our_words(error, file.repo_id))) from error
     found = {entry.rfilename: entry.lfs for entry in info.siblings or []}.get(file.file)
     if found is None or info.sha is None:
         raise click.ClickException(
-            f"{file.repo_id} holds no {file.file} with a sha256; look at the repository."
+            f"{file.repo_id} has no {file.file} with a sha256. Check the repository on the Hub."
         )
     if file.sha256 not in {None, found.sha256}:
         raise click.ClickException(
-            f"{file.repo_id} at {info.sha} holds {file.file} with sha256 {found.sha256}; "
-            f"releases.py has {file.sha256}. Find the commit that holds the known file."
+            f"{file.repo_id} at {info.sha} has {file.file} with sha256 {found.sha256}; "
+            f"releases.py expects {file.sha256}. Find the commit that has the expected file."
         )
     return replace(
         file,
@@ -69,7 +69,7 @@ def pinned(file: HubFile) -> HubFile:
 
 
 def render(table: dict[str, Release]) -> str:
-    """The lines of the table, as they stand in the module."""
+    """Returns the source code of the table."""
     return "".join(_entry(name, release) for name, release in table.items())
 
 
@@ -106,7 +106,7 @@ def _pins(file: HubFile) -> tuple[object, ...]:
 
 
 def _rewrite(path: Path, table: str) -> None:
-    """Puts the table between its marks; the file changes as a whole or not at all."""
+    """Replaces the table in the file; writes under a temporary name, then renames."""
     before, _, rest = path.read_text(encoding="utf-8").partition(_BEGIN)
     _, _, after = rest.partition(_END)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")

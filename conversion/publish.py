@@ -1,4 +1,4 @@
-"""Publishes converted folders under one's own name."""
+"""Publishes converted folders in your own namespace on the Hub."""
 
 import sys
 from pathlib import Path
@@ -26,15 +26,15 @@ TAG = f"v{__version__}"
 
 
 def publish(folder: Path, namespace: str, *, private: bool, card: CardRule, dry_run: bool) -> str:
-    """Sends a converted folder to `namespace/folder`, tags it, loads it back and compares.
+    """Sends a converted folder to `namespace/folder`, loads it back, compares it and tags it.
 
-    What is up already is not sent again, so a run that was interrupted goes on where it stopped.
+    Files that the repository already has are not sent again, so an interrupted run can be repeated.
 
     Returns:
-        What was done, in words.
+        A summary in words.
 
     Raises:
-        HfclipError: The folder is not sound, or the Hub refuses.
+        HfclipError: The folder has no valid model, or the Hub refuses the request.
     """
     checkpoint = read_checkpoint(find(folder))
     check_fit(checkpoint)
@@ -57,10 +57,10 @@ def publish(folder: Path, namespace: str, *, private: bool, card: CardRule, dry_
 def _fill(
     part: Path, folder: Path, checkpoint: Checkpoint, repository: Repository, rule: CardRule
 ) -> CardRule:
-    """Links a folder's files into `part`, with a card that names the repository.
+    """Links a folder's files into `part` and writes a card that names the repository.
 
     Returns:
-        What to do if the repository has another README.md.
+        The action if the repository has a different README.md.
     """
     for path in folder.iterdir():
         if path.is_file() and path.name != CARD_FILE:
@@ -80,7 +80,7 @@ def _folders(paths: tuple[Path, ...], publish_all: bool) -> list[Path]:
     if not publish_all:
         return list(paths)
     if len(paths) != 1:
-        raise click.UsageError("With --all give one folder: what `convert --all` wrote.")
+        raise click.UsageError("With --all, give one folder: the OUT of `convert --all`.")
     folders = [paths[0] / repository_name(name) for name in RELEASES]
     missing = [folder.name for folder in folders if not folder.is_dir()]
     if missing:
@@ -101,12 +101,23 @@ def _folders(paths: tuple[Path, ...], publish_all: bool) -> list[Path]:
     required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
 )
-@click.option("--all", "publish_all", is_flag=True, help="The nine in the one folder given.")
-@click.option("--namespace", required=True, help="Your account, or an organization's.")
+@click.option("--all", "publish_all", is_flag=True, help="Publish the nine releases in FOLDER.")
+@click.option("--namespace", required=True, help="Your account or organization on the Hub.")
 @click.option("--private", is_flag=True, help="Make new repositories private.")
-@click.option("--replace-card", "card", flag_value="replace", help="Overwrite another README.md.")
-@click.option("--keep-card", "card", flag_value="keep", help="Leave another README.md as it is.")
-@click.option("--dry-run", is_flag=True, help="Check everything, send nothing.")
+@click.option(
+    "--replace-card",
+    "card",
+    flag_value="replace",
+    help="Replace a README.md in the repository that a person wrote.",
+)
+@click.option(
+    "--keep-card",
+    "card",
+    flag_value="keep",
+    help="Keep a README.md in the repository that a person wrote; only hfclip's table of files in "
+    "it is updated.",
+)
+@click.option("--dry-run", is_flag=True, help="Check everything and send nothing.")
 def main(
     folders: tuple[Path, ...],
     publish_all: bool,
@@ -115,10 +126,11 @@ def main(
     card: CardRule | None,
     dry_run: bool,
 ) -> None:
-    """Publish converted FOLDERs, one commit each, and load each back from the Hub.
+    """Publish converted FOLDERS on the Hub.
 
-    `HFCLIP_NAMESPACE` then makes hfclip load the nine names from there. Log in first with
-    `hf auth login`, or set HF_TOKEN.
+    Each folder is sent in one commit to NAMESPACE/FOLDER, loaded back and compared bit for bit. Log
+    in first with `hf auth login`, or set HF_TOKEN. Afterwards, with HFCLIP_NAMESPACE set to the
+    namespace, hfclip loads the nine releases from there.
     """
     failed = 0
     try:

@@ -1,4 +1,4 @@
-"""Model cards: the README.md of a model, made from a template."""
+"""Generates model cards (README.md) from a template."""
 
 import hashlib
 import math
@@ -17,15 +17,15 @@ from hfclip.layouts.files import OPEN_CLIP_WEIGHTS_FILE, WEIGHTS_FILE, Source
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 TASK = "zero-shot-image-classification"
-# What a card calls its own folder where it has no repository: the code runs in that folder.
+# The model's name in the code of a card without a repository: the current folder.
 HERE = "."
 
-_WEIGHTS = (WEIGHTS_FILE, OPEN_CLIP_WEIGHTS_FILE, "model.pt", "model.onnx")
+_WEIGHT_FILES = (WEIGHTS_FILE, OPEN_CLIP_WEIGHTS_FILE, "model.pt", "model.onnx")
 _LIBRARIES = {"open_clip": "open_clip", "transformers": "transformers"}
 
 
 class Metric(NamedTuple):
-    """One figure, measured on one dataset."""
+    """A metric's value on one dataset."""
 
     dataset: str
     name: str
@@ -34,18 +34,18 @@ class Metric(NamedTuple):
 
 @dataclass(frozen=True)
 class About:
-    """What the weights cannot tell of a model.
+    """The facts of a model card that the weights do not contain.
 
     Attributes:
         repo_id: The repository of the model on the Hub.
-        license: A licence as the Hub names it, such as "mit".
+        license: The Hub's identifier of the licence, such as "mit".
         base_model: The repository on the Hub that the model was made from.
-        datasets: What it was trained on, as the Hub names it.
-        metrics: What its publisher measured.
+        datasets: The Hub's names of the training datasets.
+        metrics: The metrics that the publisher measured.
         description: A paragraph that describes the model.
-        provenance: Facts of the file that the weights were read from.
-        relation: How the model was made from `base_model`: "finetune", "copy", or "derived" if that
-            is not known.
+        provenance: Facts about the file that the weights were read from, by name.
+        relation: How the model was made from `base_model`: "finetune", "copy", or "derived" if
+            this is not known.
     """
 
     repo_id: str | None = None
@@ -58,23 +58,23 @@ class About:
     relation: str = "finetune"
 
     def __post_init__(self) -> None:
-        """Turns plain tuples into metrics."""
+        """Converts plain tuples to `Metric`."""
         object.__setattr__(self, "metrics", [Metric(*metric) for metric in self.metrics])
 
 
 def model_card(
     folder: Path, config: ClipConfig, about: About | None = None, layout: str = "hfclip"
 ) -> ModelCard:
-    """Describes the model in a folder; the same arguments give the same text.
+    """Returns the card of the model in a folder. The same arguments give the same text.
 
     Args:
         folder: The folder that holds the weights.
         config: The model's configuration.
-        about: What the weights do not tell.
+        about: The facts that the weights do not contain.
         layout: The layout of the folder, one of `hfclip.publishing.export.EXPORTS`.
 
     Returns:
-        The card, with the marks of `hfclip.cards.marks`.
+        The card, with the comments of `hfclip.cards.marks`.
     """
     about = about or About()
     place = about.repo_id or ("model.pt" if layout == "openai" else HERE)
@@ -91,13 +91,13 @@ def model_card(
         facts={**facts(config), "written by": f"hfclip {__version__}"},
         metrics=about.metrics,
         provenance=about.provenance,
-        files=[file_row(folder / name) for name in _WEIGHTS if (folder / name).is_file()],
+        files=[file_row(folder / name) for name in _WEIGHT_FILES if (folder / name).is_file()],
     )
     return ModelCard(card_marks.seal(str(card), asdict(about)))
 
 
 def card_data(about: About, layout: str = "hfclip") -> ModelCardData:
-    """The metadata at the head of a card, which the Hub reads."""
+    """Returns the metadata for the head of a card, which the Hub reads."""
     library = _LIBRARIES.get(layout, "hfclip")
     results = [
         EvalResult(TASK, _slug(metric.dataset), metric.dataset, metric.name, metric.value)
@@ -110,7 +110,7 @@ def card_data(about: About, layout: str = "hfclip") -> ModelCardData:
         tags=["clip", "hfclip"],
         datasets=list(about.datasets) or None,
         base_model=about.base_model,
-        # The Hub has no name for the other relations.
+        # Of the three relations, the Hub knows only "finetune".
         base_model_relation="finetune"
         if about.base_model and about.relation == "finetune"
         else None,
@@ -121,7 +121,7 @@ def card_data(about: About, layout: str = "hfclip") -> ModelCardData:
 
 
 def facts(config: ClipConfig) -> dict[str, str]:
-    """The numbers of a model, for a reader."""
+    """Returns the facts of a model by name, as text for a table."""
     side = config.image_resolution
     return {
         "image tower": config.describe_image_tower(),
@@ -134,17 +134,22 @@ def facts(config: ClipConfig) -> dict[str, str]:
 
 
 def read_metrics(path: Path, datasets: Sequence[str]) -> list[Metric]:
-    """Reads a JSON file of figures: metrics by name, or by dataset and then by name.
+    """Reads a JSON file of metrics: values by name, or by dataset and then by name.
+
+    Args:
+        path: The JSON file.
+        datasets: The training datasets. If the file names no dataset, this must hold exactly one.
 
     Raises:
-        ConfigError: It holds something else, or does not tell what was measured on.
+        ConfigError: The file has another form, a value is not a finite number, or no dataset is
+            named.
     """
     values = read_json(path)
     if not all(isinstance(value, dict) for value in values.values()):
         if len(datasets) != 1:
             raise ConfigError(
-                f"{path} gives metrics without a dataset. Write "
-                '{"dataset": {"metric": 0.9}}, or name exactly one dataset: --dataset on the '
+                f"{path} has metrics without a dataset. Write "
+                '{"dataset": {"metric": 0.9}}, or give exactly one dataset: `--dataset` on the '
                 "command line, `datasets=` in Python."
             )
         values = {datasets[0]: values}
@@ -158,7 +163,7 @@ def read_metrics(path: Path, datasets: Sequence[str]) -> list[Metric]:
 def _figure(path: Path, name: str, value: Any) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value):
-        raise ConfigError(f"{path} says {name} is {value!r}; a metric is a finite number.")
+        raise ConfigError(f"{path}: the value of {name} is {value!r}; expected a finite number.")
     return float(value)
 
 
@@ -169,19 +174,22 @@ def _description(about: About) -> str:
     if about.base_model:
         link = f"[{about.base_model}](https://huggingface.co/{about.base_model})"
         made = _RELATIONS.get(about.relation, "Made from")
-        return f"{made} {link}: a CLIP, which ranks captions for a picture."
-    return "A CLIP: it encodes pictures and texts into one space, and so ranks captions."
+        return f"{made} {link}: a CLIP model, which ranks captions for a picture."
+    return (
+        "A CLIP model: it encodes pictures and texts as vectors in the same space, and ranks "
+        "captions for a picture."
+    )
 
 
 def file_row(path: Path) -> dict[str, str]:
-    """A file as a card lists it: name, bytes, sha256."""
+    """Returns a file's row in the table of files: name, size in bytes, sha256."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"name": path.name, "size": f"{path.stat().st_size:,}", "sha256": digest}
 
 
 def public_origin(source: Source) -> str:
-    """Returns where a model comes from, in words without a path of this machine."""
+    """Describes the origin of a model without the paths of this machine."""
     file = source.weights
     folder = file.parent.resolve().name
     return source.origin.replace(str(file), f"`{file.name}`").replace(

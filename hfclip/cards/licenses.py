@@ -4,8 +4,8 @@ import difflib
 
 from hfclip.errors import ArgumentError
 
-# From docs/hub/repositories-licenses.md of github.com/huggingface/hub-docs, with later entries of
-# https://huggingface.co/docs/hub/repositories-licenses, such as those of Apple and Llama 3.
+# Source: docs/hub/repositories-licenses.md of github.com/huggingface/hub-docs, plus later entries
+# of https://huggingface.co/docs/hub/repositories-licenses, such as those for Apple and Llama 3.
 LICENSES = frozenset(
     """
     apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0
@@ -27,14 +27,15 @@ def check_license(name: str) -> None:
     """Checks that the Hub knows a licence identifier.
 
     Raises:
-        ArgumentError: The identifier is not in the Hub's list; the message suggests the nearest.
+        ArgumentError: The identifier is not in the Hub's list. The message suggests a similar one.
     """
     if name in LICENSES:
         return
     near = difflib.get_close_matches(name.lower().replace(" ", "-"), LICENSES, n=1, cutoff=0.5)
     suggestion = f" Did you mean {near[0]!r}?" if near else ""
     raise ArgumentError(
-        f"license {name!r} is not one of the Hub's identifiers, such as 'mit' or 'apache-2.0'."
-        f"{suggestion} For a licence without an identifier use 'other'. If the Hub has added it "
-        "since, write it into the head of your own README.md, which the Hub checks."
+        f"`license` is {name!r}; expected one of the Hub's identifiers, such as 'mit' or "
+        f"'apache-2.0'.{suggestion} For a licence without an identifier, use 'other'. If the Hub "
+        "has added this identifier recently, write it in the head of your own README.md: the Hub "
+        "checks it there."
     )

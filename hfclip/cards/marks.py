@@ -1,11 +1,11 @@
-"""Comments in a model card that tell the text of hfclip from the text of a person.
+"""Comments in a model card that mark the text written by hfclip.
 
-Two marks are used, both HTML comments, which a page does not show:
+There are two marks. Both are HTML comments, which a web page does not show:
 
-- `hfclip:files` encloses the table of files with their hashes. hfclip renews this table whenever
+- `hfclip:files` encloses the table of files with their hashes. hfclip updates this table whenever
   it writes the files.
-- `hfclip:generated` is the last line. It holds the facts that the card was made from and the sha256
-  of the text above. If the sha256 still matches, nobody has edited the card.
+- `hfclip:generated`, the seal, is the last line. It holds the facts that the card was generated
+  from and the sha256 of the text above. If the sha256 matches, nobody has edited the card.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ _HEAD = re.compile(r"\A\ufeff?---[ \t]*\r?\n(?P<yaml>.*?)^---[ \t]*(?:\r?\n|\Z)"
 
 
 def seal(text: str, about: Mapping[str, Any] | None) -> str:
-    """Returns the text with a last line that holds `about` and the sha256 of both.
+    """Appends the seal: a line with `about` and the sha256 of the text and `about`.
 
     Args:
         text: A generated card.
-        about: The facts it was made from, in types that JSON has.
+        about: The facts that the card was generated from, in JSON types.
     """
     text = f"{text.rstrip()}\n\n"
     values = {"about": about, "sha256": _digest(text, about)}
@@ -38,7 +38,7 @@ def seal(text: str, about: Mapping[str, Any] | None) -> str:
 
 
 def unseal(text: str) -> tuple[bool, dict[str, Any] | None]:
-    """Returns whether hfclip wrote the whole text, and the facts that it was made from."""
+    """Returns whether the card is unedited, and if so, the facts in its seal."""
     match = _SEAL.search(text)
     if match is None:
         return False, None
@@ -53,7 +53,7 @@ def unseal(text: str) -> tuple[bool, dict[str, Any] | None]:
 
 
 def unsealed(text: str) -> str:
-    """Returns the text above the last line that `seal` wrote."""
+    """Returns the text without the seal."""
     match = _SEAL.search(text)
     return text[: match.start()] if match else text
 
@@ -65,7 +65,7 @@ def files_table(text: str) -> str | None:
 
 
 def with_files_of(text: str, other: str) -> str:
-    """Returns the text with the table of files of another card; all else stays byte for byte."""
+    """Replaces the table of files by that of another card and changes nothing else."""
     ours, theirs = _FILES.search(text), _FILES.search(other)
     if ours is None or theirs is None or _lines(ours[1]) == _lines(theirs[1]):
         return text
@@ -73,10 +73,10 @@ def with_files_of(text: str, other: str) -> str:
 
 
 def head(text: str) -> dict[str, Any]:
-    """Reads the metadata at the head of a card; empty if there is none.
+    """Reads the metadata at the head of a card; returns an empty dict if there is no head.
 
     Raises:
-        ConfigError: The head is not YAML, or is no mapping.
+        ConfigError: The head is not YAML, or not a mapping.
     """
     match = _HEAD.match(text)
     if match is None:
@@ -85,14 +85,16 @@ def head(text: str) -> dict[str, Any]:
         values = yaml.safe_load(match["yaml"])
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"The head of README.md is not YAML: {reason}. Mend it.") from error
+        raise ConfigError(f"The head of README.md is not YAML: {reason}. Correct it.") from error
     if not isinstance(values, dict | None):
-        raise ConfigError("The head of README.md is YAML, but no mapping of names to values.")
+        raise ConfigError(
+            "The head of README.md is YAML, but not a mapping of names to values. Correct it."
+        )
     return values or {}
 
 
 def with_head(text: str, values: Mapping[str, Any]) -> str:
-    """Returns the text with these values in its head; the text below stays byte for byte."""
+    """Sets these values in the head and does not change the text below it."""
     known = head(text) if values else {}
     if all(known.get(key) == value for key, value in values.items()):
         return text
@@ -112,5 +114,5 @@ def _digest(text: str, about: Any) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines without their ends: git may turn each into CRLF."""
+    """Splits into lines with LF and CRLF as equals, because git may convert line endings."""
     return text.replace("\r\n", "\n").split("\n")

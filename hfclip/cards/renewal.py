@@ -1,11 +1,12 @@
-"""Renews a README.md when the files beside it are written again.
+"""Updates a README.md when the files beside it are written again.
 
-- A card that hfclip generated and nobody edited is generated anew, with the facts that it was made
-  from, such as the licence.
-- In a card that a person edited, only the marked table of files is renewed.
-- Any other README.md stays as it is.
+- A generated card that nobody has edited is generated again, with the facts in its seal, such as
+  the licence.
+- In a card that a person has edited, only the marked table of files is updated.
+- A README.md without marks is not changed.
 
-Values that the caller gives go into the card in each case: in a person's card, into the head.
+Values that the caller gives are always written. In a card that a person wrote or edited, they go
+into the head.
 """
 
 import logging
@@ -21,13 +22,13 @@ from hfclip.errors import ArgumentError, ConfigError
 
 logger = logging.getLogger(__name__)
 
-# The name in a seal for one of OpenAI's models, whose weights nobody has changed.
+# The key in the seal of a card for one of OpenAI's models, whose weights are unchanged.
 RELEASE = "release"
-# The parts of such a card that change when the folder becomes a repository.
+# The parts of a release's card that change when the folder is published as a repository.
 LOCAL_PLACE = 'hfclip.load("."'
 LOCAL_HINT = ", in the folder that holds this file"
 
-# Fields of About that a head has, with the names that the Hub gives them.
+# The fields of About that are in the head, with the Hub's names for them.
 _HEAD_NAMES = {
     "license": ("license",),
     "base_model": ("base_model", "base_model_relation"),
@@ -37,7 +38,9 @@ _HEAD_NAMES = {
 
 
 def read_card(path: Path) -> str | None:
-    """Reads a README.md so that `write_card` gives the same bytes; None if there is no file.
+    """Reads a README.md; returns None if there is no file.
+
+    Bytes that are not UTF-8 are kept: `write_card` writes the same bytes.
 
     Raises:
         ConfigError: The file cannot be read.
@@ -51,7 +54,7 @@ def read_card(path: Path) -> str | None:
 
 
 def write_card(path: Path, text: str) -> None:
-    """Writes what `read_card` or `renewed` returned."""
+    """Writes a text that `read_card` or `renewed` returned."""
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
@@ -72,12 +75,12 @@ def check_given(given: Mapping[str, Any]) -> None:
 
 
 def is_generated(text: str) -> bool:
-    """Returns whether hfclip wrote the whole card and nobody has edited it."""
+    """Returns whether hfclip generated the card and nobody has edited it."""
     return card_marks.unseal(text)[0]
 
 
 def about_in(text: str) -> About:
-    """Reads the facts of a card: from its seal, or from its head if a person wrote it."""
+    """Reads the facts of a card: from its seal if it is unedited, else from its head."""
     is_whole, values = card_marks.unseal(text)
     if is_whole and values is not None:
         return _about(values)
@@ -91,18 +94,18 @@ def renewed(
     weights: Path,
     defaults: About | None = None,
 ) -> str:
-    """Returns the card for files that were written again.
+    """Returns the updated card for files that were written again.
 
     Args:
-        earlier: The card so far, if there is one.
-        given: Fields of `About` that the caller names; empty values count as not given.
-        generate: Makes the card of the new files.
-        weights: The weights that the card is to describe. Metrics and the origin that the earlier
-            card gives for other weights are left out.
+        earlier: The present card, or None.
+        given: Fields of `About` to set. Empty values count as not given.
+        generate: A function that generates the card of the new files.
+        weights: The weight file that the new card describes. If the earlier card describes other
+            weights, its metrics and provenance are dropped.
         defaults: Facts to use where neither `given` nor `earlier` has them.
 
     Raises:
-        ArgumentError: As `check_given`.
+        ArgumentError: See `check_given`.
         ConfigError: The head of the earlier card is not YAML.
     """
     check_given(given)
@@ -125,7 +128,7 @@ def renewed(
 
 
 def _renewed_release(card: str, given: Mapping[str, Any], generate: Callable[[About], str]) -> str:
-    """Renews the card of one of OpenAI's models, which has a template of its own."""
+    """Updates the card of one of OpenAI's models, which comes from another template."""
     values = card_marks.unseal(card)[1]
     text = card_marks.with_files_of(card_marks.unsealed(card), generate(About()))
     if given.get("repo_id"):
@@ -135,21 +138,21 @@ def _renewed_release(card: str, given: Mapping[str, Any], generate: Callable[[Ab
 
 
 def _describes(card: str, weights: Path) -> bool:
-    """Whether the table of files names these bytes."""
+    """Returns whether the card's table of files has the sha256 of the weights."""
     return file_row(weights)["sha256"] in (card_marks.files_table(card) or "")
 
 
 def _without_measurements(about: About, given: Mapping[str, Any]) -> About:
     if about.metrics and "metrics" not in given:
         logger.warning(
-            "The weights have changed since the metrics in README.md were given; the new card "
-            "leaves them out. Give the metrics of the new weights."
+            "The metrics in README.md were measured with other weights, so the new card omits "
+            "them. Give the metrics of the new weights."
         )
     return replace(about, metrics=(), provenance={})
 
 
 def _filled(about: About, defaults: About | None) -> About:
-    """Takes from `defaults` what stays true of a repository when its weights change."""
+    """Fills in missing facts from `defaults`, but only those that do not depend on the weights."""
     if defaults is None:
         return about
     names = ["license", "datasets", "description"]
@@ -160,14 +163,14 @@ def _filled(about: About, defaults: About | None) -> About:
 
 
 def _head(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that a caller gives, as the head of a card has them."""
+    """Returns the given fields of `About` under the names that they have in the head."""
     data = card_data(About(**given)).to_dict()  # type: ignore[no-untyped-call]
     names = [name for key in given for name in _HEAD_NAMES.get(key, ())]
     return {name: data[name] for name in names if name in data}
 
 
 def _about(values: Mapping[str, Any]) -> About:
-    """Rebuilds what a seal holds; fields of later versions are passed over."""
+    """Builds `About` from the values of a seal; ignores fields of later versions."""
     known = {each.name for each in fields(About)}
     return About(**{name: value for name, value in values.items() if name in known})
 
@@ -184,7 +187,7 @@ def _about_of_head(head: Mapping[str, Any]) -> About:
 
 
 def _metrics_of_head(head: Mapping[str, Any]) -> list[Metric]:
-    """The results that a head lists; those in another form than the Hub's are passed over."""
+    """Reads the results in a head, up to the first that is not in the Hub's form."""
     found = []
     try:
         for model in head.get("model-index") or []:

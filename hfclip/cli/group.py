@@ -1,4 +1,4 @@
-"""The group of commands. Commands that need torch import it when they run."""
+"""Defines the command `hfclip`. Its subcommands import torch only when they run."""
 
 import warnings
 from typing import Any
@@ -17,10 +17,10 @@ from hfclip.errors import HfclipError
 
 
 class _Commands(click.Group):
-    """Turns hfclip's errors into a message and exit status 1, and Ctrl-C into exit status 130."""
+    """Ends with a message and exit status 1 after an error of hfclip, and 130 after Ctrl-C."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs as a program: after Ctrl-C the process ends within five seconds, with status 130."""
+        """Runs as a program. After Ctrl-C the process ends within five seconds with status 130."""
         interrupts.watch()
         try:
             return super().__call__(*args, **kwargs)
@@ -58,8 +58,7 @@ def main() -> None:
       hfclip export ViT-B/32 clip-b32 --layout transformers
       hfclip publish last.pt me/my-clip --base ViT-B/16
       hfclip completion bash >> ~/.bashrc
-      hfclip env
-    """  # noqa: D301  # \b is click's own mark
+    """  # noqa: D301  # \b is click's mark for text that it does not wrap
 
 
 for command in (classify, models, download, verify, inspect, export, publish, completion, env):

@@ -1,8 +1,8 @@
-"""Ends the program a few seconds after Ctrl-C, also where Python loses the KeyboardInterrupt.
+"""Ends the program a few seconds after Ctrl-C, even if Python loses the KeyboardInterrupt.
 
-Python raises KeyboardInterrupt wherever the main thread is. It is lost if that is a `__del__` or a
-weakref callback (imports run many), or code that catches everything; and it comes late if the main
-thread waits in native code, as in a DNS lookup.
+Python raises KeyboardInterrupt in whatever code the main thread runs. It is lost in a `__del__`, in
+a weakref callback (imports run many), and in code that catches every exception. It is late if the
+main thread waits in native code, such as a DNS lookup.
 """
 
 import _thread
@@ -18,17 +18,18 @@ from typing import NoReturn
 STATUS = 128 + signal.SIGINT
 MESSAGE = "Interrupted."
 
-# Seconds after the signal. An interrupted download removes its unfinished file in milliseconds.
+# Seconds after the signal. This is long enough for an interrupted download, which removes its
+# unfinished file in milliseconds.
 REPEAT_AFTER = 2.0
 END_AFTER = 4.0
 
 
 def watch() -> None:
-    """Watches for SIGINT until the process ends; call it once, in the main thread.
+    """Watches for SIGINT until the process ends. Call it once, in the main thread.
 
-    Where the program is still running `REPEAT_AFTER` seconds after the signal, KeyboardInterrupt is
-    raised again; after `END_AFTER` seconds the process ends with status 130. A SIGINT that the
-    parent process has switched off, as a shell does for background jobs, stays off.
+    If the program is still running `REPEAT_AFTER` seconds after the signal, raises
+    KeyboardInterrupt again. After `END_AFTER` seconds, ends the process with status 130. If the
+    parent process ignores SIGINT, as a shell does for background jobs, it stays ignored.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
@@ -37,10 +38,10 @@ def watch() -> None:
 
 
 def is_behind(error: BaseException) -> bool:
-    """Returns whether an error is a KeyboardInterrupt, or was raised while one was handled.
+    """Returns whether an error is a KeyboardInterrupt or was raised while one was handled.
 
-    Python itself turns a KeyboardInterrupt into a RuntimeError where it interrupts the making of a
-    class.
+    For example, Python converts a KeyboardInterrupt during the creation of a class to a
+    RuntimeError.
     """
     link: BaseException | None = error
     while link is not None:
@@ -53,11 +54,11 @@ def is_behind(error: BaseException) -> bool:
 def leave() -> NoReturn:
     """Ends the process with status 130, without waiting for threads.
 
-    `sys.exit` would let Python kill itself with SIGINT instead, if the KeyboardInterrupt has passed
+    With `sys.exit`, Python would kill itself with SIGINT if the KeyboardInterrupt has passed
     through an `exec`.
     """
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # closed by the reader, or closed here
+        with suppress(OSError, ValueError):  # the reader or this process has closed it
             stream.flush()
     os._exit(STATUS)
 
@@ -68,7 +69,7 @@ def _end_after_sigint(reader: socket.socket) -> None:
     time.sleep(REPEAT_AFTER)
     if sys.platform == "win32":
         _thread.interrupt_main()
-    else:  # wakes the main thread from a system call as well
+    else:  # also interrupts a system call of the main thread
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
     time.sleep(END_AFTER - REPEAT_AFTER)
     os.write(2, f"{MESSAGE}\n".encode())

@@ -1,4 +1,4 @@
-"""`hfclip models`, `download`, `verify` and `inspect`: what models are and where they lie."""
+"""The commands `hfclip models`, `download`, `verify` and `inspect`."""
 
 import json
 import sys
@@ -19,8 +19,14 @@ if TYPE_CHECKING:
     Result = Download | Verification
     Outcomes = Iterable[tuple[str, Result | HfclipError]]
 
-NAMESPACE_HELP = "The account whose copies of the nine releases are used: me for me/ViT-B-32."
-# What the table of `models` leaves to --json.
+NAMESPACE_HELP = (
+    "Hub account whose copies of the nine releases are used: with `me`, ViT-B/32 is me/ViT-B-32. "
+    "By default HFCLIP_NAMESPACE, if set."
+)
+REVISION_HELP = (
+    "Branch, tag or commit of a repository; by default the pinned commit of a release, else main."
+)
+# Columns that `models` prints only with --json.
 _JSON_ONLY = ("repository", "revision", "namespace")
 
 
@@ -28,17 +34,16 @@ _JSON_ONLY = ("repository", "revision", "namespace")
 @click.option("--namespace", help=NAMESPACE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def models(namespace: str | None, as_json: bool) -> None:
-    """List the models that have a name, and the other CLIPs in the Hub's cache.
+    """List the nine releases, the bundled model and other CLIP models in the cache.
 
-    No request is made. The nine releases come from their pinned repositories, or from the copies
-    of the account that --namespace or the environment variable HFCLIP_NAMESPACE names.
+    Makes no request. The cache is the cache of the Hugging Face Hub.
 
     \b
-    The states:
+    States:
       verified    all files are cached, and unchanged since hfclip verified them
-      cached      all files are cached; hfclip has not verified them, or they changed since
+      cached      all files are cached; some were not verified, or have changed since
       partial     some files are cached; `hfclip download NAME` fetches the others
-      not cached  nothing is cached
+      not cached  no file is cached
       bundled     part of hfclip
 
     \b
@@ -46,7 +51,7 @@ def models(namespace: str | None, as_json: bool) -> None:
       hfclip models
       hfclip models --namespace me
       hfclip models --json
-    """  # noqa: D301  # \b is click's own mark
+    """  # noqa: D301  # \b is click's mark for text that it does not wrap
     from hfclip.sources.inspect import list_models  # noqa: PLC0415
 
     rows = [model.to_dict() for model in list_models(namespace=namespace)]
@@ -58,7 +63,7 @@ def models(namespace: str | None, as_json: bool) -> None:
 
 
 def _namespace_note(row: dict[str, Any]) -> str:
-    """A line that says why the releases are not the pinned ones; empty if they are."""
+    """Returns a line that names the account of the releases; empty if they are the pinned ones."""
     account = row["repository"].partition("/")[0]
     sources = {
         None: "",
@@ -70,9 +75,9 @@ def _namespace_note(row: dict[str, Any]) -> str:
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_models)
-@click.option("--revision", help="A branch, tag or commit, in place of the pinned one.")
+@click.option("--revision", help=REVISION_HELP)
 @click.option("--namespace", help=NAMESPACE_HELP)
-@click.option("--force", is_flag=True, help="Fetch again what is cached.")
+@click.option("--force", is_flag=True, help="Download cached files again.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def download(
     names: tuple[str, ...],
@@ -81,18 +86,18 @@ def download(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Fetch models ahead, for use without a network.
+    """Download models, so that they can be used without a network.
 
-    NAME is one of `hfclip models`, or a repository on the Hub such as org/name. After a failure
-    the other names are still fetched; the exit status is then 1. --json prints an object for each
-    name with name, path, digest and error.
+    NAME is a name that `hfclip models` lists, or a repository on the Hub such as org/name. If a
+    download fails, the other names are still downloaded and the exit status is 1. --json prints an
+    object with name, path, digest and error for each NAME.
 
     \b
     Examples:
       hfclip download ViT-B/32 RN50
       hfclip download laion/CLIP-ViT-B-32-laion2B-s34B-b79K
       hfclip download me/my-clip --revision v1 --json
-    """  # noqa: D301  # \b is click's own mark
+    """  # noqa: D301  # \b is click's mark for text that it does not wrap
     from hfclip.sources.download import download as fetch  # noqa: PLC0415
 
     def run(name: str) -> "Download":
@@ -103,9 +108,9 @@ def download(
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME...]", shell_complete=complete_models)
-@click.option("--all", "everything", is_flag=True, help="Verify all that is cached.")
-@click.option("--repair", is_flag=True, help="Fetch again what is damaged.")
-@click.option("--revision", help="A branch, tag or commit, in place of the pinned one.")
+@click.option("--all", "everything", is_flag=True, help="Verify all cached models.")
+@click.option("--repair", is_flag=True, help="Download damaged files again.")
+@click.option("--revision", help=REVISION_HELP)
 @click.option("--namespace", help=NAMESPACE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def verify(
@@ -116,31 +121,31 @@ def verify(
     namespace: str | None,
     as_json: bool,
 ) -> None:
-    """Hash cached models again and compare with the published hashes.
+    """Check that cached models have the published hashes.
 
-    All cached files of a model are hashed: weights, configuration and the others. Earlier results
-    are not used. Without --repair no request is made. NAME may also be "digits", or a file or
-    folder with the published weights of one of the nine releases.
+    Hashes all cached files of each model again; results of earlier checks are not used. Makes no
+    request without --repair. NAME is a release, a repository such as org/name, "digits", or a file
+    or folder with the published weights of one of the nine releases.
 
-    --all verifies each CLIP in the Hub's cache, at every cached commit that has its weights, and
-    OpenAI's own files in ~/.cache/clip. If nothing is cached, it says so and the exit status is 0.
+    --all verifies each CLIP model in the Hub's cache, at every cached commit that has its weights,
+    and OpenAI's files in ~/.cache/clip. If nothing is cached, the exit status is 0.
 
     The exit status is 1 if a file is damaged, if a named model is not cached, or if no hash is
     published for it. After a failure the other models are still verified. --json prints an object
-    for each model with name, path, digest, files and error.
+    with name, path, digest, files and error for each model.
 
     \b
     Examples:
       hfclip verify ViT-B/32
       hfclip verify me/my-clip --repair
       hfclip verify --all --json
-    """  # noqa: D301  # \b is click's own mark
+    """  # noqa: D301  # \b is click's mark for text that it does not wrap
     from hfclip.sources import verify as verifying  # noqa: PLC0415
 
     if everything == bool(names):
-        raise click.UsageError("Give one or more names, or --all.")
+        raise click.UsageError("Give either one or more names, or --all.")
     if everything and (revision or namespace):
-        raise click.UsageError("--all takes neither --revision nor --namespace.")
+        raise click.UsageError("--all cannot be combined with --revision or --namespace.")
 
     def run(name: str) -> "Verification":
         return verifying.verify(name, repair=repair, revision=revision, namespace=namespace)
@@ -152,21 +157,21 @@ def verify(
 
 @click.command()
 @click.argument("model", shell_complete=complete_models)
-@click.option("--revision", help="A branch, tag or commit, of a repository.")
+@click.option("--revision", help=REVISION_HELP)
 @click.option("--namespace", help=NAMESPACE_HELP)
 @click.option(
     "--base",
     shell_complete=complete_models,
-    help="What a weight file was fine-tuned from: a name, folder or repository.",
+    help="Model that a weight file was fine-tuned from: a name, folder or repository.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def inspect(
     model: str, revision: str | None, namespace: str | None, base: str | None, as_json: bool
 ) -> None:
-    """Show what a model is: its numbers, dtypes, hash and origin.
+    """Show the architecture, dtypes, hash and origin of a model.
 
-    MODEL is a name, a repository, a folder or a weight file; no part of it is run. A model on the
-    Hub is fetched first if it is not cached.
+    MODEL is a name that `hfclip models` lists, a repository on the Hub, a folder or a weight file.
+    No code from the files is run. A model on the Hub is downloaded first if it is not cached.
 
     \b
     Examples:
@@ -174,7 +179,7 @@ def inspect(
       hfclip inspect ViT-B-32.pt --json
       hfclip inspect ViT-B/32 --namespace me
       hfclip inspect me/my-clip --revision v1
-    """  # noqa: D301  # \b is click's own mark
+    """  # noqa: D301  # \b is click's mark for text that it does not wrap
     from hfclip.sources import inspect as inspection  # noqa: PLC0415
 
     facts = inspection.inspect(model, revision=revision, namespace=namespace, base=base).to_dict()
@@ -187,7 +192,7 @@ def inspect(
 def _attempts(
     names: Iterable[str], run: Callable[[str], "Result"]
 ) -> "Iterator[tuple[str, Result | HfclipError]]":
-    """Runs a function on each name in turn; a name that fails gives its error."""
+    """Calls a function on each name and yields its result, or its error if it fails."""
     for name in names:
         try:
             yield name, run(name)
@@ -196,9 +201,9 @@ def _attempts(
 
 
 def _report(outcomes: "Outcomes", text: Callable[[Any], str], *, as_json: bool) -> None:
-    """Prints each outcome as it comes, then the names that failed; ends with status 1 if any did.
+    """Prints each outcome when it is ready and the failed names at the end.
 
-    Errors go to standard error, also with `as_json`.
+    Exits with status 1 if a name failed. Errors go to standard error, also with `as_json`.
     """
     rows, failed = [], []
     for name, outcome in outcomes:
@@ -211,7 +216,7 @@ def _report(outcomes: "Outcomes", text: Callable[[Any], str], *, as_json: bool) 
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     if not rows:
-        click.echo("No CLIP is cached: there is nothing to verify.", err=as_json)
+        click.echo("No CLIP model is cached: there is nothing to verify.", err=as_json)
     if failed and len(rows) > 1:
         click.echo(f"{len(failed)} of {len(rows)} failed: {', '.join(failed)}", err=True)
     sys.exit(1 if failed else 0)

@@ -1,4 +1,4 @@
-"""How the commands print facts and tables."""
+"""Prints facts, tables and warnings for the commands."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import click
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Prints lines at once, on lines of their own: a bar is taken away before and put back after.
+    """Prints lines immediately and redraws a progress bar below them.
 
-    Bytes of a file name that are not UTF-8 are shown as question marks.
+    Bytes of a file name that are not UTF-8 are printed as question marks.
     """
     from tqdm import tqdm  # noqa: PLC0415
 
@@ -18,13 +18,13 @@ def echo(text: str, *, err: bool = False) -> None:
 
 
 def print_facts(facts: dict[str, Any]) -> None:
-    """Prints one fact a line: its name, then its value."""
+    """Prints the name and value of each fact on one line."""
     for key, value in facts.items():
         click.echo(f"{key.replace('_', ' '):<14} {sentence(value)}")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Left-aligned columns under their names; numbers with thousands marked."""
+    """Returns a table with a header line and left-aligned columns."""
     if not rows:
         return ""
     lines = [list(rows[0]), *([sentence(value) for value in row.values()] for row in rows)]
@@ -36,7 +36,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def sentence(value: Any) -> str:
-    """Returns a value for people: thousands separated, lists joined by commas, yes or no."""
+    """Formats a value: 1,000 for a number, yes or no for a bool, commas between list items."""
     if isinstance(value, dict):
         return ", ".join(f"{sentence(count)} {name}" for name, count in value.items())
     if isinstance(value, list):
@@ -47,5 +47,5 @@ def sentence(value: Any) -> str:
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Prints a warning as one line on standard error; takes the place of `warnings.showwarning`."""
+    """Prints a warning as one line on standard error. Replaces `warnings.showwarning`."""
     click.echo(f"Warning: {message}", err=True)

@@ -1,4 +1,4 @@
-"""`hfclip export` and `publish`: writes models for other packages and sends them to the Hub."""
+"""The commands `hfclip export` and `hfclip publish`."""
 
 import json
 from pathlib import Path
@@ -21,27 +21,38 @@ if TYPE_CHECKING:
     "--layout",
     type=click.Choice(["hfclip", "open_clip", "transformers", "openai", "onnx"]),
     required=True,
-    help="Whose layout to write.",
+    help="Layout to write.",
 )
 @click.option(
-    "--base", help="What a weight file was fine-tuned from: a name, folder or repository."
+    "--base", help="Model that a weight file was fine-tuned from: a name, folder or repository."
 )
-@click.option("--revision", help="A branch, tag or commit, of a repository.")
-@click.option("--force", is_flag=True, help="Replace files that are there.")
+@click.option(
+    "--revision",
+    help="Branch, tag or commit of a repository; by default the pinned commit of a release, else "
+    "main.",
+)
+@click.option("--force", is_flag=True, help="Replace existing files.")
 def export(
     model: str, folder: Path, layout: str, base: str | None, revision: str | None, force: bool
 ) -> None:
-    """Write MODEL into FOLDER as another package reads it, bit for bit.
+    """Write MODEL into FOLDER in the layout of another package.
 
-    open_clip and transformers (ViTs only) load the folder by its path; openai is a state dict that
-    `clip.load` takes; onnx adds a graph of each tower to hfclip's own layout. What was exported can
-    be exported again, back to hfclip's layout with the same bytes of weights.
+    MODEL is a name that `hfclip models` lists, a repository on the Hub, a folder or a weight file.
+    The weights stay the same, bit for bit, so an export can be exported back.
+
+    \b
+    Layouts:
+      hfclip        hfclip loads the folder
+      open_clip     open_clip and hfclip load the folder
+      transformers  transformers and hfclip load the folder; ViTs only
+      openai        a state dict in model.pt, for `clip.load` and hfclip
+      onnx          hfclip's layout plus an ONNX graph of each tower
 
     \b
     Examples:
       hfclip export ViT-B/32 clip-b32 --layout transformers
       hfclip export clip-b32 back --layout hfclip
-    """  # noqa: D301  # \b is click's own mark
+    """  # noqa: D301  # \b is click's mark for text that it does not wrap
     from hfclip.publishing.export import export as export_model  # noqa: PLC0415
 
     export_model(model, folder, layout, force=force, revision=revision, base=base)
@@ -55,21 +66,21 @@ def export(
 @click.option(
     "--base",
     shell_complete=complete_models,
-    help="What it was fine-tuned from: a name, folder or repository.",
+    help="Model that SOURCE was fine-tuned from: a name, folder or repository.",
 )
 @click.option(
     "--layout",
     type=click.Choice(["hfclip", "open_clip", "transformers"]),
     default="hfclip",
     show_default=True,
-    help="Whose layout to send; hfclip loads each of them.",
+    help="Layout to send. hfclip loads all three.",
 )
-@click.option("--license", "license_name", help="As the Hub names it: mit, apache-2.0, ...")
-@click.option("--dataset", "datasets", multiple=True, help="What it was trained on. Repeatable.")
+@click.option("--license", "license_name", help="The Hub's identifier: mit, apache-2.0, ...")
+@click.option("--dataset", "datasets", multiple=True, help="Training dataset. Repeatable.")
 @click.option(
     "--metrics",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help='A JSON file, {"accuracy": 0.9} or {"dataset": {"accuracy": 0.9}}.',
+    help='JSON file: {"accuracy": 0.9} with one --dataset, or {"dataset": {"accuracy": 0.9}}.',
 )
 @click.option("--private", is_flag=True, help="Make a new repository private.")
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
@@ -77,15 +88,16 @@ def export(
     "--replace-card",
     "card",
     flag_value="replace",
-    help="Overwrite a README.md of the repository that a person wrote.",
+    help="Replace a README.md in the repository that a person wrote.",
 )
 @click.option(
     "--keep-card",
     "card",
     flag_value="keep",
-    help="Keep it; only a table of files that hfclip wrote there is renewed.",
+    help="Keep a README.md in the repository that a person wrote; only hfclip's table of files in "
+    "it is updated.",
 )
-@click.option("--dry-run", is_flag=True, help="Check everything, show it, send nothing.")
+@click.option("--dry-run", is_flag=True, help="Check everything, show the plan, send nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def publish(
     source: str,
@@ -99,19 +111,21 @@ def publish(
 ) -> None:
     """Publish a fine-tuned CLIP on the Hub.
 
-    SOURCE is a weight file that a trainer left (with --base), or a folder, whose README.md becomes
-    the card: --license, --base, --dataset and --metrics change the head of it. The model is
-    checked, sent in one commit, loaded back and compared. Log in first with `hf auth login`, or set
-    HF_TOKEN.
+    SOURCE is a weight file (with --base) or a folder. REPOSITORY is org/name, or a name in your own
+    namespace. Log in first with `hf auth login`, or set HF_TOKEN.
 
-    With --json, standard output is one object with a "status": "published", "nothing changed",
+    The model is checked, sent in one commit, loaded back from the Hub and compared bit for bit. The
+    README.md of a folder becomes the model card; --license, --base, --dataset and --metrics change
+    its head.
+
+    With --json, standard output is one object whose "status" is "published", "nothing changed",
     "dry run" or "failed".
 
     \b
     Examples:
       hfclip publish last.pt me/my-clip --base ViT-B/16 --license mit --dry-run
       hfclip publish folder/ me/my-clip --layout transformers --metrics results.json
-    """  # noqa: D301  # \b is click's own mark
+    """  # noqa: D301  # \b is click's mark for text that it does not wrap
     about["license"] = about.pop("license_name")
     about |= {"card": card or "refuse", "create_pr": create_pr}
     try:
@@ -131,7 +145,7 @@ def _publish(
     as_json: bool,
     options: dict[str, Any],
 ) -> None:
-    """Shows the plan before anything is sent, and the outcome after."""
+    """Prints the plan, publishes, and prints the outcome."""
     from hfclip.publishing import finetune as publishing  # noqa: PLC0415
 
     with publishing.prepared(source, repository, **options) as publication:
@@ -154,5 +168,5 @@ def _publish(
 _SUMMARIES = {
     "dry run": "nothing was sent",
     "published": "published      {}",
-    "nothing changed": "nothing changed: {} holds these files already",
+    "nothing changed": "nothing changed: {} already has these files",
 }

@@ -1,4 +1,4 @@
-"""Writes a model in another package's layout, or in hfclip's own, bit for bit."""
+"""Writes a model in hfclip's layout or in another package's layout, with the same weights."""
 
 from pathlib import Path
 
@@ -29,39 +29,41 @@ def export(
     local_files_only: bool = False,
     base: str | Path | None = None,
 ) -> Path:
-    """Writes a model into a folder in the layout of some package, whole or not at all.
+    """Writes a model into a folder in the layout of a package.
 
-    Weights are written in the types that they were stored in: going there and back gives the same
-    bytes. The README.md of a model folder goes along, as `renewal` renews it; one in
-    `folder` that a person wrote stays.
+    If the export fails, `folder` is unchanged. Weights keep their dtypes: an export to another
+    layout and back gives the same bytes. The README.md of a model folder is updated as in
+    `hfclip.cards.renewal` and written too. A README.md in `folder` that a person wrote is kept.
 
     Args:
-        name: Whatever `hfclip.load` takes.
-        folder: Where to; new or empty, unless `force`.
-        layout: "hfclip", "open_clip", "transformers" (ViTs only), "openai" (a state dict, of
-            models that need no configuration), or "onnx" (hfclip's with a graph of each tower).
-        force: Whether to replace files that are there.
+        name: Any name that `hfclip.load` takes.
+        folder: The folder to write. It must be new or empty, unless `force` is True.
+        layout: "hfclip", "open_clip", "transformers" (ViTs only), "openai" (a state dict, only for
+            models that need no configuration), or "onnx" (hfclip's layout plus an ONNX graph of
+            each tower).
+        force: Whether to replace existing files.
         revision: A branch, tag or commit; by default the pinned commit of a release, else main.
         namespace: The account whose copies of the nine releases are used; by default the
             environment variable HFCLIP_NAMESPACE, if set.
-        token: A Hub token, True for the stored one, False for none.
-        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE or what HF_HOME says.
-        local_files_only: Whether to make no request.
-        base: What a weight file was fine-tuned from, as in `hfclip.load`.
+        token: A Hub token, True for the stored token, False for none.
+        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE, else `hub` in HF_HOME.
+        local_files_only: If True, makes no request and reads only the cache.
+        base: The model that a weight file was fine-tuned from, as in `hfclip.load`.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: The layout is not known, cannot hold this model, or the folder is taken.
-        HfclipError: As `hfclip.load`.
+        ConfigError: The layout is not known or does not support this model, or the folder is not
+            empty.
+        HfclipError: The model cannot be loaded: see `hfclip.load`.
 
     Example:
         >>> hfclip.export("ViT-B/32", "clip-b32", "transformers")
         PosixPath('clip-b32')
     """
     if layout not in EXPORTS:
-        raise ConfigError(f"layout is {layout!r}; known are {', '.join(EXPORTS)}.")
+        raise ConfigError(f"`layout` is {layout!r}; expected one of {', '.join(EXPORTS)}.")
     folder = Path(folder).expanduser()
     check_free(folder, force=force)
     access = Access(token, cache_dir, local_files_only)
@@ -76,14 +78,14 @@ def export(
 
 
 def is_local(name: str | Path) -> bool:
-    """Returns whether `sources.find` reads this name as a path of this machine."""
+    """Returns whether `sources.find` reads this name as a local path."""
     return name not in {*RELEASES, *BUNDLED} and Path(name).expanduser().exists()
 
 
 def card_beside(name: str | Path, weights: Path) -> str | None:
-    """Reads the README.md of a model folder that is named; None for any other name.
+    """Reads the README.md beside the weights if `name` is a local folder; else returns None.
 
-    The README.md beside a lone weight file may be that of a whole project.
+    The README.md beside a weight file is not read: it may belong to a whole project.
     """
     if not is_local(name) or not Path(name).expanduser().is_dir():
         return None
@@ -97,7 +99,15 @@ def _write_card(
     checkpoint: Checkpoint,
     layout: str,
 ) -> None:
-    """Writes the card: a person's card that is there already, else the card of the source."""
+    """Writes the card of the source, but keeps a card in the folder that a person wrote.
+
+    Args:
+        part: The temporary folder to write to.
+        cards: The card in the target folder and the card beside the source, each None if missing.
+        source: The model that was exported.
+        checkpoint: The model's configuration and tensors.
+        layout: The layout of the export.
+    """
     there, beside = cards
 
     def generate(about: About) -> str:
@@ -110,7 +120,7 @@ def _write_card(
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, layout: str) -> None:
-    """Writes all but the card."""
+    """Writes all files of a layout except the card."""
     is_onnx = layout == "onnx"
     write_layout(folder, checkpoint.config, checkpoint.tensors, "hfclip" if is_onnx else layout)
     if is_onnx:

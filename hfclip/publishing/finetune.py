@@ -1,6 +1,7 @@
-"""Publishes a fine-tune: checked before a byte is sent, loaded back and compared after.
+"""Publishes a fine-tuned model: checks it, sends it, loads it back and compares it.
 
-`model.push_to_hub` sends a model from memory; this takes what trainers leave on disk.
+This module takes the files that a training program wrote. `model.push_to_hub` sends a model from
+memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,17 +33,17 @@ Status = Literal["published", "nothing changed", "dry run"]
 
 @dataclass(frozen=True)
 class Publication:
-    """A model that has passed every check, in the folder that would be sent.
+    """A model that has passed every check, and the folder of files to send.
 
     Attributes:
-        folder: The files, the card among them.
-        paths: Those of them that would be sent.
-        repository: Where to, as it is now.
+        folder: The folder with the files, including the card.
+        paths: The files in `folder` that would be sent.
+        repository: The repository to send to, with its present commit.
         checkpoint: The model's configuration and tensors.
         layout: The layout of the folder.
-        about: The licence, base, data and metrics that its card names.
+        about: The licence, base model, datasets and metrics of the card.
         card: Where the text of the card comes from, in words.
-        base: The base for a reader, if the card does not name it; else None.
+        base: The base model in words, if the card does not name it; else None.
     """
 
     folder: Path
@@ -55,19 +56,19 @@ class Publication:
     base: str | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Returns the plan of the publication, in types that JSON has."""
+        """Returns the plan of the publication in JSON types."""
         config, about = self.checkpoint.config, self.about
         return {
             "repository": self.repository.repo_id,
-            "stands_at": self.repository.head or "it will be made",
+            "stands_at": self.repository.head or "not created yet",
             "card": self.card,
             "image_tower": config.describe_image_tower(),
             "text_tower": config.describe_text_tower(),
             "pixels": config.image_resolution,
             "parameters": config.parameter_count,
             "layout": self.layout,
-            "license": about.license or "none named",
-            "fine-tuned_from": about.base_model or self.base or "not said",
+            "license": about.license or "not given",
+            "fine-tuned_from": about.base_model or self.base or "not given",
             "datasets": list(about.datasets),
             "metrics": [f"{m.dataset}: {m.name} {m.value:g}" for m in about.metrics],
             "files": [f"{path.name} ({path.stat().st_size:,} bytes)" for path in self.paths],
@@ -79,12 +80,12 @@ class Published:
     """The outcome of `publish`.
 
     Attributes:
-        plan: What was checked and where it goes, as `Publication.describe` returns it.
-        status: "published"; "nothing changed" if the repository held the same files already; or
+        plan: The plan, as `Publication.describe` returns it.
+        status: "published"; "nothing changed" if the repository already had the same files; or
             "dry run".
-        commit: The commit that holds the files; None after a dry run.
-        url: The page of the commit, or of the pull request; None after a dry run.
-        sent: The names of the files that were new or changed.
+        commit: The commit that contains the files; None after a dry run.
+        url: The web page of the commit or of the pull request; None after a dry run.
+        sent: The names of the new or changed files.
     """
 
     plan: dict[str, Any]
@@ -115,35 +116,40 @@ def publish(
     dry_run: bool = False,
     token: str | bool | None = None,
 ) -> Published:
-    """Publishes a model on the Hub, as `hfclip publish` does on the command line.
+    """Publishes a model on the Hub, like the command `hfclip publish`.
 
-    The model is checked, sent in one commit, loaded back from the Hub and compared to the bit:
-    `hfclip.publish("last.pt", "me/my-clip", base="ViT-B/16", license="mit")`.
+    Checks the model, sends it in one commit, loads it back from the Hub and compares the features
+    bit for bit.
 
     Args:
-        source: A weight file that a trainer left, a folder, or any other name that `hfclip.load`
-            takes. The README.md of a folder becomes the card.
+        source: The weight file of a fine-tuned model, a folder, or any other name that
+            `hfclip.load` takes. The README.md of a folder becomes the card.
         repo_id: The repository: `org/name`, or a name in your own namespace.
-        base: The model that `source` was fine-tuned from: a name, folder or repository. Needed for
-            a lone weight file, which takes its configuration from it. Image size, context and
-            vocabulary are read off the weights.
-        layout: "hfclip", "open_clip" or "transformers"; hfclip loads each of them.
-        license: A licence as the Hub names it. This and the next two go into the head of the card.
-        datasets: What the model was trained on, as the Hub names it.
-        metrics: A JSON file of figures: see `hfclip.cards.card.read_metrics`.
-        card: What to do if a person wrote the README.md of the repository: "refuse", "keep" or
+        base: The model that `source` was fine-tuned from: a name, folder or repository. A weight
+            file without a configuration needs it and takes its configuration from it. Image size,
+            context length and vocabulary size are read from the weights.
+        layout: "hfclip", "open_clip" or "transformers". hfclip loads each of them.
+        license: The Hub's identifier of the licence. `license`, `datasets` and `metrics` go into
+            the head of the card.
+        datasets: The Hub's names of the training datasets.
+        metrics: A JSON file of metrics: see `hfclip.cards.read_metrics`.
+        card: The action if a person wrote the README.md in the repository: "refuse", "keep" or
             "replace".
-        private: Whether a repository that is made is private.
-        create_pr: Whether to open a pull request instead of committing.
-        dry_run: Whether to check everything and send nothing.
-        token: A Hub token that may write; by default the stored one.
+        private: Whether a new repository is private.
+        create_pr: If True, opens a pull request instead of committing.
+        dry_run: If True, checks everything and sends nothing.
+        token: A Hub token that may write; by default the stored token.
 
     Raises:
         ArgumentError: The Hub does not know the licence.
-        PublishError: The weights are no numbers, compute none, or a README.md is in the way.
+        PublishError: The weights or features contain NaN or infinity, or `card` is "refuse" and
+            the repository has a different README.md.
         CheckpointError: The weights are damaged or do not fit.
-        ConfigError: The configuration or the metrics are refused.
-        HubError: The repository cannot be written to; it is as it was.
+        ConfigError: The configuration or the metrics are not valid.
+        HubError: The repository cannot be written to. It is unchanged.
+
+    Example:
+        >>> hfclip.publish("last.pt", "me/my-clip", base="ViT-B/16", license="mit")
     """
     with prepared(
         source,
@@ -178,9 +184,9 @@ def prepared(
     create_pr: bool = False,
     token: str | bool | None = None,
 ) -> Iterator[Publication]:
-    """Checks a model and writes the files to send into a temporary folder; sends nothing.
+    """Checks a model and writes the files to send into a temporary folder. Sends nothing.
 
-    The arguments and errors are those of `publish`.
+    See `publish` for the arguments and errors.
     """
     given: dict[str, Any] = {"license": license, "datasets": datasets}
     check_given(given)
@@ -223,10 +229,10 @@ def send(
     create_pr: bool = False,
     token: str | bool | None = None,
 ) -> Pushed:
-    """Sends a model in one commit, then loads it from the Hub and compares its features to the bit.
+    """Sends a model in one commit, loads it from the Hub and compares the features bit for bit.
 
     Raises:
-        HubError: Sending failed, and the repository is as it was; or what came back differs.
+        HubError: Sending failed and the repository is unchanged, or the loaded model differs.
     """
     pushed = pushing.push(
         publication.paths,
@@ -241,59 +247,60 @@ def send(
 
 
 def read_finetune(source: str | Path, base: str | None) -> Checkpoint:
-    """Reads what is to be published, with the configuration that its weights need.
+    """Reads the model to publish and its configuration.
 
     Raises:
-        PublishError: A lone weight file without `base`; LoRA that was not merged.
-        ConfigError: A folder of another architecture than `base`.
+        PublishError: `base` is missing for a weight file without a configuration, or the file
+            contains unmerged LoRA weights.
+        ConfigError: The folder has another architecture than `base`.
     """
     found = find(source, base=base)
     if found.config is None:
         raise PublishError(
-            f"{source} is a lone weight file, which does not tell its activation or its "
-            "preprocess. Say what it was fine-tuned from: --base ViT-B/16 on the command line, "
-            'base="ViT-B/16" in Python.'
+            f"{source} is a weight file without a configuration, so its activation and preprocess "
+            "are unknown. Give the model that it was fine-tuned from: --base ViT-B/16 on the "
+            'command line, base="ViT-B/16" in Python.'
         )
     checkpoint = read_checkpoint(found)
     lora = [name for name in checkpoint.tensors if "lora_" in name.lower()]
     if lora:
         raise PublishError(
-            f"{source} holds LoRA weights beside the model's ({lora[0]}). Merge them first, as "
-            "`merge_and_unload` of peft does, and save the state dict again."
+            f"{source} contains LoRA weights such as {lora[0]}. Merge them into the model first, "
+            "for example with `merge_and_unload` of peft, and save the state dict again."
         )
     return checkpoint
 
 
 def _check_forward(checkpoint: Checkpoint) -> None:
-    """Refuses weights that do not fit, are no numbers, or compute none."""
+    """Checks that the weights fit, and that weights and features are finite."""
     model = CLIP.from_checkpoint(checkpoint)
     check_finite(checkpoint.tensors)
     for title, features in _features(model).items():
         if not features.isfinite().all():
             raise PublishError(
-                f"{checkpoint.path} computes NaN or infinity as {title} features, though its "
-                "weights are finite: some are too large. Go back to an earlier checkpoint."
+                f"The weights of {checkpoint.path} are finite, but the {title} features contain "
+                "NaN or infinity: some weights are too large. Use an earlier checkpoint."
             )
 
 
 @torch.no_grad()
 def _features(model: CLIP) -> dict[str, Tensor]:
-    """Features, in float32, of a batch that is the same each time."""
+    """Returns the float32 features (2, embed_dim) of two fixed images and two fixed texts."""
     config, random = model.config, torch.Generator().manual_seed(0)
     side = config.image_resolution
     images = torch.randn(2, 3, side, side, generator=random)
     texts = torch.randint(1, config.vocab_size - 1, (2, config.context_length), generator=random)
-    texts[:, -1] = config.vocab_size - 1  # the end token is the last of a vocabulary
+    texts[:, -1] = config.vocab_size - 1  # the end token has the last id
     model = model.float()
     return {"image": model.encode_image(images), "text": model.encode_text(texts)}
 
 
 def read_back(checkpoint: Checkpoint, pushed: Pushed, token: str | bool | None) -> None:
-    """Loads what was published as a stranger would, past every cache.
+    """Loads the published model into an empty cache and compares its features bit for bit.
 
     Raises:
-        IntegrityError: It computes something else.
-        HubError: It cannot be had.
+        IntegrityError: The features differ.
+        HubError: The model cannot be fetched.
     """
     with TemporaryDirectory() as cache:
         access = Access(token, cache)
@@ -303,6 +310,6 @@ def read_back(checkpoint: Checkpoint, pushed: Pushed, token: str | bool | None) 
     for title in ours:
         if not torch.equal(ours[title], theirs[title]):
             raise IntegrityError(
-                f"{pushed.repo_id} at {pushed.commit} gives other {title} features than "
-                f"{checkpoint.path}. Do not use that commit; publish again."
+                f"{pushed.repo_id} at {pushed.commit} gives different {title} features from "
+                f"{checkpoint.path}. Do not use that commit. Publish again."
             )

@@ -1,4 +1,4 @@
-"""Chooses the README.md of a model that is published, and the base that it names."""
+"""Chooses the README.md of a published model and the base model that it names."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -19,8 +19,8 @@ class ChosenCard(NamedTuple):
 
     Attributes:
         text: The card.
-        origin: Where the text comes from, for the plan.
-        rule: What to do if the repository has another README.md.
+        origin: Where the text comes from, as the plan shows it.
+        rule: The action if the repository has a different README.md.
     """
 
     text: str
@@ -30,11 +30,11 @@ class ChosenCard(NamedTuple):
 
 @dataclass(frozen=True)
 class Cards:
-    """The cards that are there before a model is published, each None if there is none.
+    """The cards that exist before a model is published.
 
     Attributes:
-        ours: The card in the folder of the model.
-        theirs: The card in the repository.
+        ours: The card in the folder of the model, or None.
+        theirs: The card in the repository, or None.
     """
 
     ours: str | None
@@ -49,14 +49,14 @@ class Cards:
     ) -> ChosenCard:
         """Chooses between these cards and a new one.
 
-        A generated card in the repository may be replaced without asking. Its licence, base and
-        data stay unless others are given.
+        A generated card in the repository is replaced, whatever the rule. Its licence, base model
+        and datasets are kept unless others are given.
 
         Args:
-            rule: What to do if a person wrote the card of the repository.
-            given: Fields of `About` that the caller names.
-            generate: Makes a card of the files that are sent.
-            weights: The weights that are published.
+            rule: The action if a person wrote the card in the repository.
+            given: Fields of `About` to set.
+            generate: A function that generates the card of the files to send.
+            weights: The weight file to publish.
         """
         defaults = None
         if self.theirs is not None:
@@ -80,11 +80,11 @@ class Cards:
 
 
 class Base(NamedTuple):
-    """What a model was made from.
+    """The model that another model was made from.
 
     Attributes:
-        given: Fields of `About` that name it.
-        note: The base for the plan, if the card cannot link it; else None.
+        given: The fields of `About` that name the base.
+        note: The text for the plan if the card cannot link the base; else None.
     """
 
     given: Mapping[str, Any]
@@ -92,14 +92,14 @@ class Base(NamedTuple):
 
 
 def find_base(source: str | Path, base: str | Path | None, repo_id: str) -> Base:
-    """Returns what a model was made from: `base`, or else the repository that `source` names.
+    """Returns the base of a model: `base`, or if it is None, the repository that `source` names.
 
-    A path of this machine is never named on a card.
+    The card never contains a local path.
 
     Args:
-        source: The model that is published.
-        base: What it was fine-tuned from, if that is known.
-        repo_id: Where it is published.
+        source: The model to publish.
+        base: The model that `source` was fine-tuned from, or None.
+        repo_id: The repository to publish to.
     """
     if base is None:
         origin = hub_name(source)
@@ -109,14 +109,14 @@ def find_base(source: str | Path, base: str | Path | None, repo_id: str) -> Base
         words = f"`{base}`, a model inside the package hfclip"
         return Base({"provenance": {"fine-tuned from": words}}, words)
     if is_local(base):
-        return Base({}, f"{base} (a local path, which the card does not name)")
+        return Base({}, f"{base} (a local path, which the card omits)")
     return Base({"base_model": hub_name(base)})
 
 
 def hub_name(name: str | Path) -> str | None:
-    """Returns the repository that a name leads to; None for what is on this machine.
+    """Returns the Hub repository of a model name, or None for a local or bundled model.
 
-    `ViT-B/16`, `org/name`, `hf-hub:org/name` and `org/name@revision` are understood.
+    Accepts `ViT-B/16`, `org/name`, `hf-hub:org/name` and `org/name@revision`.
     """
     if name in BUNDLED or is_local(name):
         return None

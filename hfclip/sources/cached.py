@@ -1,4 +1,4 @@
-"""Finds the models in the Hub's cache. Makes no request and imports no torch."""
+"""Finds the CLIP models in the Hub's cache. Makes no request and imports no torch."""
 
 import logging
 import re
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 State = Literal["verified", "cached", "partial", "damaged", "not cached"]
 
-# In the order in which `sources.find` tries them: the configuration and the weights.
+# Pairs of configuration and weight file, in the order in which `sources.find` tries them.
 _LAYOUTS = ((OPEN_CLIP_CONFIG_FILE, OPEN_CLIP_WEIGHTS_FILE), (CONFIG_FILE, WEIGHTS_FILE))
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MAIN = "main"
@@ -36,15 +36,16 @@ _MAIN = "main"
 
 @dataclass(frozen=True)
 class CachedModel:
-    """A commit of a repository, as far as the Hub's cache holds it.
+    """A commit of a repository in the Hub's cache, complete or not.
 
     Attributes:
-        snapshot: The repository's id, the commit, and the hashes of its files.
-        refs: The branches and tags that pointed to the commit when the Hub was last asked.
-        files: Each cached file of the commit by its name in the repository.
+        snapshot: The repository, the commit, and the hashes of its files.
+        refs: The branches and tags that pointed to the commit at the last request to the Hub.
+        files: The path of each cached file, by its name in the repository.
         needed: The names of the files that hfclip reads, the weight file first.
         config: The model's configuration, or None if its file is damaged.
-        release: The release that is read from the repository without its configuration, or None.
+        release: The name of the release, if its configuration comes from hfclip and not from the
+            repository; else None.
     """
 
     snapshot: Snapshot
@@ -73,7 +74,7 @@ class CachedModel:
 
     @property
     def missing(self) -> list[str]:
-        """The files that hfclip reads and the cache does not hold."""
+        """The files that hfclip reads and that are not in the cache."""
         return [name for name in self.needed if name not in self.files]
 
     @property
@@ -83,7 +84,7 @@ class CachedModel:
 
     @property
     def state(self) -> State:
-        """Whether all files that hfclip reads are here, and have been verified; hashes nothing."""
+        """Whether all files that hfclip reads are cached and verified. Hashes nothing."""
         if self.config is None:
             return "damaged"
         if self.missing:
@@ -93,7 +94,7 @@ class CachedModel:
 
     @property
     def pinned(self) -> dict[str, Digest]:
-        """The hashes that hfclip itself knows, by file name."""
+        """The hashes that hfclip pins, by file name."""
         release = RELEASES[self.release] if self.release else None
         if release is None or release.hub.revision != self.commit:
             return {}
@@ -105,7 +106,7 @@ def find_cached(repo_id: str, revision: str | None, access: Access) -> CachedMod
     """Finds a repository at a revision in the cache.
 
     Returns:
-        The model, or None if the cache holds no file of a CLIP at that revision.
+        The model, or None if the cache has no file of a CLIP model at that revision.
     """
     offline = Access(cache_dir=access.cache_dir, local_files_only=True)
     try:
@@ -116,11 +117,11 @@ def find_cached(repo_id: str, revision: str | None, access: Access) -> CachedMod
 
 
 def scan(access: Access | None = None) -> Iterator[CachedModel]:
-    """Finds every commit in the cache that is a CLIP, or whose configuration is damaged.
+    """Finds every cached commit with a CLIP model, or with a damaged configuration.
 
-    Repositories come in alphabetical order. Of one repository, the commit of main comes first,
-    then those of other branches and tags, then the others, newest first. A folder that cannot be
-    read is skipped.
+    Yields the repositories in alphabetical order. Within a repository, the commit of main comes
+    first, then those of other branches and tags, then the rest, newest first. A folder that cannot
+    be read is skipped.
     """
     access = access or Access()
     for folder in sorted(access.cache.glob("models--*--*")):
@@ -132,13 +133,13 @@ def scan(access: Access | None = None) -> Iterator[CachedModel]:
 def _attempt(repo_id: str, commit: str, access: Access) -> CachedModel | None:
     try:
         return find_cached(repo_id, commit, access)
-    except (HfclipError, OSError, ValueError) as error:  # the client refuses some names
+    except (HfclipError, OSError, ValueError) as error:  # huggingface_hub rejects some names
         logger.debug("%s at %s is skipped: %s", repo_id, commit, error)
         return None
 
 
 def _rank(model: CachedModel) -> int:
-    """Sorts main first, then branches and tags; Python's sort keeps the order of the rest."""
+    """Returns the sort key of a commit: 0 for main, 1 for another branch or a tag, else 2."""
     return 0 if _MAIN in model.refs else 1 if model.refs else 2
 
 
@@ -147,7 +148,7 @@ def _read(snapshot: Snapshot, refs: tuple[str, ...]) -> CachedModel | None:
     layout = _layout(snapshot.digests.keys(), files)
     release = _release_of(snapshot.repo_id)
     if release and (layout is None or _is_release_commit(release, snapshot, refs)):
-        weights = RELEASES[release].hub.file  # a release is read without its configuration file
+        weights = RELEASES[release].hub.file  # hfclip has the configuration of a release
         if weights in files:
             return CachedModel(snapshot, refs, files, (weights,), RELEASES[release].config, release)
     if layout is None:
@@ -173,10 +174,10 @@ def _cached_files(snapshot: Snapshot) -> dict[str, Path]:
 
 
 def _layout(names: Collection[str], files: Collection[str]) -> tuple[str, str] | None:
-    """Picks the layout that `sources.find` reads, if its configuration is cached.
+    """Returns the layout that `sources.find` reads, or None if its configuration is not cached.
 
     Args:
-        names: The files of the repository, as far as they are known.
+        names: The known files of the repository.
         files: The cached files.
     """
     complete = [pair for pair in _LAYOUTS if set(pair) <= set(names)]
@@ -191,10 +192,10 @@ def _config(config_file: str, values: dict[str, Any], preprocessor: Path | None)
 
 
 def _preprocessor(snapshot: Snapshot, values: dict[str, Any]) -> str | None:
-    """The preprocessor file that belongs to the configuration, or None if there is none.
+    """Returns the name of the preprocessor file that the configuration needs, or None.
 
-    Where the Hub was never asked for the list of files, only the record that its client keeps of
-    missing files proves that there is none.
+    If the list of the repository's files is not known, only the `.no_exist` folder of
+    huggingface_hub proves that the repository has no preprocessor file.
     """
     if not is_transformers_clip(values):
         return None
@@ -206,7 +207,7 @@ def _preprocessor(snapshot: Snapshot, values: dict[str, Any]) -> str | None:
 
 
 def _is_damaged(snapshot: Snapshot, name: str, path: Path) -> bool:
-    """Whether a configuration file has other bytes than its hash says; False for other files."""
+    """Returns whether the hash of a configuration file is wrong; False for other files."""
     if name not in {CONFIG_FILE, OPEN_CLIP_CONFIG_FILE, *PREPROCESSOR_FILES}:
         return False
     digest = snapshot.digests.get(name)
@@ -220,7 +221,7 @@ def _release_of(repo_id: str) -> str | None:
 
 
 def _is_release_commit(name: str, snapshot: Snapshot, refs: tuple[str, ...]) -> bool:
-    """Whether the release is read from this commit: the pinned one, or main if none is pinned."""
+    """Returns whether `hfclip.load` reads the release from this commit: the pinned one, or main."""
     pinned = RELEASES[name].hub.revision
     return _MAIN in refs if pinned is None else pinned == snapshot.commit
 
@@ -230,7 +231,7 @@ def _folder(repo_id: str, access: Access) -> Path:
 
 
 def _commits(folder: Path) -> list[str]:
-    """The commits of which the cache holds something, newest first."""
+    """Returns the commits in a repository's cache folder, newest first."""
     try:
         paths = [path for path in (folder / "snapshots").iterdir() if _COMMIT.fullmatch(path.name)]
         return [path.name for path in sorted(paths, key=_modified, reverse=True)]
@@ -243,7 +244,7 @@ def _modified(path: Path) -> float:
 
 
 def _refs(folder: Path, commit: str) -> tuple[str, ...]:
-    """The branches and tags that point to a commit, main first."""
+    """Returns the branches and tags that point to a commit, main first."""
     root = folder / "refs"
     names = []
     for path in sorted(root.rglob("*")):

@@ -1,4 +1,4 @@
-"""`download`: fetches a model's files ahead of use. Imports no torch."""
+"""Downloads a model's files before they are used: `download`. Imports no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,11 @@ class Download:
     """A model whose files are on this machine.
 
     Attributes:
-        name: The name that was asked for.
+        name: The name that `download` was called with.
         origin: The repository and commit, or the file or folder, in words.
         path: The weight file.
-        digest: The hash that the weight file was verified against; None for a bundled model and
-            for a file or folder of your own.
+        digest: The hash that the weight file was verified against; None for a bundled model or a
+            local file or folder.
     """
 
     name: str
@@ -36,25 +36,25 @@ def download(
     cache_dir: str | Path | None = None,
     force_download: bool = False,
 ) -> Download:
-    """Fetches all files of a model that `hfclip.load` reads, and verifies each.
+    """Downloads and verifies all files of a model that `hfclip.load` reads.
 
-    Nothing is fetched that the cache holds already. Afterwards `hfclip.load` works offline.
+    Files that are already cached are not downloaded again. Afterwards `hfclip.load` works offline.
 
     Args:
         name: A release such as "ViT-B/32", or a repository: "org/name" or "org/name@revision".
         revision: A branch, tag or commit; by default the pinned commit of a release, else main.
         namespace: The account whose copies of the nine releases are used; by default the
             environment variable HFCLIP_NAMESPACE, if set.
-        token: A Hub token, True for the stored one, False for none.
-        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE or what HF_HOME says.
-        force_download: Whether to fetch again what is cached.
+        token: A Hub token, True for the stored token, False for none.
+        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE, else `hub` in HF_HOME.
+        force_download: Whether to download cached files again.
 
     Returns:
-        Where the weight file is, and its hash.
+        The path of the weight file, its hash and its origin.
 
     Raises:
-        ModelNotFoundError: The name is no release, repository, file or folder.
-        HubError: A file cannot be fetched, or does not have the published hash.
+        ModelNotFoundError: The name is not a release, repository, file or folder.
+        HubError: A file cannot be downloaded, or does not have the published hash.
 
     Example:
         >>> hfclip.download("ViT-B/32").path.name

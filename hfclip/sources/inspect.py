@@ -1,4 +1,4 @@
-"""`inspect` and `list_models`: what models are, without building one."""
+"""Describes models without building them: `inspect` and `list_models`."""
 
 import dataclasses
 import hashlib
@@ -25,7 +25,7 @@ class Inspection:
     """The facts of a model.
 
     Attributes:
-        model: The name that was asked for.
+        model: The name that `inspect` was called with.
         origin: The repository and commit, or the file or folder, in words.
         file: The weight file.
         format: The kind of the weight file, such as "safetensors file".
@@ -38,8 +38,8 @@ class Inspection:
         activation: The activation of the transformers' MLPs.
         parameters: The number of parameters.
         tensors: The number of tensors of each dtype.
-        assumed: What the other facts take for granted of a weight file without a configuration;
-            None where a configuration says it.
+        assumed: The assumptions about a weight file without a configuration, in words; None if
+            the model has a configuration.
     """
 
     model: str
@@ -58,31 +58,31 @@ class Inspection:
     assumed: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the facts by name, in types that JSON has; `assumed` only where it is set."""
+        """Returns the facts by name, in JSON types. `assumed` is left out if it is None."""
         facts = _json_types(self)
         return {name: fact for name, fact in facts.items() if name != "assumed" or fact}
 
 
 @dataclass(frozen=True)
 class ListedModel:
-    """A model that has a name on this machine.
+    """A model that `hfclip.load` finds by name.
 
     Attributes:
-        name: The name that `hfclip.load` takes.
+        name: The name for `hfclip.load`.
         state: "verified" (all files that hfclip reads are cached, and unchanged since they were
-            verified), "cached" (they are cached, and not verified or changed since), "partial"
-            (some are missing), "not cached", or "bundled" (part of hfclip).
-        pinned: What hfclip pins of the weights: "yes" (commit and sha256), "hash only", or "no"
-            (they are checked against the hash that the Hub declares).
+            verified), "cached" (all are cached, but some were not verified or have changed since),
+            "partial" (some files are missing), "not cached", or "bundled" (part of hfclip).
+        pinned: "yes" (hfclip pins the commit and the sha256 of the weights), "hash only", or "no"
+            (the weights are checked against the hash that the Hub declares).
         image_tower: The image tower in words.
         pixels: The side of the square input image.
         parameters: The number of parameters.
-        origin: Where the model comes from, in words.
+        origin: The repository or file that the model comes from, in words.
         repository: The repository on the Hub, or None for a bundled model.
         revision: The commit in the cache; the pinned commit of a release that is not cached; or
             None.
-        namespace: What replaces the pinned repositories of the releases: "namespace" for the
-            argument, "HFCLIP_NAMESPACE" for the environment variable, or None.
+        namespace: The setting that replaces the pinned repository of a release: "namespace" for
+            the argument, "HFCLIP_NAMESPACE" for the environment variable, or None.
     """
 
     name: str
@@ -97,7 +97,7 @@ class ListedModel:
     namespace: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the attributes by name, in types that JSON has."""
+        """Returns the attributes by name, in JSON types."""
         return _json_types(self)
 
 
@@ -111,31 +111,31 @@ def inspect(
     local_files_only: bool = False,
     base: str | Path | None = None,
 ) -> Inspection:
-    """Reads the facts of a model from its files. The model is not built and no code is run.
+    """Reads the facts of a model from its files. Builds no model and runs no code from the files.
 
     Args:
         name: Any name that `hfclip.load` takes.
         revision: A branch, tag or commit; by default the pinned commit of a release, else main.
         namespace: The account whose copies of the nine releases are used; by default the
             environment variable HFCLIP_NAMESPACE, if set.
-        token: A Hub token, True for the stored one, False for none.
-        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE or what HF_HOME says.
-        local_files_only: Whether to make no request.
-        base: What a weight file was fine-tuned from, as in `hfclip.load`. The weights are then
-            compared with its names and shapes.
+        token: A Hub token, True for the stored token, False for none.
+        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE, else `hub` in HF_HOME.
+        local_files_only: If True, makes no request and reads only the cache.
+        base: The model that a weight file was fine-tuned from, as in `hfclip.load`. If given, the
+            names and shapes of the weights must match it.
 
     Returns:
         The architecture, the dtypes, the hash and the origin.
 
     Raises:
-        HfclipError: As `hfclip.load`, except that the names and shapes of the weights are not
-            compared with those of the model.
+        HfclipError: See `hfclip.load`. Without `base`, the names and shapes of the weights are not
+            checked.
 
     Example:
         >>> hfclip.inspect("digits").parameters
         4099905
     """
-    # The other functions do without torch.
+    # Imported here because the rest of this module needs no torch.
     from hfclip.checkpoints.read import read_checkpoint  # noqa: PLC0415
     from hfclip.model import check_fit  # noqa: PLC0415
 
@@ -169,16 +169,16 @@ def inspect(
 def list_models(
     *, namespace: str | None = None, cache_dir: str | Path | None = None
 ) -> list[ListedModel]:
-    """Lists the nine releases, the bundled model and the other CLIPs in the Hub's cache.
+    """Lists the nine releases, the bundled model and the other CLIP models in the Hub's cache.
 
-    Makes no request and imports no torch. Of a repository that is not a release, the commit of
-    main is listed, or another commit where main is not cached. A cached repository is a CLIP if
-    its configuration describes one that hfclip loads.
+    Makes no request and imports no torch. A repository that is not a release is listed once: the
+    commit of main, or another commit if main is not cached. A cached repository is listed if its
+    configuration describes a model that hfclip loads.
 
     Args:
         namespace: The account whose copies of the nine releases are used; by default the
             environment variable HFCLIP_NAMESPACE, if set.
-        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE or what HF_HOME says.
+        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE, else `hub` in HF_HOME.
     """
     access = Access(cache_dir=cache_dir, local_files_only=True)
     rows = [_listed_release(name, namespace, access) for name in RELEASES]
@@ -209,7 +209,7 @@ def _listed_release(name: str, namespace: str | None, access: Access) -> ListedM
 
 
 def _has_size(path: Path, size: int) -> bool:
-    """Whether a file exists and has this size: `hfclip.load` then hashes it, and uses it."""
+    """Returns whether a file exists and has this size; `hfclip.load` then hashes and uses it."""
     return path.is_file() and path.stat().st_size == size
 
 
@@ -240,7 +240,7 @@ def _row(
 
 
 def _pinned(name: str, namespace: str | None) -> str:
-    """Returns what hfclip pins of the weights that a name stands for."""
+    """Returns "yes", "hash only" or "no": see `ListedModel.pinned`."""
     if name in BUNDLED:
         return "yes"
     return RELEASES[name].hub.pinned if name in RELEASES and namespace is None else "no"

@@ -1,4 +1,4 @@
-"""`verify`: hashes the files of models on this machine again. Imports no torch."""
+"""Hashes the local files of models again: `verify` and `verify_all`. Imports no torch."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -19,14 +19,14 @@ from hfclip.sources.find import find, original_file, repository_of
 
 @dataclass(frozen=True)
 class Verification:
-    """A model whose files all have the hashes that were published.
+    """A model whose files all have the published hashes.
 
     Attributes:
-        name: The name that was asked for.
+        name: The name that `verify` was called with.
         origin: The repository and commit, or the file or folder, in words.
         path: The weight file.
         digest: The hash of the weight file.
-        files: The hash of each file that was verified, the weight file first.
+        files: The hash of each verified file, the weight file first.
     """
 
     name: str
@@ -45,19 +45,19 @@ def verify(
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
 ) -> Verification:
-    """Hashes all cached files of a model again, and compares the hashes with the published ones.
+    """Hashes all cached files of a model again and compares the hashes with the published ones.
 
-    Earlier results are not used. Without `repair` no request is made.
+    Results of earlier verifications are not used. Without `repair`, makes no request.
 
     Args:
         name: A release, a repository ("org/name" or "org/name@revision"), the bundled "digits",
-            or a file or folder that holds one of OpenAI's nine models as it was published.
-        repair: Whether to fetch damaged files again.
+            or a file or folder with the published weights of one of OpenAI's nine models.
+        repair: Whether to download damaged files again.
         revision: A branch, tag or commit; by default the pinned commit of a release, else main.
-        namespace: The account whose copies of the nine releases are meant; by default the
+        namespace: The account whose copies of the nine releases are used; by default the
             environment variable HFCLIP_NAMESPACE, if set.
-        token: A Hub token, True for the stored one, False for none; used with `repair`.
-        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE or what HF_HOME says.
+        token: A Hub token, True for the stored token, False for none; used only with `repair`.
+        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE, else `hub` in HF_HOME.
 
     Returns:
         The verified files and their hashes.
@@ -65,9 +65,9 @@ def verify(
     Raises:
         CacheError: A file cannot be read.
         IntegrityError: A file is damaged, or no hash is published for it.
-        NetworkError: The model is not in the cache, or a damaged file cannot be fetched.
-        ModelNotFoundError: The name is no release, repository, file or folder.
-        ArgumentError: A revision is given for something that has none.
+        NetworkError: The model is not in the cache, or a damaged file cannot be downloaded.
+        ModelNotFoundError: The name is not a release, repository, file or folder.
+        ArgumentError: A revision is given, but the name is not a repository.
 
     Example:
         >>> hfclip.verify("digits").digest.kind
@@ -77,7 +77,7 @@ def verify(
     if repository is None:
         if revision is not None:
             raise ArgumentError(
-                f"{name} has no revision {revision!r}: it is not a repository. Leave out revision."
+                f"{name} has no revision {revision!r}: it is not a repository. Omit `revision`."
             )
         return _verify_bundled(str(name)) if name in BUNDLED else _verify_local(name)
     access = Access(token, cache_dir, local_files_only=True, hash_again=True)
@@ -92,14 +92,13 @@ def verify(
 def verify_all(
     *, repair: bool = False, cache_dir: str | Path | None = None
 ) -> Iterator[tuple[str, Verification | HfclipError]]:
-    """Verifies every CLIP in the Hub's cache, and OpenAI's own files where `clip` stores them.
+    """Verifies every CLIP model in the Hub's cache and OpenAI's files in the folder of `clip`.
 
-    Every cached commit of a repository is verified. A commit whose weights are not cached is left
-    out.
+    Verifies every cached commit of a repository, but skips commits whose weights are not cached.
 
     Args:
-        repair: Whether to fetch damaged files again.
-        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE or what HF_HOME says.
+        repair: Whether to download damaged files again.
+        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE, else `hub` in HF_HOME.
 
     Yields:
         A name for `verify`, and either the result or the error.
@@ -124,7 +123,7 @@ def _attempt(
 
 
 def _verify_cached(name: str, model: CachedModel, access: Access, *, repair: bool) -> Verification:
-    """Verifies all cached files of a commit, also those that hfclip does not read."""
+    """Verifies all cached files of a commit, including those that hfclip does not read."""
     snapshot = dataclasses.replace(
         model.snapshot, access=dataclasses.replace(access, local_files_only=not repair)
     )
@@ -154,7 +153,7 @@ def _verify_bundled(name: str) -> Verification:
         if _sha256(folder / filename) != digest:
             raise IntegrityError(
                 f"{folder / filename} has sha256 {_sha256(folder / filename).value}; hfclip "
-                f"publishes {published}. Install hfclip again."
+                f"publishes {published}. Reinstall hfclip."
             )
     path, digest = next(iter(verified.items()))
     return Verification(name, "bundled with hfclip", path, digest, verified)
@@ -168,7 +167,7 @@ def _verify_original(name: str) -> Verification:
     if digest.value != original.sha256:
         raise IntegrityError(
             f"{path} has sha256 {digest.value}; OpenAI publishes {original.sha256}. "
-            f"`hfclip.load` does not use it. Remove it, then run `hfclip download {name}`."
+            f"`hfclip.load` does not use it. Remove it and run `hfclip download {name}`."
         )
     return Verification(name, f"OpenAI's own file {path}", path, digest, {path: digest})
 
@@ -182,14 +181,14 @@ def _verify_local(name: str | Path) -> Verification:
         origin = f"{source.origin}, the published weights of {published}"
         return Verification(str(name), origin, source.weights, digest, {source.weights: digest})
     raise IntegrityError(
-        f"{source.weights} has sha256 {digest.value}. No hash is published for it: it is on this "
-        "machine only, and its weights are not those of a release. Compare the hash with that of "
-        "the place that the file came from."
+        f"{source.weights} has sha256 {digest.value}. No hash is published for it: it is a local "
+        "file and its weights are not those of a release. Compare the hash with the one at the "
+        "source of the file."
     )
 
 
 def _published_weights() -> dict[str | None, str]:
-    """The name of the model for the sha256 of each weight file that hfclip knows."""
+    """Returns the model's name for the sha256 of each weight file that hfclip knows."""
     known: dict[str | None, str] = {}
     for name, release in RELEASES.items():
         known |= {release.original.sha256: name, release.hub.sha256: name}
@@ -199,7 +198,7 @@ def _published_weights() -> dict[str | None, str]:
 
 
 def _is_original(name: str, repo_id: str) -> bool:
-    """Whether `hfclip.load` reads the release from the file that OpenAI's `clip` downloaded."""
+    """Returns whether `name` is a release whose file OpenAI's `clip` has downloaded."""
     release = RELEASES.get(name)
     return (
         release is not None and release.hub.repo_id == repo_id and original_file(release).is_file()
@@ -219,11 +218,11 @@ def _not_cached(
     command = f"hfclip download {name}"
     for option, value in (("revision", revision), ("namespace", namespace)):
         command += f" --{option} {value}" if value else ""
-    return NetworkError(f"{found}. There is nothing to verify. Fetch it with `{command}`.")
+    return NetworkError(f"{found}. There is nothing to verify. Download it with `{command}`.")
 
 
 def _digest(path: Path) -> Digest:
-    """The hash that a file has just been verified against."""
+    """Returns the hash that a file has just been verified against."""
     record = integrity.recall(path)
     return record.digest if record else _sha256(path)  # no record where HF_HOME is read-only
 

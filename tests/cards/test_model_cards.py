@@ -81,16 +81,16 @@ def test_the_numbers_are_those_of_the_table(name: str) -> None:
     side = release.config.image_resolution
     assert f"| image | {side} x {side} pixels |" in text
     assert (release.hub.sha256 or "not there") in text or release.hub.sha256 is None
-    assert ("transformers has no CLIP with a ResNet" in text) == release.config.is_resnet
+    assert ("has no CLIP models with a ResNet" in text) == release.config.is_resnet
     known = {release.original.sha256, release.hub.sha256, release.hub.revision}
     assert set(re.findall(r"[0-9a-f]{40,}", text)) <= known
 
 
 def test_a_card_calls_pinned_only_what_is_pinned() -> None:
     words = {
-        "yes": "is pinned to that commit and that sha256",
-        "hash only": "accepts no other sha256. The\ncommit is not pinned",
-        "no": "is not pinned: it takes the main branch",
+        "yes": "is pinned to this commit and this sha256",
+        "hash only": "accepts only this sha256.\nThe commit is not pinned",
+        "no": "is not pinned: it loads the main branch",
     }
     for name, release in RELEASES.items():
         text = load(f"{repository_name(name)}.md").text
@@ -174,9 +174,9 @@ def test_a_card_says_how_to_load_each_layout(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('{"accuracy": "high"}', "a metric is a finite number"),
-        ('{"accuracy": NaN}', "a metric is a finite number"),
-        ('{"accuracy": true}', "a metric is a finite number"),
+        ('{"accuracy": "high"}', "expected a finite number"),
+        ('{"accuracy": NaN}', "expected a finite number"),
+        ('{"accuracy": true}', "expected a finite number"),
         ("[1]", "not a JSON object"),
         ("{", "is not JSON"),
     ],

@@ -78,7 +78,7 @@ def test_what_the_first_save_was_told_stays_but_not_what_was_measured_on_other_w
     assert "Mine --> and nobody's." in text
     assert data.get("eval_results") is None
     assert "0.875" not in text
-    assert "the new card leaves them out" in caplog.text
+    assert "the new card omits them" in caplog.text
     new = {"metrics": [("mnist", "accuracy", 0.5)], "license": "apache-2.0"}
     model.save_pretrained(tmp_path, model_card_kwargs=new)
     data = head_of(card(tmp_path))

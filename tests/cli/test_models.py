@@ -138,7 +138,7 @@ def test_verify_all_of_an_empty_cache_says_so_and_succeeds(hub: LoopbackHub) -> 
     result = run("verify", "--all")
     assert (result.exit_code, result.stdout) == (
         0,
-        "No CLIP is cached: there is nothing to verify.\n",
+        "No CLIP model is cached: there is nothing to verify.\n",
     )
     result = run("verify", "--all", "--json")
     assert (result.exit_code, json.loads(result.stdout)) == (0, [])

@@ -224,11 +224,11 @@ def test_all_are_converted_and_what_is_done_stays(
     assert len(first.output.splitlines()) == 2
     card = (tmp_path / "out" / "ViT-B-32" / "README.md").read_text()
     assert "# CLIP ViT-B/32" in card
-    assert "Where this copy comes from" in card
+    assert "Origin of this copy" in card
     weights = tmp_path / "out" / "RN50" / "model.safetensors"
     before = weights.stat().st_mtime_ns
     second = run("convert", "--all", tmp_path / "out")
-    assert second.output.count("there already") == 2
+    assert second.output.count("already converted") == 2
     assert weights.stat().st_mtime_ns == before
 
 
@@ -305,7 +305,7 @@ def test_the_card_of_a_copy_names_the_repository_that_it_is_in(
         assert f'hfclip.load("me/{name}", device=device)' in published
         assert 'load(".")' not in published
         assert "the folder that holds this file" not in published
-        assert "bit for bit, in the types of the source" in published
+        assert "bit for bit, in the dtypes of the source" in published
         assert (
             published.count(hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest())
             == 1
@@ -345,7 +345,7 @@ WRONG = {
     "nosuch.pt": ("nosuch.pt does not exist: it is neither a file nor one of the nine names",),
     "ViT-B-32": ("ViT-B-32 does not exist", "Did you mean 'ViT-B/32'?"),
     "folder": ("folder is a folder", "hfclip export folder FOLDER --layout hfclip"),
-    "digits": ("digits is the model inside the package", "hfclip export digits"),
+    "digits": ("digits is a model inside the package", "hfclip export digits"),
     "notes.txt": ("notes.txt begins with b'hello': neither safetensors, nor a PyTorch",),
     "empty.pt": ("empty.pt is empty",),
 }
@@ -375,8 +375,8 @@ def test_a_single_argument_of_convert_is_told_to_lack_the_folder(
     for name in ("nosuch.pt", "there.pt", "digits"):
         result = run("convert", name)
         assert result.exit_code == 2
-        assert f"Only '{name}' is given, which is taken for OUT" in result.output
-    assert "With --all give only OUT" in run("convert", "--all", "there.pt", "out").output
+        assert f"Only '{name}' is given, and it is read as OUT" in result.output
+    assert "With --all, give only OUT" in run("convert", "--all", "there.pt", "out").output
 
 
 def test_a_file_in_the_way_of_the_folders_is_told(saved_vit: SavedModel, tmp_path: Path) -> None:

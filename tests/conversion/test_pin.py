@@ -89,7 +89,7 @@ def test_a_repository_without_the_file_changes_nothing(hub: LoopbackHub, table: 
             repository.tags[release.hub.revision] = repository.branches["main"]
     result = CliRunner().invoke(pin.main, ["--file", str(table)])
     assert result.exit_code == 1
-    assert "holds no open_clip_model.safetensors with a sha256" in result.output
+    assert "has no open_clip_model.safetensors with a sha256" in result.output
     assert table.read_bytes() == before
     assert [path.name for path in table.parent.iterdir() if path.suffix == ".part"] == []
 
@@ -102,7 +102,7 @@ def test_a_commit_is_not_pinned_to_another_file_than_the_known_one(
     hub.add_repository(release.hub.repo_id, {release.hub.file: b"other weights"})
     result = CliRunner().invoke(pin.main, ["--file", str(table)])
     assert result.exit_code == 1
-    assert f"releases.py has {release.hub.sha256}" in result.output
+    assert f"releases.py expects {release.hub.sha256}" in result.output
     assert hashlib.sha256(b"other weights").hexdigest() in result.output
     assert table.read_bytes() == before
 

@@ -203,14 +203,14 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     "infinity": (change("ln_final.bias", math.inf), "ln_final.bias hold NaN or infinity"),
     "too large": (
         lambda t: t["text_projection"].fill_(3e38),
-        "computes NaN or infinity as text features",
+        "the text features contain NaN or infinity",
     ),
     "missing": (lambda t: t.pop("visual.ln_pre.bias"), "missing visual.ln_pre.bias"),
     "left over": (lambda t: t.update({"head.weight": torch.ones(2)}), "unexpected head.weight"),
     "of another shape": (lambda t: t.update({"ln_final.bias": torch.ones(2)}), "instead of (64,)"),
     "LoRA": (
         lambda t: t.update({"visual.lora_A.weight": torch.ones(2)}),
-        "Merge them first",
+        "Merge them into the model first",
     ),
 }
 
@@ -374,7 +374,7 @@ def test_what_came_back_wrong_is_told(
     hub.push("me/my-clip", {"model.safetensors": base / "model.safetensors"})
     head = head_of(hub)
     lying = pushing.Pushed("me/my-clip", head, pushed.url, [])
-    with pytest.raises(IntegrityError, match="gives other text features"):
+    with pytest.raises(IntegrityError, match="gives different text features"):
         publishing.read_back(publication.checkpoint, lying, None)
 
 
@@ -548,7 +548,7 @@ def test_the_plan_says_that_a_local_base_is_not_named(
     hub: LoopbackHub, tuned: Path, base: Path
 ) -> None:
     plan = json.loads(publish(tuned, "me/my-clip", "--base", base, "--json").stdout)
-    assert plan["fine-tuned_from"] == f"{base} (a local path, which the card does not name)"
+    assert plan["fine-tuned_from"] == f"{base} (a local path, which the card omits)"
     assert str(base) not in readme(hub)
     assert str(base.parent) not in readme(hub)
 

@@ -69,7 +69,7 @@ def test_nothing_changed_is_said_where_nothing_was_sent(hub: LoopbackHub, base: 
     first = publish(base, "me/my-clip").stdout.splitlines()[-1]
     assert first.split() == ["published", f"{hub.endpoint}/me/my-clip/commit/{head_of(hub)}"]
     second = publish(base, "me/my-clip").stdout.splitlines()[-1]
-    assert second == f"nothing changed: {hub.endpoint}/me/my-clip holds these files already"
+    assert second == f"nothing changed: {hub.endpoint}/me/my-clip already has these files"
 
 
 def test_json_tells_every_outcome_on_standard_output_alone(hub: LoopbackHub, base: Path) -> None:
