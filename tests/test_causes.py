@@ -56,7 +56,7 @@ def messages() -> list[str]:
         assert TOKEN not in text
         assert PASSWORD not in text
         assert "Did you mean" not in text
-        assert "Nor is there" not in text
+        assert "There is no file or folder" not in text
     return texts
 
 

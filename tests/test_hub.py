@@ -442,7 +442,7 @@ def test_a_token_goes_to_the_hub_and_nowhere_else(
 
 def test_pickles_alone_are_refused_with_what_to_do(hub: LoopbackHub) -> None:
     hub.add_repository("me/old", {CONFIG: b"{}", "pytorch_model.bin": b"x"})
-    with pytest.raises(hfclip.RepositoryError, match=r"pickles alone \(pytorch_model\.bin\)"):
+    with pytest.raises(hfclip.RepositoryError, match=r"only as pickles \(pytorch_model\.bin\)"):
         load("me/old")
     assert not any(call.file == "pytorch_model.bin" for call in hub.calls)
 

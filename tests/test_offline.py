@@ -186,7 +186,7 @@ def test_pickles_in_a_part_of_the_cache_do_not_prove_that_there_is_nothing_else(
     with pytest.raises(hfclip.NetworkError, match=f"has a file {OPEN_CLIP_CONFIG} is unknown"):
         load_offline()
     cache_as_another_tool([OPEN_CLIP_CONFIG])
-    with pytest.raises(hfclip.RepositoryError, match=r"pickles alone \(pytorch_model\.bin\)"):
+    with pytest.raises(hfclip.RepositoryError, match=r"only as pickles \(pytorch_model\.bin\)"):
         load_offline()
 
 
