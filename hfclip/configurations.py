@@ -16,13 +16,7 @@ from hfclip.layout_files import (
 
 _CONFIG_OF = {OPEN_CLIP_WEIGHTS_FILE: OPEN_CLIP_CONFIG_FILE, WEIGHTS_FILE: CONFIG_FILE}
 # Fine-tuning may change these settings. All others belong to the architecture.
-_FINE_TUNED_SETTINGS = {
-    "image_resolution",
-    "context_length",
-    "vocab_size",
-    "image_mean",
-    "image_std",
-}
+_TUNABLE = {"image_resolution", "context_length", "vocab_size", "image_mean", "image_std"}
 
 
 def config_beside(path: Path) -> tuple[str, ClipConfig] | None:
@@ -110,9 +104,7 @@ def check_base(config: ClipConfig, origin: str, base: ClipConfig, name: str) -> 
         ConfigError: A setting differs that fine-tuning does not change.
     """
     theirs, ours = base.to_dict(), config.to_dict()
-    differing = [
-        key for key in ours if ours[key] != theirs[key] and key not in _FINE_TUNED_SETTINGS
-    ]
+    differing = [key for key in ours if ours[key] != theirs[key] and key not in _TUNABLE]
     if differing:
         key = differing[0]
         raise ConfigError(

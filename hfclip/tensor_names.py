@@ -122,8 +122,8 @@ def describe_misfit(found: Collection[str], expected: Collection[str]) -> str:
     """Describes which names are missing and which are unexpected.
 
     Returns:
-        An empty text if there are none, else a text such as "missing visual.proj; unexpected head.weight, head.bias (2 tensors under
-        'head.')".
+        An empty text if there are none, else a text such as "missing visual.proj; unexpected
+        head.weight, head.bias (2 tensors under 'head.')".
     """
     held, wanted = set(found), set(expected)
     missing = [name for name in expected if name not in held]

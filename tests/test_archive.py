@@ -278,7 +278,7 @@ def _read_one_of_legacy(path: Path) -> torch.Tensor:
 
 def test_a_pickle_that_torch_did_not_write_is_refused(tmp_path: Path) -> None:
     path = malicious.write(tmp_path / "model.pkl", pickle.dumps({"weights": [1.0, 2.0]}))
-    with pytest.raises(CheckpointError, match="a pickle, but torch.save did not write it"):
+    with pytest.raises(CheckpointError, match=r"a pickle, but torch\.save did not write it"):
         read_legacy(path)
 
 
