@@ -257,7 +257,9 @@ def test_a_copy_that_no_blob_vouches_for_is_refused(
     else:
         (config,) = copy.glob(f"snapshots/*/{CONFIG}")
         config.write_bytes(config.read_bytes().replace(b"0.5", b"0.6"))
-    with pytest.raises(hfclip.IntegrityError, match="no name in its blobs folder is the hash"):
+    with pytest.raises(
+        hfclip.IntegrityError, match="its blobs folder has no file named after the hash"
+    ):
         load_offline()
 
 
@@ -317,7 +319,7 @@ def test_a_read_only_cache_is_used_after_a_new_commit(
     result = as_nobody(FIND, hub.environment(tmp_path / "home"))
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == str(shared / "models--me--model" / "snapshots" / old / WEIGHTS)
-    assert f"has a new commit {new}, and the cache at {shared} cannot be written" in result.stderr
+    assert f"has a new commit {new}, but the cache at {shared} is read-only" in result.stderr
     assert f"Using the cached commit {old}" in result.stderr
 
 
@@ -327,7 +329,7 @@ def test_a_read_only_cache_that_lacks_a_model_is_told(
     shutil.rmtree(shared / "models--me--model")
     result = as_nobody(FIND, hub.environment(tmp_path / "home"))
     assert result.stdout.startswith("CacheError: config.json of me/model"), result.stderr
-    assert "cannot be put into the cache: Permission denied" in result.stdout
+    assert "cannot be written to the cache: Permission denied" in result.stdout
 
 
 @pytest.mark.parametrize("place", ["snapshots", f"snapshots/*/{WEIGHTS}"])
