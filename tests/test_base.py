@@ -114,7 +114,7 @@ def test_the_configuration_of_the_files_own_layout_counts(tmp_path: Path) -> Non
 
 TIMM = {"architecture": "vit_base_patch32_clip_224", "pretrained_cfg": {"mean": [0, 0, 0]}}
 FOREIGN: dict[str, tuple[str, str]] = {
-    "timm": (json.dumps(TIMM), "timm's, of an image tower alone"),
+    "timm": (json.dumps(TIMM), "timm's, for an image tower only"),
     "BERT": (json.dumps({"model_type": "bert", "hidden_size": 64}), "bert"),
     "a training run": (json.dumps({"lr": 0.1, "epochs": 3}), "lacks embed_dim"),
     "no JSON": ("{", "is not JSON"),

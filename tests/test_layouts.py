@@ -500,7 +500,7 @@ def test_what_transformers_would_build_otherwise_is_refused_by_name(path: str) -
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("vision_config/hidden_act", "gelu", "both towers have one activation"),
+        ("vision_config/hidden_act", "gelu", "both towers have the same activation"),
         ("vision_config/num_attention_heads", 0, "num_attention_heads is 0, which does not divide"),
         ("vision_config/num_attention_heads", 7, "does not divide the hidden_size 768"),
         ("vision_config/num_attention_heads", "12", "num_attention_heads is '12'"),
@@ -646,7 +646,7 @@ def test_a_small_vocabulary_is_written_with_the_sign_for_the_highest_id() -> Non
 
 
 def test_a_resnet_is_not_written_for_transformers() -> None:
-    with pytest.raises(ConfigError, match="ResNet, and transformers has a CLIP only with a ViT"):
+    with pytest.raises(ConfigError, match="ResNet, but transformers' CLIP supports only a ViT"):
         config_to_transformers(ODD_RESNET)
 
 
