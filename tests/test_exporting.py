@@ -45,7 +45,7 @@ def test_a_folder_under_the_home_is_written_there(
 def test_what_is_asked_for_wrongly_is_refused_and_writes_nothing(
     saved_vit: SavedModel, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="expected one of hfclip, open_clip"):
+    with pytest.raises(ConfigError, match="known are hfclip, open_clip"):
         export(saved_vit.archive, tmp_path / "out", "flax")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes.txt").write_text("mine")

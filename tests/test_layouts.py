@@ -666,8 +666,8 @@ def test_a_config_json_is_told_apart_by_what_it_holds() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (json.loads(TIMM_TOWER), "holds pretrained_cfg: it is timm's, of an image tower alone"),
-        (json.loads(TIMM_OPENAI), "holds model_cfg: it is open_clip's"),
+        (json.loads(TIMM_TOWER), "holds pretrained_cfg, so it is timm's, for an image tower only"),
+        (json.loads(TIMM_OPENAI), "holds model_cfg, so it is open_clip's"),
         ({"model_type": "siglip"}, "model_type is 'siglip', but .* Load this model with transf"),
         ({"model_type": "clip_vision_model"}, "model_type is 'clip_vision_model'"),
         ({"embed_dim": 4}, "lacks image_resolution"),
