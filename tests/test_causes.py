@@ -94,7 +94,7 @@ SETTINGS = {
     "a token of other letters": ({"HF_TOKEN": "hf_\u00e4"}, "another character that no token has"),
     "a token of two lines": (
         {"HF_TOKEN": "hf_two\nlines"},
-        "does not know your token. Run `hf auth login` or set HF_TOKEN. HF_TOKEN holds a line break",
+        "know your token. Run `hf auth login` or set HF_TOKEN. HF_TOKEN holds a line break",
     ),
 }
 
