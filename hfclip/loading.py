@@ -1,4 +1,4 @@
-"""`load`: from a name to a model and its preprocess."""
+"""Loads a model and its preprocess from a name."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args, overload
@@ -12,7 +12,6 @@ from hfclip.hub.fetch import Access
 from hfclip.images.preprocess import PreprocessMode, image_transform
 from hfclip.model import CLIP, convert_weights
 from hfclip.releases import RELEASES
-from hfclip.sources.find import find
 
 if TYPE_CHECKING:
     from torchvision.transforms import Compose
@@ -21,7 +20,7 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class HubOptions(TypedDict, total=False):
-    """What `load` takes beside OpenAI's arguments; described there."""
+    """The arguments of `load` that OpenAI's interface does not have."""
 
     dtype: torch.dtype | None
     preprocess: PreprocessMode
@@ -35,7 +34,7 @@ class HubOptions(TypedDict, total=False):
 
 
 def available_models() -> list[str]:
-    """The names of the nine models that OpenAI released, in OpenAI's order."""
+    """Returns the names of the nine models that OpenAI released, in OpenAI's order."""
     return list(RELEASES)
 
 
@@ -88,56 +87,56 @@ def load(
 ) -> "tuple[CLIP | torch.jit.ScriptModule, Compose]":
     """Loads a CLIP in eval mode, and the transform that prepares its images.
 
-    The weights belong to the process: files and folders that you name may be overwritten while the
-    model is in use, also by `torch.save` and `save_pretrained`. Only safetensors files in the Hub
-    client's cache, and the bundled model, stay mapped: their pages are read when they are used and
-    several processes share them. Do not write to files in that cache.
+    The weights of local files and folders are read into memory, so you can overwrite these files
+    while the model is in use, for example with `torch.save` or `save_pretrained`. Safetensors files
+    in the Hub's cache and the bundled model are mapped instead: the system reads their pages on
+    first use, and several processes share them. Do not write to files in that cache.
 
     Args:
         name: One of `available_models()`, the bundled "digits", a folder that holds config.json
             and model.safetensors, a weight file, or a repository on the Hub: "org/name",
             "hf-hub:org/name" or "org/name@revision", in hfclip's, open_clip's or transformers'
             layout.
-        device: The device of the model: a name, the index of a CUDA GPU or a `torch.device`. By
+        device: The device of the model: a name, the index of a CUDA GPU or a `torch.device`; by
             default the GPU if there is one, else the CPU.
         jit: Whether to return a `torch.jit.ScriptModule` with `encode_image`, `encode_text`,
             `forward`, `input_resolution`, `context_length` and `vocab_size`.
-        download_root: The folder in which OpenAI's own .pt files are looked for, and used instead
-            of a download if they are whole; by default ~/.cache/clip.
-        dtype: What convolutions, linear layers, attention and projections compute in; by default
+        download_root: The folder of OpenAI's own .pt files, which are used instead of a download
+            if they are undamaged; by default ~/.cache/clip.
+        dtype: The dtype of convolutions, linear layers, attention and projections; by default
             float16 on CUDA and float32 elsewhere. Norms and embeddings stay float32.
-        preprocess: "exact" for OpenAI's pixels to the bit, "fast" for nearly the same ones in less
-            than half the time, as `hfclip.images.fast.FastTransform` says.
-        base: What a weight file was fine-tuned from: a name, a folder or a repository. It gives
-            the configuration, the activation and the preprocess; image size, context and vocabulary
-            are read off the weights. By default the configuration beside the file, if there is one,
-            else OpenAI's activation and preprocess. Anything else than a weight file must agree
-            with its base.
-        revision: A branch, tag or commit; by default the pinned commit of a release, else main.
+        preprocess: "exact" for the same pixels as OpenAI's, bit for bit, or "fast" for nearly the
+            same pixels in less than half the time (see `hfclip.images.fast.FastTransform`).
+        base: The model from which a weight file was fine-tuned: a name, a folder or a repository.
+            It gives the configuration, the activation and the preprocess; the weights give the
+            image size, the context length and the vocabulary size. By default the configuration
+            beside the file is used if there is one, else OpenAI's activation and preprocess. If
+            `name` is not a weight file, its own configuration must agree with the base.
+        revision: A branch, tag or commit; by default the pinned commit for a release, else main.
         namespace: The account whose copies of the nine releases are used, such as "me" for
             me/ViT-B-16; by default the environment variable HFCLIP_NAMESPACE, if set.
-        token: A Hub token, True for the stored one, False for none.
-        cache_dir: The Hub cache's folder; by default where HF_HUB_CACHE or HF_HOME says.
+        token: A Hub token, True for the stored token, False for none.
+        cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE, else a folder in HF_HOME.
         local_files_only: Whether to make no request.
-        force_download: Whether to fetch again what is cached.
+        force_download: Whether to fetch cached files again.
 
     Returns:
         The model, and a transform from a PIL image to a float32 tensor (3, S, S).
 
     Raises:
-        DeviceError: torch does not know the device, or cannot use it here.
-        ModelNotFoundError: The name means nothing (a RuntimeError, as in OpenAI's release).
-        HubError: The files cannot be had, or are not what was published.
-        CheckpointError: The weights are damaged, unsafe or do not fit.
-        ConfigError: The configuration is refused.
-        ArgumentError: `dtype` or `preprocess` has a value that is not listed above.
+        DeviceError: torch does not know the device, or cannot use it on this machine.
+        ModelNotFoundError: The name is unknown (a RuntimeError, as in OpenAI's release).
+        HubError: The files cannot be fetched, or differ from the published files.
+        CheckpointError: The weights are damaged, unsafe or do not fit the configuration.
+        ConfigError: The configuration is invalid.
+        ArgumentError: `dtype` or `preprocess` has an unsupported value.
     """
     target = choose_device(device)
     dtype = dtype or (torch.float16 if target.type == "cuda" else torch.float32)
     if dtype not in _DTYPES:
-        raise ArgumentError(f"dtype is {dtype}; a CLIP computes in {', '.join(map(str, _DTYPES))}.")
+        raise ArgumentError(f"dtype is {dtype}; expected {', '.join(map(str, _DTYPES))}.")
     if preprocess not in get_args(PreprocessMode):
-        raise ArgumentError(f"the preprocess is {preprocess!r}, expected 'exact' or 'fast'")
+        raise ArgumentError(f"preprocess is {preprocess!r}; expected 'exact' or 'fast'.")
     source = find(
         name,
         Access(token, cache_dir, local_files_only, force_download),

@@ -207,5 +207,5 @@ def bundled_folder(name: str) -> Path:
 
 
 def repository_name(release: str) -> str:
-    """A release's name as a repository's: `ViT-L/14@336px` -> `ViT-L-14-336px`."""
+    """Returns the repository name of a release: `ViT-L/14@336px` -> `ViT-L-14-336px`."""
     return release.replace("/", "-").replace("@", "-")

@@ -74,7 +74,9 @@ def test_a_dtype_that_cannot_compute_is_refused() -> None:
 
 def test_an_unknown_preprocess_is_refused() -> None:
     unknown: Any = "quick"
-    with pytest.raises(hfclip.ArgumentError, match="'quick', expected 'exact' or 'fast'"):
+    with pytest.raises(
+        hfclip.ArgumentError, match="preprocess is 'quick'; expected 'exact' or 'fast'"
+    ):
         hfclip.load("digits", device="cpu", preprocess=unknown)
 
 

@@ -11,8 +11,7 @@ import hfclip
 
 PACKAGE = Path(hfclip.__file__).parent
 
-# The folders and top-level modules of hfclip, lowest first. Each may import only what stands above it
-# in this list, and not everything of that: the second entry names what it may import.
+# The folders and top-level modules of hfclip, lowest first, each with those that it may import.
 ROOMS = {
     "errors": "",
     "version": "",
@@ -34,9 +33,10 @@ ROOMS = {
     "zeroshot": "errors version config text images network model",
     "publishing": "errors layouts hub releases checkpoints sources cards model onnx",
     "loading": "errors devices network images hub releases checkpoints sources model",
-    "environment": "version hub",
+    "environment": "version hub sources fast",
     "compat": "errors config devices text network hub releases checkpoints sources model",
-    "cli": "errors version images hub releases sources model zeroshot fast publishing loading environment",
+    "cli": "errors version images hub releases sources model zeroshot fast publishing loading "
+    "environment",
 }
 # The modules of each folder, lowest first: a module imports only what stands before it.
 ORDER = {

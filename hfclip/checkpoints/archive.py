@@ -1,9 +1,9 @@
-"""Reads what `torch.save` and `torch.jit.save` wrote, without running anything that is in it.
+"""Reads files of `torch.save` and `torch.jit.save` without running code from them.
 
-Such a file holds the tensors' bytes as they are, and a pickle that describes the tensors.
-`safe_unpickle` reads the pickle. Each description is checked against the bytes that the file
-holds. The bytes are then read into memory of this process and never mapped: trainers overwrite
-their files in place, which changes mapped tensors or ends the process with SIGBUS.
+These files hold the bytes of the tensors and a pickle that describes the tensors.
+`safe_unpickle` reads the pickle, and this module checks each description against the size
+of the stored bytes. It reads the bytes into memory and never maps them: trainers overwrite their
+files in place, which changes mapped tensors or ends the process with SIGBUS.
 """
 
 import math
@@ -24,11 +24,11 @@ from hfclip.checkpoints.safe_unpickle import Module, Storage, View, unpickle
 from hfclip.errors import CheckpointError
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, then the lengths of name and extra field
-_READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack without a limit
-# The two numbers that begin what torch.save wrote before it wrote zips.
+_READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile reads the others without a limit
+# The first two pickles of a file that torch.save wrote before it used zip files.
 _LEGACY_START = (0x1950A86A20F9469CFC6C, 1001)
 
-# A CLIP's pickle takes a few hundred thousand bytes, its names under a hundred characters.
+# The pickle of a CLIP has a few hundred thousand bytes. Its names have under 100 characters.
 _MAX_PICKLE_BYTES = 4 * 2**20
 _MAX_TREE_NODES = 100_000
 _MAX_NAME = 255
@@ -36,7 +36,7 @@ _MAX_DIMENSIONS = 8
 
 
 class _Place(NamedTuple):
-    """Where a file holds the bytes of a storage."""
+    """The position and size of a storage in a file, in bytes."""
 
     start: int
     size: int
@@ -44,27 +44,27 @@ class _Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Saved:
-    """A saved file whose tensors have not been read yet.
+    """A saved file whose tensors are not read yet.
 
     Attributes:
         path: The file.
-        content: Dictionaries, lists and plain values as they were saved, a `View` for each tensor.
+        content: The saved dictionaries, lists and plain values, with a `View` for each tensor.
     """
 
     path: Path
     content: Any
-    _places: Mapping[str, _Place]  # of the storages, by their keys
+    _places: Mapping[str, _Place]  # the storages by key
 
     def tensor(self, name: str, view: View) -> Tensor:
         """Reads one tensor; see `tensors`."""
         return self.tensors({name: view})[name]
 
     def tensors(self, views: Mapping[str, View]) -> dict[str, Tensor]:
-        """Reads described tensors into memory. Each storage that they use is read once.
+        """Reads tensors into memory, and each storage only once.
 
         Raises:
-            CheckpointError: A description makes no sense or reaches past the bytes, or the file
-                ends too early.
+            CheckpointError: A description is invalid or reaches past the stored bytes, or the
+                file ends too early.
         """
         storages: dict[str, Tensor] = {}
         with self.path.open("rb") as file:
@@ -76,15 +76,14 @@ class Saved:
         storage, offset, shape, stride = view
         if not _is_tensor(view):
             raise CheckpointError(
-                f"{self.path}: {name!r} is not described as a tensor is; the file is damaged. "
-                "Get it again."
+                f"{self.path}: the description of {name!r} is not that of a tensor. The file is "
+                "damaged; get it again."
             )
         place = self._places.get(storage.key, _Place(0, 0))
         if not _lies_within(view, place.size):
             raise CheckpointError(
                 f"{self.path}: {name!r} of shape {shape} reaches past the {place.size:,} bytes "
-                "that the file holds for it; the file is damaged or was made to mislead. "
-                "Get it again."
+                "that the file holds for it. The file is damaged or manipulated; get it again."
             )
         if 0 in shape:
             return torch.empty(shape, dtype=storage.dtype, device="cpu")
@@ -95,32 +94,32 @@ class Saved:
 
 
 def _read(file: BufferedReader, place: _Place, path: Path) -> Tensor:
-    """Reads the bytes of a storage into memory of their own: uint8 (size,)."""
+    """Reads the bytes of a storage into a new tensor: uint8 (size,)."""
     flat = torch.empty(place.size, dtype=torch.uint8, device="cpu")
     file.seek(place.start)
     if file.readinto(flat.numpy().data) != place.size:
         raise CheckpointError(
-            f"{path} ends before the bytes of its tensors do; another program shortened it while "
-            "it was read. Load it again once that program has finished."
+            f"{path} ends before the last byte of its tensors: another program shortened it while "
+            "it was read. Load it again when that program has finished."
         )
     return flat
 
 
 def is_torchscript(names: list[str]) -> bool:
-    """Whether a zip with these entries is a TorchScript archive and not a saved state dict."""
+    """Returns whether the entries of a zip file are those of a TorchScript archive."""
     return any(name.endswith("/constants.pkl") for name in names)
 
 
 def read_archive(path: Path) -> dict[str, Tensor]:
-    """Reads every tensor of a TorchScript archive, the form of OpenAI's releases.
+    """Reads every tensor of a TorchScript archive, the format of OpenAI's releases.
 
-    The archive's programs, under `code/`, are left alone.
+    The code of the archive, in its folder `code/`, is not read.
 
     Returns:
-        Tensors by their dotted names, in the dtypes they were saved in.
+        The tensors by their dotted names, in the saved dtypes.
 
     Raises:
-        UnsafeCheckpointError: The pickle names something that is not a plain tensor or module.
+        UnsafeCheckpointError: The pickle names an object that is not a plain tensor or module.
         CheckpointError: The archive is damaged, or a tensor reaches past its bytes.
     """
     saved = read_zip(path)
@@ -128,11 +127,11 @@ def read_archive(path: Path) -> dict[str, Tensor]:
 
 
 def read_zip(path: Path) -> Saved:
-    """Reads the zip that `torch.save` and `torch.jit.save` write.
+    """Reads a zip file of `torch.save` or `torch.jit.save`.
 
     Raises:
-        UnsafeCheckpointError: Its pickle names something that no weights need.
-        CheckpointError: It is damaged; where the zip itself is, zipfile's own errors pass.
+        UnsafeCheckpointError: The pickle names an object that no weights need.
+        CheckpointError: The content is damaged. zipfile raises its own errors for a damaged zip.
     """
     with path.open("rb") as file, zipfile.ZipFile(file) as archive:
         root = _root(archive.namelist(), path)
@@ -145,10 +144,10 @@ def read_zip(path: Path) -> Saved:
 
 
 def read_legacy(path: Path) -> Saved:
-    """Reads what `torch.save` wrote before it wrote zips: five pickles, then the tensors' bytes.
+    """Reads the format of `torch.save` before zip files: five pickles, then the tensors' bytes.
 
     Raises:
-        UnsafeCheckpointError: A pickle names something that no weights need.
+        UnsafeCheckpointError: A pickle names an object that no weights need.
         CheckpointError: The file is damaged, or is a pickle of another kind.
     """
     dtypes: dict[str, torch.dtype] = {}
@@ -157,7 +156,7 @@ def read_legacy(path: Path) -> Saved:
         for expected in _LEGACY_START:
             if unpickle(stream, path, dtypes) != expected:
                 raise CheckpointError(
-                    f"{path} is a pickle, but not one that torch.save wrote. "
+                    f"{path} is a pickle, but torch.save did not write it. "
                     "Save the weights with torch.save(model.state_dict(), ...)."
                 )
         system, content, keys = (unpickle(stream, path, dtypes) for _ in range(3))
@@ -168,31 +167,31 @@ def read_legacy(path: Path) -> Saved:
 
 
 def _root(names: list[str], path: Path) -> str:
-    """The folder inside the zip that holds everything, with its slash."""
+    """Returns the folder in the zip file that holds all entries, with its slash."""
     if len(set(names)) != len(names):
         raise CheckpointError(
-            f"{path} holds two entries of one name, and which of them is meant cannot be told. "
-            "torch does not write such files: get it again."
+            f"{path} holds two entries of the same name. torch does not write such files: "
+            "get it again."
         )
     for name in names:
         if name.endswith("/data.pkl") and name.count("/") == 1:
             return name.removesuffix("data.pkl")
     raise CheckpointError(
-        f"{path} is a zip without a data.pkl: neither a state dict nor a TorchScript archive. "
-        "Give the weight file itself."
+        f"{path} is a zip file without a data.pkl: neither a state dict nor a TorchScript "
+        "archive. Give the path of the weight file."
     )
 
 
 def _unpack(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
-    """Unpacks a small entry, whatever size it claims to have."""
+    """Reads a small entry of a zip file. The size in the entry's header is not trusted."""
     data = b""
     if readable := archive.getinfo(name).compress_type in _READABLE:
         with archive.open(name) as entry:
             data = entry.read(_MAX_PICKLE_BYTES + 1)
     if not readable or len(data) > _MAX_PICKLE_BYTES:
         raise CheckpointError(
-            f"{path}: {name} is more than {_MAX_PICKLE_BYTES // 2**20} MiB or is packed as torch "
-            "packs nothing; a CLIP's is far smaller. Get the file again."
+            f"{path}: {name} is larger than {_MAX_PICKLE_BYTES // 2**20} MiB, which is more than "
+            "a CLIP needs, or has a compression that torch does not use. Get the file again."
         )
     return data
 
@@ -200,7 +199,7 @@ def _unpack(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
 def _check_byte_order(order: str, path: Path) -> None:
     if order != sys.byteorder:
         raise CheckpointError(
-            f"{path} was saved with byte order {order[:20]!r}, this machine's is "
+            f"{path} was saved with byte order {order[:20]!r}, but this machine has byte order "
             f"{sys.byteorder!r}. Load and save it with torch first, or get the safetensors file."
         )
 
@@ -208,7 +207,7 @@ def _check_byte_order(order: str, path: Path) -> None:
 def _zip_places(
     archive: zipfile.ZipFile, file: BufferedReader, prefix: str, path: Path
 ) -> dict[str, _Place]:
-    """Finds the bytes of each storage in a zip, by its key."""
+    """Returns the position of each storage in a zip file, by key."""
     places = {}
     end = os.fstat(file.fileno()).st_size
     for entry in archive.infolist():
@@ -221,15 +220,14 @@ def _zip_places(
         stored = signature == b"PK\x03\x04" and entry.compress_type == zipfile.ZIP_STORED
         if not stored or start + entry.file_size > end:
             raise CheckpointError(
-                f"{path}: {entry.filename!r} is compressed or reaches past the end of the file; "
-                "it is truncated or was not written by torch. Get it again."
+                f"{path}: {entry.filename!r} is compressed or reaches past the end of the file. "
+                "The file is truncated, or torch did not write it; get it again."
             )
         places[entry.filename.removeprefix(prefix)] = _Place(start, entry.file_size)
-    # Entries that share their bytes could make a small file fill the memory.
+    # A small file whose entries share bytes could fill the memory.
     if sum(place.size for place in places.values()) > end:
         raise CheckpointError(
-            f"{path} holds entries that overlap; it is damaged or was made to mislead. "
-            "Get it again."
+            f"{path} holds entries that overlap. It is damaged or manipulated; get it again."
         )
     return places
 
@@ -237,9 +235,10 @@ def _zip_places(
 def _legacy_places(
     keys: Any, dtypes: dict[str, torch.dtype], file: BufferedReader, path: Path
 ) -> dict[str, _Place]:
-    """Finds the bytes of each storage behind the pickles, where the count of elements comes first.
+    """Returns the position of each storage after the pickles, by key.
 
-    `file` stands at the end of the pickles.
+    Eight bytes before each storage give its number of elements. The position of `file` is the end
+    of the pickles.
     """
     places: dict[str, _Place] = {}
     at, end = file.tell(), os.fstat(file.fileno()).st_size
@@ -250,20 +249,20 @@ def _legacy_places(
         at = start + elements * (dtype.itemsize if dtype else 0)
         if dtype is None or not start <= at <= end:
             raise CheckpointError(
-                f"{path}: the bytes of storage {len(places)} reach past the end of the file; "
-                "it is truncated or damaged. Get it again."
+                f"{path}: storage {len(places)} reaches past the end of the file. "
+                "The file is truncated or damaged; get it again."
             )
         places[key] = _Place(start, at - start)
     return places
 
 
 def _walk(node: object, name: str, visits: Iterator[int], path: Path) -> Iterator[tuple[str, View]]:
-    """The tensors of a module tree with their dotted names, in the order they were saved."""
-    # Names grow at every level, so their limit also ends a tree that contains itself.
+    """Yields the dotted name and description of each tensor of a module tree, in saved order."""
+    # Names grow at every level, so the limit of their length also stops at a cycle.
     if next(visits, None) is None or len(name) > _MAX_NAME:
         raise CheckpointError(
-            f"{path} describes a module tree too large or deep for a CLIP; it is damaged or was "
-            "made to mislead. Get it again."
+            f"{path} describes a module tree that is too large or deep for a CLIP. It is damaged "
+            "or manipulated; get it again."
         )
     if isinstance(node, View):
         yield name, node
@@ -273,7 +272,7 @@ def _walk(node: object, name: str, visits: Iterator[int], path: Path) -> Iterato
 
 
 def _is_tensor(view: View) -> bool:
-    """Whether a description has the types that a tensor's has."""
+    """Returns whether all fields of a description have the types that a tensor needs."""
     storage, offset, shape, stride = view
     if not isinstance(storage, Storage) or type(shape) is not tuple or type(stride) is not tuple:
         return False
@@ -284,7 +283,7 @@ def _is_tensor(view: View) -> bool:
 
 
 def _lies_within(view: View, held: int) -> bool:
-    """Whether every element has its own place in the storage, which has that many bytes."""
+    """Returns whether a storage of `held` bytes has a place for every element of a view."""
     storage, offset, shape, stride = view
     if 0 in shape:
         return True

@@ -1,8 +1,8 @@
-"""Finds a CLIP among the names of a checkpoint's tensors, and says what does not belong to it.
+"""Finds a CLIP among the tensor names of a checkpoint, and describes the names outside it.
 
-Wrappers put a prefix before each name: `module.` (DataParallel), `_orig_mod.` (torch.compile),
-`model.` or any other (the module that a trainer wrapped around the CLIP), in any nesting. The names
-of a CLIP are known, so the prefix is whatever stands before them.
+Wrappers put a prefix before each name: `module.` (DataParallel), `_orig_mod.` (torch.compile), or
+`model.` or any other name (a trainer's module around the CLIP), in any nesting. The names of a CLIP
+are known, so the text before them is the prefix.
 """
 
 from collections.abc import Collection, Iterable, Set
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from hfclip.errors import WeightsMismatchError
 
-# A few tensors that every CLIP has, the image tower's first, in OpenAI's and transformers' names.
+# Names that every CLIP has, in OpenAI's and in transformers' layout. The image tower's is first.
 _OPENAI = (
     "visual.conv1.weight",
     "token_embedding.weight",
@@ -31,27 +31,27 @@ _BEGINNINGS = (
     *("visual.", "transformer.", "token_embedding.", "positional_embedding", "ln_final."),
     *("text_projection", "logit_scale"),
 )
-# OpenAI's archives hold these beside the weights.
+# OpenAI's archives hold these values beside the weights.
 _NOT_WEIGHTS = frozenset({"input_resolution", "context_length", "vocab_size"})
-# torch.optim.swa_utils.AveragedModel holds this beside the model that it wraps.
+# torch.optim.swa_utils.AveragedModel holds this counter beside the model that it wraps.
 _COUNTER = "n_averaged"
 _SHOWN = 3  # names, or groups of names, in a message
 _MAX_SHOWN_NAME = 80
 
 
 class Naming(NamedTuple):
-    """How a checkpoint names the tensors of its CLIP.
+    """The prefix and the layout of a CLIP's tensor names in a checkpoint.
 
     Attributes:
-        prefix: What stands before each name; empty, or ends with a dot.
-        by_transformers: Whether the names are those of transformers and not of OpenAI.
+        prefix: The text before each name: empty, or with a dot at its end.
+        by_transformers: Whether the names are in transformers' layout instead of OpenAI's.
     """
 
     prefix: str
     by_transformers: bool
 
     def own_names(self, names: Iterable[str]) -> dict[str, str]:
-        """Returns each name under the prefix, in the order of the file, by its name without it."""
+        """Maps each name without the prefix to the name with it, in the order of the file."""
         own = {name[len(self.prefix) :]: name for name in names if name.startswith(self.prefix)}
         return {short: name for short, name in own.items() if short not in _NOT_WEIGHTS}
 
@@ -59,11 +59,11 @@ class Naming(NamedTuple):
 def find_naming(names: Collection[str], origin: object) -> Naming:
     """Finds the prefix and the layout of a CLIP's names.
 
-    Where no name tells, the prefix is empty: the missing names are reported later.
+    If no name is a CLIP's, the prefix is empty. Missing names are reported later.
 
     Args:
         names: The names of all tensors of a checkpoint.
-        origin: The file, for messages.
+        origin: The file, for error messages.
 
     Raises:
         WeightsMismatchError: There are several CLIPs, or tensors outside the CLIP's prefix.
@@ -74,8 +74,8 @@ def find_naming(names: Collection[str], origin: object) -> Naming:
         kind = "whole CLIPs" if whole else "incomplete CLIPs"
         prefixes = " and ".join(_place(naming.prefix) for naming in (whole or found)[:_SHOWN])
         raise WeightsMismatchError(
-            f"{origin} holds {len(whole or found)} {kind}, {prefixes}; nothing tells which of them "
-            "to load. Save the weights of one alone: torch.save(clip.state_dict(), ...)."
+            f"{origin} holds {len(whole or found)} {kind}, {prefixes}, and a single CLIP is "
+            "expected. Save the weights of one: torch.save(clip.state_dict(), ...)."
         )
     if not found:
         return Naming("", any(name.startswith(_TRANSFORMERS_TOWERS) for name in names))
@@ -84,23 +84,23 @@ def find_naming(names: Collection[str], origin: object) -> Naming:
     if outside:
         raise WeightsMismatchError(
             f"{origin} holds {describe_foreign(outside, [naming.prefix])}. The CLIP's own names "
-            f"begin with {naming.prefix!r}. Save its weights alone: "
+            f"begin with {naming.prefix!r}. Save only its weights: "
             "torch.save(clip.state_dict(), ...)."
         )
     return naming
 
 
 def find_foreign(names: Iterable[str]) -> list[str]:
-    """Returns the names that begin as no name of a CLIP in OpenAI's layout begins."""
+    """Returns the names that do not begin like a name of OpenAI's layout."""
     return [name for name in names if not name.startswith(_BEGINNINGS)]
 
 
 def describe_foreign(foreign: Iterable[str], known: Iterable[str]) -> str:
-    """Describes names by what they have in common, for a message.
+    """Describes names in groups of the same prefix, for an error message.
 
     Args:
         foreign: The names.
-        known: Names of the CLIP: a group's prefix is the shortest that none of these has.
+        known: Names of the CLIP. The prefix of a group is the shortest that no known name has.
 
     Returns:
         A text such as "2 tensors under 'head.' that are not part of a CLIP: head.weight,
@@ -119,11 +119,11 @@ def describe_foreign(foreign: Iterable[str], known: Iterable[str]) -> str:
 
 
 def describe_misfit(found: Collection[str], expected: Collection[str]) -> str:
-    """Describes which names are missing and which are unexpected; empty if none is.
+    """Describes which names are missing and which are unexpected.
 
     Returns:
-        A text such as "missing visual.proj; unexpected head.weight, head.bias (2 tensors under
-        'head.')".
+        An empty text if there are none, else a text such as "missing visual.proj; unexpected
+        head.weight, head.bias (2 tensors under 'head.')".
     """
     held, wanted = set(found), set(expected)
     missing = [name for name in expected if name not in held]
@@ -137,13 +137,13 @@ def describe_misfit(found: Collection[str], expected: Collection[str]) -> str:
 
 
 def list_names(names: Collection[str]) -> str:
-    """Lists the first few of some names, and says how many more there are."""
+    """Lists the first three names and the number of the others."""
     shown = [_cut(name) for name in list(names)[:_SHOWN]]
     return ", ".join(shown) + _rest(len(names), "more", "more")
 
 
 def _candidates(names: Collection[str]) -> list[Naming]:
-    """The places where a CLIP may be: where its image tower is, or else its text tower."""
+    """Returns a naming for each image tower, or for each text tower if there is no image tower."""
     for tower in (0, 1):
         theirs = _prefixes(names, _TRANSFORMERS[tower])
         inner = {f"{prefix}text_model.embeddings." for prefix in theirs}
@@ -166,13 +166,13 @@ def _is_whole(naming: Naming, held: Set[str]) -> bool:
 
 
 def _belongs(name: str, prefix: str) -> bool:
-    """Whether a name is under the prefix, or is the counter of a wrapper further out."""
+    """Returns whether a name has the prefix, or is the counter of an outer wrapper."""
     outer = name.removesuffix(_COUNTER)
     return name.startswith(prefix) or (outer != name and prefix.startswith(outer))
 
 
 def _grouped(foreign: Iterable[str], known: Iterable[str]) -> dict[str, list[str]]:
-    """Names by the shortest dotted prefix that no known name has; "" for names without one."""
+    """Groups names by their shortest dotted prefix that no known name has, or by "" without one."""
     taken = {""}
     for name in known:
         parts = name.split(".")

@@ -1,4 +1,4 @@
-"""Reads weight files of every kind that CLIPs come in, and runs nothing that is in them."""
+"""Reads weight files of all kinds that are used for CLIPs, without running code from them."""
 
 import math
 import warnings
@@ -24,34 +24,36 @@ from hfclip.errors import (
 from hfclip.layouts.files import Source
 from hfclip.layouts.transformers import from_transformers
 
-# Where trainers put the weights inside what they save.
+# The keys under which trainers save the weights.
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
-_MAX_WRAPPERS = 4  # around one another; a file can hold a wrapper that holds itself
-# What open_clip's trainer saves; its models use GELU unless their names end in -quickgelu.
+_MAX_WRAPPERS = 4  # nested wrappers; a wrapper in a file can hold itself
+# The keys of open_clip's trainer. Its models use GELU unless their names end in -quickgelu.
 _OPEN_CLIP_TRAINING = {"name", "epoch", "optimizer", "state_dict"}
-_MAX_NAME = 255  # characters; those of a CLIP's names are under a hundred
-# A file may lack this factor of its parameters: missing names are reported when the model is built.
+_MAX_NAME = 255  # characters; the names of a CLIP have under 100
+# Largest ratio of the model's parameters to the numbers in the file. Smaller differences are
+# reported by name when the model is built.
 _MAX_SHORTFALL = 10
 
-_INFERRED = "the CLIP that its shapes describe"
+_INFERRED = "the configuration inferred from its shapes"
 _ASSUMED = (
     "OpenAI's activation (QuickGELU), heads of width 64, and OpenAI's preprocess: the file does "
-    "not say; base= (--base) names the model that it was fine-tuned from"
+    "not specify them; base= (--base) names the model that it was fine-tuned from"
 )
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A CLIP on disk: its configuration and its tensors by OpenAI's names.
+    """The configuration and the tensors of a weight file, by OpenAI's names.
 
     Attributes:
         path: The weight file.
-        format: The kind of the file, in words.
+        format: A description of the file's kind, such as "safetensors file".
         config: The configuration.
-        tensors: The tensors, which belong to the process unless the source may be mapped.
-        prefix: What stands before each name in the file.
-        config_origin: Where the configuration comes from, in words.
-        assumed: What neither the file nor its source says, in words; None if nothing.
+        tensors: The tensors, in memory unless the source allows mapping.
+        prefix: The text before each name in the file.
+        config_origin: A description of the configuration's origin.
+        assumed: A description of the values that neither the file nor its source specifies, or
+            None.
     """
 
     path: Path
@@ -64,7 +66,7 @@ class Checkpoint:
 
 
 class _Content(NamedTuple):
-    """What a weight file holds: its tensors, and the names of what a trainer saved beside them."""
+    """The tensors of a weight file, and the keys that a trainer saved beside the state dict."""
 
     tensors: dict[str, Tensor]
     beside: frozenset[str] = frozenset()
@@ -73,18 +75,18 @@ class _Content(NamedTuple):
 def read_checkpoint(source: Source) -> Checkpoint:
     """Reads a weight file and its configuration.
 
-    The tensors are read into memory, so that the file may be overwritten afterwards. Only a
-    safetensors file whose source says so is mapped instead.
+    The tensors are read into memory, so the file may be overwritten afterwards. A safetensors file
+    is mapped if its source allows it.
 
-    Without a configuration the numbers are inferred from the shapes, which is possible for
-    OpenAI's own models only: weights do not tell the activation or the preprocess.
+    Without a configuration, the shapes give the sizes, and the activation and the preprocess are
+    assumed to be OpenAI's.
 
     Raises:
-        UnsafeCheckpointError: The file asks for code to be run; nothing was.
+        UnsafeCheckpointError: The file asks to run code; no code was run.
         CheckpointError: The file is missing, empty, truncated, damaged, of an unknown kind, or is
             written by another program at the same time.
-        WeightsMismatchError: Its tensors are not those of one CLIP.
-        ConfigError: The config.json is refused.
+        WeightsMismatchError: The tensors are not those of one CLIP.
+        ConfigError: The config.json is invalid.
     """
     path = source.weights
     kind = _detect(path)
@@ -93,10 +95,10 @@ def read_checkpoint(source: Source) -> Checkpoint:
         tensors, naming = _openai_names(content.tensors, path)
     except HfclipError:
         raise
-    except Exception as error:  # the libraries beneath raise many kinds for a damaged file
+    except Exception as error:  # the libraries raise many types for a damaged file
         raise CheckpointError(
             f"{path} cannot be read as a {kind}: {_first_line(error)}. "
-            "It is truncated or damaged; get it again."
+            "The file is truncated or damaged; get it again."
         ) from error
     config = _config(source, tensors)
     config_origin = source.config_origin if source.config else _INFERRED
@@ -126,31 +128,31 @@ def _read(source: Source, kind: str) -> _Content:
     if _state(source.weights) != before:
         raise CheckpointError(
             f"{source.weights} changed while it was read: another program writes to it. Load it "
-            "again once that program has finished."
+            "again when that program has finished."
         )
     return content
 
 
 def _warn_of_open_clip(path: Path) -> None:
     warnings.warn(
-        f"{path} was saved by open_clip's trainer and does not say which model it is. OpenAI's "
+        f"{path} was saved by open_clip's trainer and does not specify its model. OpenAI's "
         "activation (QuickGELU) and preprocess are assumed, but most models of open_clip use "
-        "GELU: say with base= (--base) what it was fine-tuned from.",
+        "GELU. Name the model that it was fine-tuned from with base= (--base).",
         stacklevel=4,  # the caller of `load`
     )
 
 
 def _state(path: Path) -> tuple[int, int, int]:
-    """What changes when a file is replaced or written to."""
+    """Returns file attributes that change when a file is replaced or written to."""
     state = path.stat()
     return state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def infer_config(tensors: Mapping[str, Tensor], path: Path) -> ClipConfig:
-    """Reads the numbers of a CLIP off the shapes of its weights in OpenAI's layout.
+    """Infers the configuration of a CLIP from the shapes of its weights in OpenAI's layout.
 
     Raises:
-        WeightsMismatchError: The tensors that tell are missing or of impossible shapes.
+        WeightsMismatchError: A needed tensor is missing or has an impossible shape.
     """
     try:
         is_resnet = any(name.startswith(_RESNET) for name in tensors)
@@ -183,9 +185,10 @@ _RESNET = ("visual.layer", "visual.attnpool.")
 
 
 def adapted(config: ClipConfig, tensors: Mapping[str, Tensor]) -> ClipConfig:
-    """The configuration with the sizes that fine-tuning may have changed, read off the tensors.
+    """Returns the configuration with sizes that fine-tuning may change taken from the tensors.
 
-    These are the image's side (by the number of positions), the context and the vocabulary.
+    These are the image resolution (from the number of positions), the context length and the
+    vocabulary size.
     """
     changes = {}
     positions = tensors.get(
@@ -211,13 +214,13 @@ def _rows(tensor: Tensor) -> int:
 def _check_amount(
     config: ClipConfig, tensors: Mapping[str, Tensor], path: Path, config_origin: str
 ) -> None:
-    """Refuses a small file that would make a huge model, before memory is asked for."""
+    """Raises an error for a small file with a huge model, before memory is allocated."""
     held = sum(tensor.numel() for tensor in tensors.values())
     if config.parameter_count > _MAX_SHORTFALL * held:
         raise WeightsMismatchError(
-            f"{path} holds {held:,} numbers, far from the {config.parameter_count:,} "
-            f"parameters of {config_origin}. Give the config.json that belongs to these "
-            "weights, or say with base= (--base) what they were fine-tuned from."
+            f"{path} holds {held:,} numbers, but {config_origin} gives "
+            f"{config.parameter_count:,} parameters. Give the config.json that belongs to these "
+            "weights, or name the model that they were fine-tuned from with base= (--base)."
         )
 
 
@@ -243,24 +246,24 @@ def _infer_resnet(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _grid(positions: Tensor) -> int:
-    """Patches per side: there is a row for each patch and one more."""
+    """Returns the patches per side, from one position per patch and one for the class token."""
     return math.isqrt(max(positions.shape[0] - 1, 0))
 
 
 def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    """How many different numbers follow a prefix: the layers of a stack."""
+    """Returns the number of layers in a stack: of different numbers after a prefix."""
     return len({key[len(prefix) :].split(".")[0] for key in tensors if key.startswith(prefix)})
 
 
 def _detect(path: Path) -> str:
-    """Names the kind of a file by its first bytes; names and endings are not trusted."""
+    """Returns the kind of a file from its first bytes. The file name is not trusted."""
     try:
         with path.open("rb") as file:
             head = file.read(9)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be opened: {error.strerror or error}.") from error
     if not head:
-        raise CheckpointError(f"{path} is empty; a download or a copy was cut off. Get it again.")
+        raise CheckpointError(f"{path} is empty: a download or copy stopped. Get it again.")
     if head.startswith(b"PK\x03\x04"):
         return _zip_kind(path)
     if head[8:] == b"{":
@@ -268,8 +271,9 @@ def _detect(path: Path) -> str:
     if head.startswith(b"\x80"):
         return "legacy PyTorch state dict"
     raise CheckpointError(
-        f"{path} begins with {head[:8]!r}: neither safetensors, nor a PyTorch state dict, nor a "
-        "TorchScript archive. If it is a page or a pointer, fetch the file that it stands for."
+        f"{path} begins with {head[:8]!r}: it is neither a safetensors file, nor a PyTorch state "
+        "dict, nor a TorchScript archive. If it is a web page or a Git LFS pointer, download the "
+        "weight file itself."
     )
 
 
@@ -277,10 +281,10 @@ def _zip_kind(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except Exception as error:  # zipfile raises many kinds for a damaged directory
+    except Exception as error:  # zipfile raises many types for a damaged directory
         raise CheckpointError(
-            f"{path} is a zip whose directory is damaged: {_first_line(error)}. "
-            "It is most likely truncated; get it again."
+            f"{path} is a zip file with a damaged directory: {_first_line(error)}. "
+            "The file is probably truncated; get it again."
         ) from error
     return "TorchScript archive" if is_torchscript(names) else "PyTorch state dict"
 
@@ -291,7 +295,7 @@ def _read_safetensors(source: Source) -> _Content:
 
 
 def _read_saved(saved: Saved) -> _Content:
-    """Reads the tensors of the state dict among what was saved."""
+    """Reads the tensors of the saved state dict."""
     content = _unwrap(saved.content, saved.path)
     if not isinstance(content, dict) or not content:
         raise CheckpointError(
@@ -301,8 +305,8 @@ def _read_saved(saved: Saved) -> _Content:
     foreign = [key for key, value in content.items() if not isinstance(value, View)]
     if foreign:
         raise CheckpointError(
-            f"{saved.path} holds {_some(foreign)} among its tensors; a state dict has tensors "
-            f"alone, or lies under one of {', '.join(map(repr, _WRAPPERS))}. "
+            f"{saved.path} holds {_some(foreign)} among its tensors. A state dict holds only "
+            f"tensors, and a file may hold it under {', '.join(map(repr, _WRAPPERS))}. "
             "Save the weights with torch.save(model.state_dict(), ...)."
         )
     tensors = saved.tensors({str(key): view for key, view in content.items()})
@@ -311,18 +315,18 @@ def _read_saved(saved: Saved) -> _Content:
 
 
 def _unwrap(content: Any, path: Path) -> Any:
-    """Finds the state dict in what a trainer saved.
+    """Finds the state dict in the content of a trainer's file.
 
     Raises:
-        CheckpointError: Two wrappers of one dictionary hold tensors each.
+        CheckpointError: Two keys of one dictionary hold tensors.
     """
     for _ in range(_MAX_WRAPPERS):
         wrappers = [key for key in _WRAPPERS if isinstance(_item(content, key), dict)]
         holding = [key for key in wrappers if _holds_tensors(content[key])]
         if len(holding) > 1:
             raise CheckpointError(
-                f"{path} holds tensors under {' and under '.join(map(repr, holding))}; nothing "
-                "tells which of them to load. Save the weights of one alone: "
+                f"{path} holds tensors under {' and under '.join(map(repr, holding))}, and a "
+                "single state dict is expected. Save the weights of one: "
                 "torch.save(model.state_dict(), ...)."
             )
         if not wrappers:
@@ -336,7 +340,7 @@ def _item(content: Any, key: str) -> Any:
 
 
 def _holds_tensors(content: dict[Any, Any], depth: int = _MAX_WRAPPERS) -> bool:
-    """Whether a state dict is there, or in a wrapper inside."""
+    """Returns whether a dictionary or a wrapper in it holds tensors."""
     if any(isinstance(value, View) for value in content.values()):
         return True
     inner = [_item(content, key) for key in _WRAPPERS] if depth else []
@@ -344,7 +348,7 @@ def _holds_tensors(content: dict[Any, Any], depth: int = _MAX_WRAPPERS) -> bool:
 
 
 def _described(content: Any) -> str:
-    kinds = {dict: "an empty dictionary", View: "a lone tensor", list: "a list", tuple: "a tuple"}
+    kinds = {dict: "an empty dictionary", View: "a single tensor", list: "a list", tuple: "a tuple"}
     return kinds.get(type(content), "no tensors")
 
 
@@ -362,12 +366,12 @@ _READERS: dict[str, Callable[[Source], _Content]] = {
 
 
 def _openai_names(tensors: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], Naming]:
-    """Names the tensors of the file's CLIP as OpenAI does, and leaves out what is no weight."""
+    """Returns the weights of the file's CLIP by OpenAI's names, and their naming in the file."""
     odd = [key for key in tensors if not key.isprintable() or len(key) > _MAX_NAME]
     if odd:
         raise CheckpointError(
-            f"{path} names a tensor {_some(odd)}, which no weights are named; the file is damaged "
-            "or was made to mislead. Get it again."
+            f"{path} has the tensor names {_some(odd)}: too long or not printable. The file is "
+            "damaged or manipulated; get it again."
         )
     naming = find_naming(tensors.keys(), path)
     weights = {short: tensors[name] for short, name in naming.own_names(tensors).items()}
@@ -375,7 +379,7 @@ def _openai_names(tensors: dict[str, Tensor], path: Path) -> tuple[dict[str, Ten
         raise CheckpointError(f"{path} holds no weights. Export them again, or get the file again.")
     if naming.by_transformers:
         weights = from_transformers(weights)
-    # open_clip can make a tensor of shape (1,) of the scale.
+    # open_clip can save the scale with the shape (1,).
     scale = weights.get("logit_scale")
     if scale is not None and scale.shape == (1,):
         weights["logit_scale"] = scale.reshape(())

@@ -1,10 +1,10 @@
-"""Reads a pickle without running anything that is in it.
+"""Reads a pickle without running code from it.
 
-Pickle is a language whose programs can do anything. This module reads it with a machine of its own
-that knows only the instructions which build data. It imports nothing: a name in the pickle means
-what one table says, or is refused. `torch.load` and Python's unpicklers are not used even in their
-restricted forms: a few bytes make them hash for ever, overflow the stack or ask for gigabytes, and
-in versions that are still in use they can be made to run code.
+A pickle is a program that can run any code. The interpreter in this module knows only the
+instructions that build data, and imports nothing: a table lists the names that a pickle may use,
+and all other names raise an error. The restricted forms of `torch.load` and Python's unpicklers
+are not safe enough: a few bytes make them hash for ever, overflow the stack or allocate gigabytes,
+and versions that are still in use can run code.
 """
 
 import pickle
@@ -35,7 +35,7 @@ _MAX_ARGUMENTS = 8
 
 
 class View(NamedTuple):
-    """A tensor as the file describes it. `archive.Saved` checks it before it is used."""
+    """The unchecked description of a tensor in a file; `archive.Saved` checks it."""
 
     storage: Any
     offset: Any
@@ -44,7 +44,7 @@ class View(NamedTuple):
 
 
 class Storage(NamedTuple):
-    """The numbers that one or more tensors are views of, as the file describes them."""
+    """The description of the memory that one or more tensors are views of."""
 
     key: str
     dtype: torch.dtype
@@ -52,7 +52,7 @@ class Storage(NamedTuple):
 
 
 class Module:
-    """Any object of a TorchScript archive: no more than the attributes it was saved with."""
+    """An object of a TorchScript archive, of which only the saved attributes are kept."""
 
     __slots__ = ("attributes",)
 
@@ -61,7 +61,7 @@ class Module:
 
 
 def _dictionary() -> dict[Any, Any]:
-    return {}  # what it holds is set afterwards
+    return {}  # later instructions set the items
 
 
 def _view(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> View:
@@ -73,15 +73,15 @@ def _parameter(view: Any, *_: Any) -> Any:
 
 
 def _left_out(*_: Any) -> None:
-    """Makes nothing of what trainers save beside the weights."""
+    """Replaces an object that trainers save beside the weights by None."""
 
 
 def _is_bytes(value: Any) -> bool:
-    """Whether a value is bytes; those of the older protocols are left out and read as None."""
+    """Returns whether a value is bytes, or None, which replaces bytes of older protocols."""
     return value is None or type(value) is bytes
 
 
-# All that a name in a pickle can mean, beside the modules of an archive.
+# The names that a pickle may use, in addition to the modules of an archive.
 _NAMES: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor"): _view,
     ("torch._utils", "_rebuild_tensor_v2"): _view,
@@ -92,16 +92,16 @@ _NAMES: dict[tuple[str, str], Any] = {
     ("torch", "device"): _left_out,
     ("builtins", "set"): _left_out,
     ("__builtin__", "set"): _left_out,
-    ("_codecs", "encode"): _left_out,  # how bytes are written
+    ("_codecs", "encode"): _left_out,  # writes bytes in older protocols
     ("numpy", "dtype"): _left_out,
     **{("torch", name): dtype for name, dtype in _STORAGE_DTYPES.items()},
     **{("torch", str(dtype)[6:]): _left_out for dtype in _STORAGE_DTYPES.values()},
 }
 
-# NumPy 1 and 2 call this function for a scalar, such as the best loss that a trainer kept.
+# NumPy 1 and 2 call these functions for a scalar, such as the best loss that a trainer saves.
 _NUMPY_SCALARS = {("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar")}
 
-# Instructions that put data or a name out of the table on the stack, or note where it is.
+# Instructions that push data or a name of the table on the stack, or store it in the memo.
 _HARMLESS = (
     *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.NONE, pickle.NEWTRUE),
     *(pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1),
@@ -114,8 +114,8 @@ _HARMLESS = (
 )
 
 
-class _Unpickler(pickle._Unpickler):  # noqa: SLF001  # the one that can be taken apart
-    """Knows the instructions that build data; all that it can call is in `_NAMES`."""
+class _Unpickler(pickle._Unpickler):  # noqa: SLF001  # the C version has no dispatch table
+    """Runs the instructions that build data, and calls only the functions in `_NAMES`."""
 
     stack: list[Any]
     pop_mark: Callable[[], list[Any]]
@@ -123,7 +123,7 @@ class _Unpickler(pickle._Unpickler):  # noqa: SLF001  # the one that can be take
     def __init__(self, stream: BytesIO, path: Path, dtypes: dict[str, torch.dtype]) -> None:
         super().__init__(stream, encoding="utf-8")
         self._path = path
-        self._dtypes = dtypes  # of the storages that are named, by their keys
+        self._dtypes = dtypes  # of the storages, by key
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "__torch__" or module.startswith("__torch__."):
@@ -135,16 +135,15 @@ class _Unpickler(pickle._Unpickler):  # noqa: SLF001  # the one that can be take
         raise self._refusal(f"{module}.{name}")
 
     def _numpy_scalar(self, name: str, *arguments: Any) -> None:
-        """Leaves out a NumPy scalar: a data type, which is left out too, and its bytes."""
+        """Checks and drops a NumPy scalar: a dropped data type and its bytes."""
         if len(arguments) != 2 or arguments[0] is not None or not _is_bytes(arguments[1]):
             raise self._refusal(name)
 
     def _refusal(self, name: str) -> UnsafeCheckpointError:
         return UnsafeCheckpointError(
             f"{self._path} asks for {name[:200]!r}, which no weights need and which "
-            "could run code; nothing was run. If the file is yours, save the weights alone: "
-            "torch.save(model.state_dict(), ...). If not, get the model from where it was first "
-            "published."
+            "could run code; nothing was run. If you wrote the file, save only the weights: "
+            "torch.save(model.state_dict(), ...). If not, get the model from its first publisher."
         )
 
     def persistent_load(self, pid: Any) -> Storage:
@@ -166,7 +165,7 @@ class _Unpickler(pickle._Unpickler):  # noqa: SLF001  # the one that can be take
     def _build(self) -> None:
         state = self.stack.pop()
         if isinstance(self.stack[-1], Module) and type(state) is dict:
-            self.stack[-1].attributes = state  # those of other things do not matter
+            self.stack[-1].attributes = state  # the state of other objects is not needed
 
     def _set_item(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
@@ -179,16 +178,17 @@ class _Unpickler(pickle._Unpickler):  # noqa: SLF001  # the one that can be take
     def _update(self, items: Iterable[tuple[Any, Any]]) -> None:
         target = self.stack[-1]
         for key, value in items:
-            # Any other key could take for ever to hash, or collide with all those before.
+            # Any other key could take for ever to hash, or collide with all earlier keys.
             if type(key) is not str and (type(key) is not int or not 0 <= key < 2**32):
                 raise TypeError("a key that is neither text nor a small number")
-            if type(target) is dict:  # else it was left out
+            if type(target) is dict:  # else it was dropped
                 target[key] = value
 
     def _extension(self) -> None:
         raise UnsafeCheckpointError(
-            f"{self._path} asks for something by a number that only the program which wrote it "
-            "knows, and which could run code; nothing was run. Get the model from elsewhere."
+            f"{self._path} asks for an object by an extension number, which only the program "
+            "that wrote the file knows and which could run code; nothing was run. Get the model "
+            "from another source."
         )
 
     def _unknown(self) -> None:
@@ -209,23 +209,23 @@ def unpickle(stream: BytesIO, path: Path, dtypes: dict[str, torch.dtype]) -> Any
     """Reads one pickle from a stream.
 
     Args:
-        stream: The pickle; reading stops after it.
+        stream: A stream that starts with the pickle. Reading stops after the pickle.
         path: The file it comes from, for messages.
-        dtypes: Filled with the data type of each storage that the pickle names, by its key.
+        dtypes: The dictionary to which the dtype of each storage is added, by the storage's key.
 
     Returns:
-        Dictionaries, lists and plain values; a `View` for each tensor, a `Module` for each object
-        of a TorchScript archive, None for what is left out.
+        Dictionaries, lists and plain values, with a `View` for each tensor, a `Module` for each
+        object of a TorchScript archive and None for each dropped object.
 
     Raises:
-        UnsafeCheckpointError: The pickle names something that no weights need.
+        UnsafeCheckpointError: The pickle names an object that no weights need.
         CheckpointError: The pickle is damaged.
     """
     try:
         return _Unpickler(stream, path, dtypes).load()
     except CheckpointError:
         raise
-    except Exception as error:  # damage can show anywhere
+    except Exception as error:  # damage can raise any exception
         raise CheckpointError(
             f"{path}: its pickle is damaged or holds more than weights "
             f"({type(error).__name__}: {error}). Get the file again."

@@ -1,6 +1,6 @@
 """The interfaces of the layers that the fast encoders use, and their implementation in plain torch.
 
-`hfclip.fast.onednn` implements the same interfaces with oneDNN, which is faster where it is available.
+`onednn` implements the same interfaces with oneDNN, which is faster where it is available.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """`optimize`: builds a fast CLIP for inference only and checks its features against the model's.
 
-`hfclip.fast.encoders` implements both towers with the layers of `hfclip.fast.kernels` and `hfclip.fast.onednn`.
+`encoders` implements both towers with the layers of `kernels` and `onednn`.
 """
 
 import math

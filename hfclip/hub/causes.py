@@ -1,7 +1,7 @@
-"""Tells why a request to the Hub failed, from the exceptions that led to it and from the settings.
+"""Finds the cause of a failed request to the Hub in the chain of exceptions and the settings.
 
-The Hub's client lets through whatever the libraries under it raise: an ImportError for a proxy, a
-FileNotFoundError for a certificate, a protocol error for a token.
+The Hub's client does not translate exceptions of the libraries under it: an ImportError for a
+proxy, a FileNotFoundError for a certificate, a protocol error for a token.
 """
 
 import os
@@ -19,16 +19,16 @@ _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
 
 def explain(error: BaseException) -> str | None:
-    """Returns the cause of a failed request and what to do about it, or None if it is not known.
+    """Returns the cause of a failed request and the remedy, or None if the cause is unknown.
 
-    The text completes "me/clip cannot be fetched: ", and shows neither tokens nor passwords.
+    The text continues "me/clip cannot be fetched: ", and shows neither tokens nor passwords.
     """
     links = list(_chain(error))
     return next((text for look in _LOOKS if (text := look(links)) is not None), None)
 
 
 def has_illegal_token(error: BaseException) -> bool:
-    """Returns whether a request was not sent because the token is no legal header."""
+    """Returns whether a request was not sent because the token is not a legal header value."""
     return any(
         isinstance(link, UnicodeEncodeError) or "Illegal header value" in str(link)
         for link in _chain(error)
@@ -42,12 +42,12 @@ def token_note() -> str:
     if not value.strip():
         return f" {name} is set but empty, so no token was sent." if get_token() is None else ""
     if value.splitlines() != [value]:
-        return f" {name} holds a line break, which was left out: set it to the token alone."
+        return f" {name} holds a line break, which was removed: set it to only the token."
     return ""
 
 
 def is_of_connection(error: BaseException) -> bool:
-    """Returns whether an error comes from the system or from the library that makes requests."""
+    """Returns whether an error comes from the operating system or from the HTTP library."""
     return any(
         isinstance(link, OSError) or type(link).__module__.startswith(_TRANSPORTS)
         for link in _chain(error)
@@ -55,7 +55,7 @@ def is_of_connection(error: BaseException) -> bool:
 
 
 def peer(error: BaseException) -> str:
-    """Returns the scheme and host of the server that a failed request was for."""
+    """Returns the scheme and host of a failed request."""
     for link in _chain(error):
         # httpx raises RuntimeError for an exception that has no request.
         request: Any = getattr(link, "_request", None)
@@ -65,7 +65,7 @@ def peer(error: BaseException) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Returns what the operating system said, else the name of the exception."""
+    """Returns the message of the operating system, else the name of the exception."""
     for link in _chain(error):
         if isinstance(link, OSError) and link.strerror:
             return link.strerror
@@ -86,13 +86,13 @@ def _malformed_endpoint(links: list[BaseException]) -> str | None:
         parts = urlsplit(constants.ENDPOINT)
         is_address = parts.scheme in {"http", "https"} and bool(parts.hostname)
         is_address = is_address and parts.port != 0
-    except ValueError:  # a port that is no number
+    except ValueError:  # the port is not a number
         is_address = False
     if is_address:
         return None
     return (
-        f"HF_ENDPOINT is {_endpoint()!r}, which is no address. Give it with its scheme, as in "
-        "https://huggingface.co, or unset it."
+        f"HF_ENDPOINT is {_endpoint()!r}, which is not a URL. Set it to a URL with its scheme, "
+        "such as https://huggingface.co, or unset it."
     )
 
 
@@ -112,14 +112,17 @@ def _malformed_proxy(links: list[BaseException]) -> str | None:
     names = _proxy_variables(lambda address: not _is_proxy(address))
     if not names:
         return None
-    return f"{names} is no address of a proxy. Give one as in http://proxy:3128."
+    return f"{names} is not the URL of a proxy. Set it to a URL such as http://proxy:3128."
 
 
 def _refusing_proxy(links: list[BaseException]) -> str | None:
     answer = next((str(link) for link in links if type(link).__name__ == "ProxyError"), None)
     if answer is None:
         return None
-    return f"the proxy in {_proxy_variables()} refuses: {answer}. Check its address and password."
+    return (
+        f"the proxy in {_proxy_variables()} refused the request: {answer}. Check its URL and "
+        "password."
+    )
 
 
 def _missing_certificates(links: list[BaseException]) -> str | None:
@@ -134,7 +137,7 @@ def _missing_certificates(links: list[BaseException]) -> str | None:
         found = f"which cannot be read ({error.strerror})"
     else:
         return None
-    return f"SSL_CERT_FILE names {path}, {found}. Mend the path, or unset the variable."
+    return f"SSL_CERT_FILE names {path}, {found}. Correct the path, or unset the variable."
 
 
 def _untrusted_certificate(links: list[BaseException]) -> str | None:
@@ -142,8 +145,8 @@ def _untrusted_certificate(links: list[BaseException]) -> str | None:
         if isinstance(link, ssl.SSLCertVerificationError):
             return (
                 f"the certificate of {peer(links[0])} is not trusted ({link.verify_message}). If "
-                "your organization signs certificates itself, set SSL_CERT_FILE to a file that "
-                "holds its root certificate."
+                "your organization signs its own certificates, set SSL_CERT_FILE to a file with "
+                "its root certificate."
             )
     return None
 
@@ -152,8 +155,8 @@ def _no_tls(links: list[BaseException]) -> str | None:
     for link in links:
         if isinstance(link, ssl.SSLError) and not isinstance(link, ssl.SSLCertVerificationError):
             return (
-                f"{peer(links[0])} does not speak TLS as expected ({link.reason}). If it serves "
-                "plain HTTP, its address begins with http://; check HF_ENDPOINT and the proxy."
+                f"{peer(links[0])} does not answer with valid TLS ({link.reason}). If it serves "
+                "plain HTTP, its URL begins with http://. Check HF_ENDPOINT and the proxy."
             )
     return None
 
@@ -171,21 +174,21 @@ _LOOKS: tuple[Callable[[list[BaseException]], str | None], ...] = (
 
 
 def _proxy_variables(is_meant: Callable[[str], bool] = bool) -> str:
-    """Returns the names of the proxy variables whose value is meant; values hold passwords."""
+    """Returns the names of proxy variables with a matching value. Values may hold passwords."""
     proxies = getproxies().items()
     names = [f"{key.upper()}_PROXY" for key, value in proxies if key != "no" and is_meant(value)]
     return " and ".join(sorted(names))
 
 
 def proxy_note() -> str:
-    """Returns a clause that names the proxies in use, or nothing."""
+    """Returns a clause with the proxy variables in use, or ""."""
     names = _proxy_variables()
     return f" and the proxy in {names}" if names else ""
 
 
 def _is_proxy(address: str) -> bool:
     try:
-        # As httpx does, take an address without a scheme for http.
+        # Like httpx, use http for an address without a scheme.
         parts = urlsplit(address if "://" in address else f"http://{address}")
         return parts.scheme in _PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the Hub's client raises, in hfclip's words: what happened, and what to do about it."""
+"""Translates the errors of the Hub's client into hfclip's, with the cause and the remedy."""
 
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -17,33 +17,33 @@ from hfclip.hub import causes
 
 
 class MissingRepositoryError(RepositoryError):
-    """The Hub shows no repository of that name; the name may be misspelt."""
+    """Raised if the Hub has no visible repository of a name, which may be misspelt."""
 
 
 class NotCachedError(NetworkError):
-    """The cache has nothing of that name and no request was made; the name may be misspelt."""
+    """Raised if a name is not in the cache and no request is made; it may be misspelt."""
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether asking once more makes sense; the client has done so only for some of these."""
+    """Returns whether a second request may succeed. The client repeats only some of these."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code >= 500
     cut_short = type(error) is OSError and error.errno is None  # fewer bytes than announced
     return cut_short or type(error).__name__ in _BROKEN_CONNECTIONS
 
 
-# The classes are of the library under the client, and have no base that the client shows.
+# Exceptions of the library under the client. The client does not export a base class of them.
 _BROKEN_CONNECTIONS = frozenset(
     {"ReadError", "WriteError", "RemoteProtocolError", "ReadTimeout", "ConnectTimeout"}
 )
 
 
-# What the client raises, what we raise, and what to do. The first kind that fits is taken.
+# The client's error, hfclip's error and the rest of its message. The first match applies.
 _ANSWERS: tuple[tuple[type[Exception], type[HubError], str], ...] = (
     (
         GatedRepoError,
         RepositoryError,
-        "is gated: ask for access on its page, then log in with `hf auth login` or set HF_TOKEN.",
+        "is gated: request access on its page, then log in with `hf auth login` or set HF_TOKEN.",
     ),
     (RevisionNotFoundError, RepositoryError, "does not exist: no such branch, tag or commit."),
     (
@@ -55,44 +55,44 @@ _ANSWERS: tuple[tuple[type[Exception], type[HubError], str], ...] = (
     (
         RepositoryNotFoundError,
         MissingRepositoryError,
-        "does not exist or is private: check the name, then `hf auth login` or set HF_TOKEN.",
+        "does not exist or is private: check the name, then run `hf auth login` or set HF_TOKEN.",
     ),
-    (HFValidationError, RepositoryError, "is no name that a repository can have."),
+    (HFValidationError, RepositoryError, "is not a valid name for a repository."),
     (
         OfflineModeIsEnabled,
         NetworkError,
-        "is not in the cache, and HF_HUB_OFFLINE rules requests out. Load it once without.",
+        "is not in the cache, and HF_HUB_OFFLINE forbids requests. Unset it and load once online.",
     ),
     (
         LocalTokenNotFoundError,
         RepositoryError,
-        "was asked for with token=True, and no token is stored: `hf auth login` or HF_TOKEN.",
+        "needs a token (token=True), but none is stored: run `hf auth login` or set HF_TOKEN.",
     ),
 )
 _STATUSES: dict[int, tuple[type[HubError], str]] = {
     401: (
         RepositoryError,
-        "was refused, for the Hub does not know your token: `hf auth login`, or set HF_TOKEN.",
+        "was refused: the Hub does not know your token. Run `hf auth login` or set HF_TOKEN.",
     ),
-    403: (RepositoryError, "is not open to your token: ask its owner for access."),
+    403: (RepositoryError, "is not accessible with your token: ask the owner for access."),
     404: (RepositoryError, "does not exist."),
-    429: (NetworkError, "was refused: too many requests. Wait a little, or log in."),
+    429: (NetworkError, "was refused: too many requests. Wait a few minutes, or log in."),
 }
 
 
 def in_our_words(
     error: BaseException, what: str, done: str = "fetched", model: str | None = None
 ) -> HubError:
-    """Translates what the client raised.
+    """Returns a HubError for an error of the client.
 
     Args:
-        error: Whatever came out of a call of the client.
-        what: What was asked for, to begin the message with.
-        done: The participle of what failed: "fetched" or "sent".
-        model: The name that `hfclip download` takes; by default `what`.
+        error: The exception that a call of the client raised.
+        what: The subject of the message, such as a repository.
+        done: The participle of the message: "fetched", "checked", "tagged" or "sent".
+        model: The name for `hfclip download` in the message; by default `what`.
     """
     if isinstance(error, ValueError | LocalEntryNotFoundError) and error.__cause__:
-        error = error.__cause__  # the client wraps what went wrong
+        error = error.__cause__  # the client wraps the original error
     for kind, ours, answer in _ANSWERS:
         if isinstance(error, kind):
             return ours(f"{what} {answer.format(model=model or what)}{_note(error)}")
@@ -106,21 +106,21 @@ def in_our_words(
 
 
 def _unanswered(error: BaseException, what: str, done: str) -> HubError:
-    """Translates a failure before or without an answer of the Hub."""
+    """Returns a HubError for a request without an answer of the Hub."""
     if causes.has_illegal_token(error):
         return RepositoryError(
             f"{what} cannot be {done}: the Hub token is empty, or holds a space, a line break or "
-            "another character that no token has. Set HF_TOKEN or token= to the token alone."
+            "another character that no token has. Set HF_TOKEN or token= to only the token."
         )
     if cause := causes.explain(error):
         return NetworkError(f"{what} cannot be {done}: {cause}")
     if isinstance(error, OSError) and error.errno is not None:
-        file = error.filename or "no file named"
+        file = error.filename or "file unknown"
         if done != "fetched":
             return HubError(f"{what} cannot be {done}: {error.strerror} ({file}).")
         return CacheError(
-            f"{what} cannot be put into the cache: {error.strerror} ({file}). Free the disk or set "
-            "HF_HOME elsewhere."
+            f"{what} cannot be written to the cache: {error.strerror} ({file}). Free disk space or "
+            "set HF_HOME to another folder."
         )
     if not causes.is_of_connection(error):
         return HubError(
@@ -134,7 +134,7 @@ def _unanswered(error: BaseException, what: str, done: str) -> HubError:
 
 
 def _note(error: BaseException) -> str:
-    """Returns what is wrong with the token of the environment, where the token may matter."""
+    """Returns a note about the token in the environment if it may be the cause, else ""."""
     is_refused = isinstance(error, HfHubHTTPError) and error.response.status_code in {401, 403, 404}
     matters = is_refused and not isinstance(error, RevisionNotFoundError | EntryNotFoundError)
     return causes.token_note() if matters or isinstance(error, LocalTokenNotFoundError) else ""

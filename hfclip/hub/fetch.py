@@ -1,8 +1,8 @@
-"""Fetches files from the Hub through its client's cache, and lets none pass unverified.
+"""Fetches files from the Hub through the cache of its client, and verifies every file.
 
-A revision is resolved to a commit once, and every file is asked for by that commit, so that a push
-in between cannot mix two. The client itself checks no more than sizes; here each file is held
-against a hash: the pinned one, else what the Hub declares, else what the cache named it after.
+A revision is resolved to a commit once, and every file is fetched from that commit, so a push in
+between cannot mix two commits. The client itself checks only sizes. This module compares each file
+with a hash: the pinned hash, else the Hub's, else the hash in the file's name in the cache.
 """
 
 import logging
@@ -31,14 +31,15 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Access:
-    """How the Hub and its cache are to be used; the names are the Hub client's own.
+    """The settings for the Hub and its cache, with the names of the Hub's client.
 
     Attributes:
-        token: A token, True for the stored one, False for none; by default the stored one if any.
-        cache_dir: The cache's folder; by default HF_HUB_CACHE or what HF_HOME says.
-        local_files_only: Whether to make no request at all.
-        force_download: Whether to fetch again what the cache holds.
-        hash_again: Whether to hash files that have passed before, too.
+        token: A token, True for the stored token, False for none; by default the stored token if
+            there is one.
+        cache_dir: The folder of the cache; by default HF_HUB_CACHE, else a folder in HF_HOME.
+        local_files_only: Whether to make no request.
+        force_download: Whether to fetch cached files again.
+        hash_again: Whether to hash files again that were verified before.
     """
 
     token: str | bool | None = field(default=None, repr=False)
@@ -49,12 +50,12 @@ class Access:
 
     @property
     def offline(self) -> bool:
-        """Whether requests are ruled out, here or by HF_HUB_OFFLINE."""
+        """Whether `local_files_only` or HF_HUB_OFFLINE forbids requests."""
         return self.local_files_only or constants.is_offline_mode()
 
     @property
     def cache(self) -> Path:
-        """The folder of the Hub client's cache."""
+        """The folder of the Hub's cache."""
         return Path(self.cache_dir or constants.HF_HUB_CACHE).expanduser()
 
 
@@ -63,9 +64,12 @@ class Snapshot:
     """A repository at one commit.
 
     Attributes:
-        digests: All its files' names with their hashes; where the Hub was never asked, those of
-            its files that the cache holds, with None.
-        is_listed: Whether `digests` names all its files, and not only those in the cache.
+        repo_id: The repository's id.
+        commit: The full commit.
+        digests: The hashes of the files, by file name. Without a listing from the Hub, these are
+            the cached files, with None as their hashes.
+        access: The settings for the Hub and its cache.
+        is_listed: Whether `digests` holds all files of the commit, not only the cached ones.
     """
 
     repo_id: str
@@ -76,14 +80,14 @@ class Snapshot:
 
 
 def resolve(repo_id: str, revision: str | None, access: Access) -> Snapshot:
-    """Turns a branch, tag or commit into a commit and the list of its files.
+    """Resolves a branch, tag or commit to a commit and the list of its files.
 
-    A commit that was resolved before, and offline a branch, need no request. Where the Hub does
-    not answer, or the cache cannot be written to, the commit that is cached is used.
+    A commit that was resolved before needs no request; offline, a branch or tag needs none either.
+    If the Hub does not answer or the cache is read-only, the cached commit is used.
 
     Raises:
-        RepositoryError: The repository or revision does not exist, or is not open to you.
-        NetworkError: The Hub does not answer and the cache holds nothing.
+        RepositoryError: The repository or revision does not exist, or you have no access to it.
+        NetworkError: The Hub does not answer and the cache does not hold the revision.
     """
     commit = _known_commit(repo_id, revision or constants.DEFAULT_REVISION, access)
     listed = commit and _listed_snapshot(repo_id, commit, access)
@@ -102,8 +106,8 @@ def resolve(repo_id: str, revision: str | None, access: Access) -> Snapshot:
         known = _cached_snapshot(repo_id, commit, access)
         if known:
             logger.warning(
-                "%s has a new commit %s, and the cache at %s cannot be written to. Using the "
-                "cached commit %s.",
+                "%s has a new commit %s, but the cache at %s is read-only. Using the cached commit "
+                "%s.",
                 *(_of(repo_id, revision), declared.commit, access.cache, commit),
             )
             return listed or known
@@ -111,14 +115,14 @@ def resolve(repo_id: str, revision: str | None, access: Access) -> Snapshot:
 
 
 def fetch(snapshot: Snapshot, filename: str, pinned: Digest | None = None) -> Path:
-    """Gives the path of a file that has the published hash, downloading it if need be.
+    """Returns the path of a verified file, and downloads it if it is not cached.
 
-    A damaged file is fetched anew, once.
+    A damaged file is downloaded again, once.
 
     Raises:
         CacheError: The cache cannot be read or written.
-        IntegrityError: Its bytes are wrong and could not be replaced by the right ones.
-        HubError: It cannot be had.
+        IntegrityError: The file does not have the published hash, even after a new download.
+        HubError: The file cannot be fetched.
     """
     path = None if snapshot.access.force_download else _cached_file(snapshot, filename)
     if path is None:
@@ -133,7 +137,7 @@ def fetch(snapshot: Snapshot, filename: str, pinned: Digest | None = None) -> Pa
 
 
 def may_have(snapshot: Snapshot, filename: str) -> bool:
-    """Whether a repository has a file, or nothing on this machine proves that it does not."""
+    """Returns whether a repository has a file; True if this is unknown."""
     if filename in snapshot.digests or snapshot.is_listed:
         return filename in snapshot.digests
     folder = _folder(snapshot.repo_id, snapshot.access)
@@ -141,15 +145,15 @@ def may_have(snapshot: Snapshot, filename: str) -> bool:
 
 
 def cached(repo_id: str, filename: str, commit: str, access: Access) -> Path | None:
-    """Where the cache holds a file of a commit; makes no request and verifies nothing."""
+    """Returns the path of a cached file, or None. Makes no request and does not verify it."""
     return _cached_file(Snapshot(repo_id, commit, {}, access), filename)
 
 
 def _declared_snapshot(repo_id: str, revision: str | None, access: Access) -> Snapshot:
     if access.offline:
         raise NotCachedError(
-            f"{_of(repo_id, revision)} is not in the cache at {access.cache}, and requests are "
-            "ruled out (local_files_only or HF_HUB_OFFLINE). Load it once with a network."
+            f"{_of(repo_id, revision)} is not in the cache at {access.cache}, and "
+            "local_files_only or HF_HUB_OFFLINE forbids requests. Load it once while online."
         )
     info = _ask(
         lambda: HfApi().model_info(
@@ -164,7 +168,7 @@ def _declared_snapshot(repo_id: str, revision: str | None, access: Access) -> Sn
         for file in info.siblings or []
     }
     if info.sha is None:
-        raise NetworkError(f"The Hub names no commit for {_of(repo_id, revision)}. Try again.")
+        raise NetworkError(f"The Hub returned no commit for {_of(repo_id, revision)}. Try again.")
     snapshot = Snapshot(repo_id, info.sha, digests, access)
     _note_revision(snapshot, revision or constants.DEFAULT_REVISION)
     listings.remember_listing(repo_id, info.sha, digests)
@@ -172,13 +176,13 @@ def _declared_snapshot(repo_id: str, revision: str | None, access: Access) -> Sn
 
 
 def _listed_snapshot(repo_id: str, commit: str, access: Access) -> Snapshot | None:
-    """What the Hub once said of a commit, which cannot change."""
+    """Returns a commit with its recorded listing, which cannot change, or None without one."""
     listing = listings.read_listing(repo_id, commit, _folder(repo_id, access))
     return None if listing is None else Snapshot(repo_id, commit, listing, access)
 
 
 def _cannot_be_stored(snapshot: Snapshot) -> bool:
-    """Whether a commit is not in the cache, and the cache is read-only."""
+    """Returns whether a commit is not in the cache and the cache is read-only."""
     if snapshot.access.force_download:
         return False
     snapshots = _folder(snapshot.repo_id, snapshot.access) / "snapshots"
@@ -187,7 +191,7 @@ def _cannot_be_stored(snapshot: Snapshot) -> bool:
 
 
 def _cached_snapshot(repo_id: str, commit: str, access: Access) -> Snapshot | None:
-    """A commit as far as the cache holds it; the cache's own names tell the hashes later."""
+    """Returns the cached files of a commit without hashes, or None if no file is cached."""
     root = _folder(repo_id, access) / "snapshots" / commit
     names = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
     if not names:
@@ -196,7 +200,7 @@ def _cached_snapshot(repo_id: str, commit: str, access: Access) -> Snapshot | No
 
 
 def _known_commit(repo_id: str, revision: str, access: Access) -> str | None:
-    """The commit that a branch or tag stood for when the Hub was last asked."""
+    """Returns the last known commit of a branch or tag, or None."""
     if _COMMIT.fullmatch(revision):
         return revision
     try:
@@ -206,7 +210,7 @@ def _known_commit(repo_id: str, revision: str, access: Access) -> str | None:
 
 
 def _note_revision(snapshot: Snapshot, revision: str) -> None:
-    """Writes down what a branch or tag stands for, where the client would, for offline use."""
+    """Writes the commit of a branch or tag where the client does, for offline use."""
     known = _known_commit(snapshot.repo_id, revision, snapshot.access)
     if known != snapshot.commit and ".." not in revision:
         refs = _folder(snapshot.repo_id, snapshot.access) / "refs"
@@ -247,7 +251,7 @@ def _download(snapshot: Snapshot, filename: str, *, force: bool = False) -> Path
 
 
 def _digest(snapshot: Snapshot, filename: str, path: Path) -> Digest:
-    """The strongest hash at hand for a file that is not pinned."""
+    """Returns the expected hash of a file that has no pinned hash."""
     digest = snapshot.digests.get(filename) or _named_by_cache(path)
     if digest is None:
         digest = integrity.identify(path, _blob_names(snapshot))
@@ -256,17 +260,17 @@ def _digest(snapshot: Snapshot, filename: str, path: Path) -> Digest:
         digest = declared.digests.get(filename)
     if digest is None:
         raise IntegrityError(
-            f"Nothing on this machine tells what {path} should hash to, and the Hub was not asked. "
-            "The cache was copied or written without its links, and no name in its blobs folder is "
-            "the hash of this file. Load it once with a network; hfclip then remembers."
+            f"The expected hash of {path} is unknown on this machine, and no request was made. The "
+            "cache was copied or written without its links, and its blobs folder has no file named "
+            "after the hash of this file. Load it once while online; hfclip then records the hash."
         )
     return digest
 
 
 def _named_by_cache(path: Path) -> Digest | None:
-    """What the cache named a file after, or what is remembered where the cache has no links.
+    """Returns the hash in the name of a file's blob, or the recorded hash in a cache without links.
 
-    One link is followed and no more: beyond it lies a store whose names are hashes of another kind.
+    Only the first link is followed: a second one leads to a store with hashes of another kind.
     """
     if path.is_symlink():
         return digest_named(path.readlink().name)
@@ -275,27 +279,27 @@ def _named_by_cache(path: Path) -> Digest | None:
 
 
 def _blob_names(snapshot: Snapshot) -> list[str]:
-    """The hashes that the cache has named files of the repository after."""
+    """Returns the names of the repository's blobs in the cache, which are hashes."""
     blobs = _folder(snapshot.repo_id, snapshot.access) / "blobs"
     return [path.name for path in blobs.iterdir()] if blobs.is_dir() else []
 
 
 def _unreadable(path: Path, error: OSError) -> CacheError:
     return CacheError(
-        f"{error.filename or path} cannot be read: {error.strerror}. Check who owns the cache at "
-        "that place, or set HF_HOME elsewhere."
+        f"{error.filename or path} cannot be read: {error.strerror}. Check the owner and the "
+        "permissions of the cache, or set HF_HOME to another folder."
     )
 
 
 def _repair(snapshot: Snapshot, filename: str, path: Path, digest: Digest) -> Path:
     if snapshot.access.offline:
-        happened = "It was damaged or replaced, and requests are ruled out"
+        happened = "It was damaged or replaced, and requests are forbidden"
         raise _damaged(snapshot, path, digest, happened)
-    logger.warning("%s does not hash to %s; fetching it again.", path, digest.value)
+    logger.warning("%s does not have the hash %s; downloading it again.", path, digest.value)
     _discard(path)
     path = _download(snapshot, filename, force=True)
     if not integrity.matches(path, digest):
-        happened = "A fresh download is no better, and was removed"
+        happened = "A new download has a wrong hash too, and was removed"
         error = _damaged(snapshot, path, digest, happened)
         _discard(path)
         raise error
@@ -303,17 +307,17 @@ def _repair(snapshot: Snapshot, filename: str, path: Path, digest: Digest) -> Pa
 
 
 def _discard(path: Path) -> None:
-    """Removes a file from the cache, and what it links to, so that no tool takes it for good."""
+    """Removes a damaged file and its link targets from the cache, so that no tool uses it."""
     target = path.parent / path.readlink() if path.is_symlink() else path
     chain = [path, target]
-    if target.is_symlink():  # into the store that repositories share
+    if target.is_symlink():  # the store that repositories share
         chain.append(target.parent / target.readlink())
     for link in chain:
         link.unlink(missing_ok=True)
 
 
 def _sweep(snapshot: Snapshot, filename: str, path: Path) -> None:
-    """Removes what downloads of this file left behind when they were killed."""
+    """Removes the partial files of killed downloads of this file."""
     digest = snapshot.digests.get(filename) or _named_by_cache(path)
     if digest is None:
         return
@@ -321,7 +325,7 @@ def _sweep(snapshot: Snapshot, filename: str, path: Path) -> None:
     leftovers = list((folder / "blobs").glob(f"{digest.value}.*incomplete"))
     if leftovers:
         lock = snapshot.access.cache / ".locks" / folder.name / f"{digest.value}.lock"
-        with FileLock(lock):  # whoever holds it may be writing one of them
+        with FileLock(lock):  # the process that holds it may write one of them
             for leftover in leftovers:
                 leftover.unlink(missing_ok=True)
 
@@ -334,26 +338,26 @@ def _damaged(snapshot: Snapshot, path: Path, digest: Digest, what_happened: str)
     actual = integrity.compute(path, digest.kind)
     return IntegrityError(
         f"{path} has {digest.kind} {actual}; {_of(snapshot.repo_id, snapshot.commit)} publishes "
-        f"{digest.value}. {what_happened}. `hfclip verify {snapshot.repo_id}@{snapshot.commit} "
-        "--repair` fetches it anew; if that does not help, the repository or the network hands out "
-        "wrong bytes."
+        f"{digest.value}. {what_happened}. Download it again with `hfclip verify "
+        f"{snapshot.repo_id}@{snapshot.commit} --repair`; if that does not help, the repository or "
+        "the network sends wrong bytes."
     )
 
 
 def _ask(request: Callable[[], _T], what: str, model: str | None = None) -> _T:
-    """Makes a request, once more where the connection broke, and puts its failure in our words."""
+    """Makes a request, repeats it once after a broken connection, and raises a HubError."""
     try:
         with bounded():
             try:
                 return request()
-            except Exception as error:  # the client lets many kinds through
+            except Exception as error:  # the client raises many types
                 if not may_pass(error):
                     raise
                 return request()
     except HubError as error:
         raise NetworkError(f"{what} cannot be fetched: {error}. Try again later.") from None
     except Exception as error:  # noqa: BLE001
-        # Without the cause: it may show a token, and it says what is said here at length.
+        # `from None`: the original error may show a token, and adds nothing to this message.
         raise in_our_words(error, what, model=model) from None
 
 

@@ -1,8 +1,8 @@
-"""Holds files against their published hashes, and remembers the verdict.
+"""Compares files with their published hashes, and records the result.
 
-Hashing a model takes longer than loading it, so a file that has passed is not hashed again while
-its device, inode, size and two time stamps stay as they were. The change time is the kernel's own:
-it moves even where a modified file is given its old modification time back.
+Hashing a model takes longer than loading it. A verified file is not hashed again while its device,
+inode, size, modification time and change time stay the same. The kernel sets the change time, so it
+changes even if a program restores the modification time of a modified file.
 """
 
 import hashlib
@@ -24,21 +24,21 @@ _WORTH_A_BAR = 2**29
 
 
 class Digest(NamedTuple):
-    """A published hash: sha256 of a large file, or git's blob id of a small one."""
+    """A published hash: the sha256 of a large file, or the git blob id of a small one."""
 
     kind: Literal["sha256", "git"]
     value: str
 
 
 class Record(NamedTuple):
-    """What a file hashed to, and what it was like then."""
+    """The recorded hash of a file, and the file's state when it was hashed."""
 
     digest: Digest
     state: tuple[int, ...]
 
 
 def digest_named(value: str) -> Digest | None:
-    """Tells the kind of a hash by its length, as the cache names its files; None for others."""
+    """Returns the hash in a name of the cache, with its kind from its length, or None."""
     kinds: dict[int, Literal["sha256", "git"]] = {64: "sha256", 40: "git"}
     kind = kinds.get(len(value))
     is_hex = all(character in "0123456789abcdef" for character in value)
@@ -46,7 +46,7 @@ def digest_named(value: str) -> Digest | None:
 
 
 def compute(path: Path, kind: Literal["sha256", "git"]) -> str:
-    """Hashes a file, with a bar where it takes long and a person is watching."""
+    """Hashes a file, with a progress bar for a large file on a terminal."""
     size = path.stat().st_size
     hasher = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\0" % size)  # noqa: S324
     bar = tqdm(
@@ -64,23 +64,23 @@ def compute(path: Path, kind: Literal["sha256", "git"]) -> str:
 
 
 def matches(path: Path, digest: Digest, *, again: bool = False) -> bool:
-    """Whether a file hashes to `digest`; asks the memory first unless `again`."""
+    """Returns whether a file has a hash, from its record if there is one and `again` is False."""
     before = _state(path)
     if not again and recall(path) == Record(digest, before):
         return True
     if compute(path, digest.kind) != digest.value:
         return False
-    if _state(path) == before:  # else someone wrote to it meanwhile
+    if _state(path) == before:  # else another program wrote to it
         note(_record_file(path), json.dumps([*digest, *before]))
     return True
 
 
 def identify(path: Path, names: Iterable[str]) -> Digest | None:
-    """Hashes a file and finds its hash among names; remembers it as `matches` does.
+    """Hashes a file and finds its hash among names; records it like `matches`.
 
     Args:
         path: The file.
-        names: Names of files, some of which are hashes.
+        names: File names, some of which are hashes.
 
     Returns:
         The file's hash if it is among the names, else None.
@@ -99,13 +99,13 @@ def identify(path: Path, names: Iterable[str]) -> Digest | None:
 
 
 def is_verified(path: Path) -> bool:
-    """Whether the file has passed and not been touched since; hashes nothing."""
+    """Returns whether a file was verified and has not changed since, without hashing it."""
     record = recall(path)
     return record is not None and record.state == _state(path)
 
 
 def recall(path: Path) -> Record | None:
-    """What is remembered of a file, or None."""
+    """Returns the record of a file, or None."""
     try:
         kind, value, *state = json.loads(_record_file(path).read_bytes())
         return Record(Digest(kind, value), tuple(state))
@@ -114,7 +114,7 @@ def recall(path: Path) -> Record | None:
 
 
 def note(path: Path, text: str) -> None:
-    """Writes something down for later, whole or not at all; a read-only home costs only time."""
+    """Writes a text file atomically. A failure is only logged: a record only saves time."""
     unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def note(path: Path, text: str) -> None:
 
 
 def _record_file(path: Path) -> Path:
-    """Outside the Hub's cache, whose folders belong to its client."""
+    """Returns the record's path, outside the Hub's cache because its client owns that."""
     name = hashlib.sha256(os.fsencode(Path(os.path.abspath(path)))).hexdigest()  # noqa: PTH100
     return Path(constants.HF_HOME) / "hfclip" / "verified" / name
 

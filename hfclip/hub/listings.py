@@ -1,8 +1,8 @@
-"""Which files a repository has at a commit, as far as this machine can prove it.
+"""Reads and writes records of the files that a repository has at a commit.
 
-A file that is not in the cache may still be in the repository. Three records prove absence: the
-listing that hfclip remembers, the one that `snapshot_download` leaves in the cache, and the cache's
-`.no_exist` folder, where the Hub's client notes each file that the Hub said is not there.
+A file that is not in the cache may still be in the repository. Three records prove its absence:
+hfclip's own listing, the listing that `snapshot_download` writes to the cache, and the `.no_exist`
+folder of the cache, where the Hub's client records each file that the Hub reported as missing.
 """
 
 import json
@@ -17,17 +17,17 @@ from hfclip.hub.integrity import Digest, digest_named
 
 Listing = Mapping[str, Digest | None]
 
-# The version of the file format that the client writes and that is read here.
+# The only supported version of the client's listing format.
 _TREE_VERSION = 1
 
 
 def read_listing(repo_id: str, commit: str, repository_cache: Path) -> Listing | None:
-    """Returns all files of a commit with their hashes, or None if neither record is there.
+    """Returns all files of a commit with their hashes, or None if there is no listing.
 
     Args:
         repo_id: The repository.
         commit: The full commit, whose files cannot change.
-        repository_cache: The repository's folder in the Hub client's cache.
+        repository_cache: The repository's folder in the Hub's cache.
     """
     try:
         listing = json.loads(_listing_file(repo_id, commit).read_text())
@@ -37,17 +37,17 @@ def read_listing(repo_id: str, commit: str, repository_cache: Path) -> Listing |
 
 
 def remember_listing(repo_id: str, commit: str, listing: Listing) -> None:
-    """Writes down what the Hub said of a commit."""
+    """Writes the Hub's listing of a commit."""
     integrity.note(_listing_file(repo_id, commit), json.dumps(listing))
 
 
 def is_proven_absent(repository_cache: Path, commit: str, filename: str) -> bool:
-    """Returns whether the Hub has told its client that a commit has no such file."""
+    """Returns whether the client has recorded that a commit does not have a file."""
     return (repository_cache / ".no_exist" / commit / filename).is_file()
 
 
 def _read_tree(path: Path) -> Listing | None:
-    """Reads the listing that `snapshot_download` leaves."""
+    """Reads a listing of `snapshot_download`, or returns None if it is missing or invalid."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         if tree["format_version"] != _TREE_VERSION:

@@ -1,10 +1,10 @@
-"""Bounds how long the Hub's client may wait in silence.
+"""Limits the time that the Hub's client waits for an answer.
 
-Left alone the client asks a Hub that does not answer for up to six minutes. Within `bounded()`, a
-connection that stands still is given up after `STALL` seconds, and a request that is repeated word
-for word is given up at the third attempt once `LIMIT` seconds have passed. A download that makes
-progress asks for the rest, which is another request, so a slow network may take all day.
-Whoever sets HF_HUB_DOWNLOAD_TIMEOUT or HF_HUB_ETAG_TIMEOUT has chosen a longer wait, and gets it.
+By default the client retries a Hub that does not answer for up to six minutes. In `bounded()`, a
+connection without data ends after `STALL` seconds, and an identical request fails at the third
+attempt if `LIMIT` seconds have passed. A download that makes progress requests the remaining bytes,
+which is a different request, so a slow download has no time limit. If HF_HUB_DOWNLOAD_TIMEOUT or
+HF_HUB_ETAG_TIMEOUT is set, the client's own timeouts replace `STALL`.
 """
 
 import os
@@ -29,10 +29,10 @@ _running = threading.local()
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """Bounds the waits of this thread's requests to the Hub.
+    """Limits the waiting time of this thread's requests to the Hub.
 
     Raises:
-        NetworkError: The Hub has not answered in time, or asks to wait for long.
+        NetworkError: The Hub does not answer in time, or asks to wait longer than `LIMIT` seconds.
     """
     _watch_clients()
     _running.first_asked = {}
@@ -64,14 +64,14 @@ def _after(response: Any) -> None:
 
 
 def _watch_clients() -> None:
-    """Has every client that huggingface_hub makes, now or after a lost connection, report here."""
-    make = _http._GLOBAL_CLIENT_FACTORY  # noqa: SLF001  # there is no other way to keep a user's own
+    """Adds the hooks to every client that huggingface_hub makes, also after a lost connection."""
+    make = _http._GLOBAL_CLIENT_FACTORY  # noqa: SLF001  # no public way to keep a user's factory
     if not isinstance(make, _Watched):
         set_client_factory(_Watched(make))
 
 
 class _Watched:
-    """Makes a client as it was made before, and adds the two hooks."""
+    """Makes a client with the previous factory and adds the two hooks."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make

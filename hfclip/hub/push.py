@@ -1,8 +1,8 @@
-"""Sends a folder to a repository on the Hub: in one commit, or not at all.
+"""Uploads a folder to a repository on the Hub in a single commit.
 
-Everything that can be refused is refused before the first byte goes out. Large files go up first,
-and the Hub keeps them by their hashes; the commit that names them comes last. So whoever is cut
-off leaves the repository at its old commit, and does not send again what is up already.
+All checks run before the first byte is sent. Large files are uploaded first, and the Hub stores
+them by their hashes; the commit comes last. An interrupted push leaves the repository at its old
+commit, and the next push does not send the uploaded files again.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -39,12 +39,13 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository that may be written to, and what it holds now.
+    """A repository that can be written to, and its files.
 
     Attributes:
-        repo_id: Its full name.
-        head: The commit that the branch stands at; None if there is no such repository yet.
-        files: Its files with their hashes: sha256 of large ones, git's id of others.
+        repo_id: The full name.
+        head: The current commit of the branch, or None if the repository does not exist yet.
+        files: The hashes of the files, by file name: the sha256 of large files, the git blob id of
+            the others.
     """
 
     repo_id: str
@@ -54,13 +55,13 @@ class Repository:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did.
+    """The result of a push.
 
     Attributes:
-        repo_id: Where to.
-        commit: The commit that holds the files.
-        url: The commit's page, or the pull request's.
-        sent: The files of that commit that were new or changed.
+        repo_id: The repository's id.
+        commit: The commit with the files.
+        url: The page of the commit or of the pull request.
+        sent: The names of the files that were new or changed.
     """
 
     repo_id: str
@@ -76,17 +77,17 @@ def find_repository(
     branch: str | None = None,
     create_pr: bool = False,
 ) -> Repository:
-    """Looks whether a repository can be written to with this token; sends nothing.
+    """Checks that a token can write to a repository, and lists its files. Sends nothing.
 
     Args:
-        repo_id: `org/name`, or a name in one's own namespace.
-        token: A Hub token; by default the stored one.
-        branch: By default main.
-        create_pr: Whether a pull request is meant, for which no right to write is needed.
+        repo_id: `org/name`, or a name in your own namespace.
+        token: A Hub token; by default the stored token.
+        branch: A branch; by default main.
+        create_pr: Whether to open a pull request, which needs no write access.
 
     Raises:
-        RepositoryError: The name cannot be a repository's, there is no token, or it is not
-            known, may not write, or not there.
+        RepositoryError: The name is invalid, there is no token, or the token is unknown or has no
+            write access to the repository.
         NetworkError: The Hub cannot be reached.
     """
     _check_name(repo_id)
@@ -97,7 +98,7 @@ def find_repository(
         _check_rights(account, repo_id)
     info = _info(repo_id, branch, token)
     if info is None and create_pr:
-        raise RepositoryError(f"{repo_id} does not exist, so there is nothing to pull into.")
+        raise RepositoryError(f"{repo_id} does not exist, so it cannot have a pull request.")
     files = {
         file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id or ""
         for file in (info.siblings if info else None) or []
@@ -106,15 +107,16 @@ def find_repository(
 
 
 def choose_files(folder: Path, repository: Repository, card: CardRule) -> list[Path]:
-    """The files of a folder that a push sends.
+    """Returns the files of a folder that a push sends.
 
     Args:
-        folder: Its files, those in it and not below.
-        repository: Where to.
-        card: What to do where the repository has another README.md: refuse, keep it, replace it.
+        folder: The folder. Files in its subfolders are not sent.
+        repository: The target repository.
+        card: The rule if the repository has a different README.md: "refuse" to push, "keep" it or
+            "replace" it.
 
     Raises:
-        PublishError: The repository has another README.md and the rule is to refuse.
+        PublishError: The repository has a different README.md and `card` is "refuse".
     """
     paths = sorted(path for path in folder.iterdir() if path.is_file())
     theirs = repository.files.get(CARD_FILE)
@@ -123,18 +125,18 @@ def choose_files(folder: Path, repository: Repository, card: CardRule) -> list[P
         return paths
     if card == "refuse":
         raise PublishError(
-            f"{repository.repo_id} has a {CARD_FILE} already that hfclip did not write. Keep it "
-            'with --keep-card (card="keep" in Python), or put the new one in its place with '
-            '--replace-card (card="replace").'
+            f"{repository.repo_id} already has a {CARD_FILE} that hfclip did not write. Keep it "
+            'with --keep-card (card="keep" in Python), or replace it with --replace-card '
+            '(card="replace").'
         )
     return [path for path in paths if card == "replace" or path != ours]
 
 
 def read_card(repository: Repository, *, token: str | bool | None = None) -> str | None:
-    """Reads the README.md of a repository; None if it has none.
+    """Returns the text of a repository's README.md, or None if it has none.
 
     Raises:
-        HubError: It cannot be fetched.
+        HubError: The file cannot be fetched.
     """
     if repository.head is None or CARD_FILE not in repository.files:
         return None
@@ -147,7 +149,7 @@ def matching(
     allow: list[str] | str | None = None,
     ignore: list[str] | str | None = None,
 ) -> list[str]:
-    """Those names that one pattern of `allow` fits (None: all) and none of `ignore` does."""
+    """Returns the names that match a pattern of `allow` (None: any name) and none of `ignore`."""
     return list(filter_repo_objects(names, allow_patterns=allow, ignore_patterns=ignore))
 
 
@@ -162,10 +164,10 @@ def push(
     branch: str | None = None,
     create_pr: bool = False,
 ) -> Pushed:
-    """Sends files in one commit on top of the one that was looked at.
+    """Sends files in one commit, whose parent is `repository.head`.
 
     Raises:
-        HubError: Something failed; the repository stands where it stood.
+        HubError: The push failed; the repository is unchanged.
     """
     api, repo_id = HfApi(token=token), repository.repo_id
     sent = [path for path in paths if not _is_same(path, repository.files.get(path.name))]
@@ -193,18 +195,18 @@ def push(
 
 
 def check_card(paths: Sequence[Path]) -> None:
-    """Asks the Hub whether it accepts the head of the card among these files.
+    """Checks with the Hub the metadata block of the card, if it is among these files.
 
     Raises:
-        PublishError: The Hub refuses it.
-        HubError: The Hub cannot be asked.
+        PublishError: The Hub rejects the metadata.
+        HubError: The request failed.
     """
 
     def validate() -> None:
         try:
             card.validate()
         except ValueError as error:
-            raise PublishError(f"The Hub refuses the head of {CARD_FILE}: {error}") from None
+            raise PublishError(f"The Hub rejects the metadata of {CARD_FILE}: {error}") from None
 
     for path in paths:
         if path.name == CARD_FILE:
@@ -213,10 +215,10 @@ def check_card(paths: Sequence[Path]) -> None:
 
 
 def tag(repo_id: str, name: str, commit: str, *, token: str | bool | None = None) -> None:
-    """Names a commit; a tag that stands there already is left where it is.
+    """Adds a tag to a commit. An existing tag of that name is not moved.
 
     Raises:
-        HubError: The Hub refuses or cannot be reached.
+        HubError: The Hub rejects the request or cannot be reached.
     """
     api = HfApi(token=token)
     _ask(
@@ -231,16 +233,16 @@ def _check_name(repo_id: str) -> None:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise RepositoryError(
-            f"{repo_id!r} is no name that a repository can have: letters, digits, '-', '_' and "
-            "'.', at most 96 of them, as in me/my-clip."
+            f"{repo_id!r} is not a valid name for a repository. Use at most 96 letters, digits, "
+            "'-', '_' and '.', as in me/my-clip."
         ) from error
 
 
 def _account(token: str | bool | None) -> dict[str, Any]:
     if token is False or (not isinstance(token, str) and get_token() is None):
         raise RepositoryError(
-            "Nobody is logged in to the Hub. Run `hf auth login` with a token that may write, or "
-            f"set HF_TOKEN.{token_note()}"
+            "You are not logged in to the Hub. Run `hf auth login` with a token that has write "
+            f"access, or set HF_TOKEN.{token_note()}"
         )
     return _ask(lambda: HfApi(token=token).whoami(), "The name of your account", "fetched")
 
@@ -250,15 +252,15 @@ def _check_rights(account: dict[str, Any], repo_id: str) -> None:
     open_to = [account["name"], *(org["name"] for org in account.get("orgs", []))]
     if namespace not in open_to:
         raise RepositoryError(
-            f"{repo_id} is not yours to write to: you are {account['name']}, and may write to "
-            f"{', '.join(open_to)}. Name one of these, or open a pull request: --create-pr on the "
-            "command line, create_pr=True in Python."
+            f"You cannot write to {repo_id}: you are {account['name']}, and can write to "
+            f"{', '.join(open_to)}. Name one of these, or open a pull request with --create-pr "
+            "(create_pr=True in Python)."
         )
     role = account.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
         raise RepositoryError(
-            f"The token of {account['name']} may only read. Make one that may write on the Hub's "
-            "settings page, then `hf auth login`."
+            f"The token of {account['name']} is read-only. Create a token with write access on "
+            "the Hub's settings page, then run `hf auth login`."
         )
 
 
@@ -273,7 +275,7 @@ def _info(repo_id: str, branch: str | None, token: str | bool | None) -> ModelIn
 
 
 def _ask(request: Callable[[], _T], what: str, done: str = "sent") -> _T:
-    """Makes a request, at most twice, and raises its failure as a HubError.
+    """Makes a request, repeats it once after a broken connection, and raises a HubError.
 
     Args:
         request: The request.
@@ -283,7 +285,7 @@ def _ask(request: Callable[[], _T], what: str, done: str = "sent") -> _T:
     try:
         try:
             return request()
-        except Exception as error:  # the client lets many kinds through
+        except Exception as error:  # the client raises many types
             if not may_pass(error):
                 raise
             return request()
@@ -292,10 +294,10 @@ def _ask(request: Callable[[], _T], what: str, done: str = "sent") -> _T:
     except Exception as error:  # noqa: BLE001
         if isinstance(error, HfHubHTTPError) and error.response.status_code == 412:
             raise PublishError(
-                f"{what} has a newer commit than the one that was looked at; nothing was changed. "
-                "Look at what came in between, then try again."
+                f"{what} has a new commit that was pushed in the meantime; nothing was changed. "
+                "Check that commit, then try again."
             ) from None
-        # Without the cause: it may show a token.
+        # `from None`: the original error may show a token.
         raise in_our_words(error, what, done) from None
 
 

@@ -21,13 +21,13 @@ class Source:
 
     Attributes:
         weights: The weight file, of any kind that `hfclip.checkpoints.read` reads.
-        config: Its configuration, or None: then the shapes must tell.
-        origin: Where it comes from, in words.
-        config_origin: Where the configuration comes from, in words.
-        is_base: Whether the configuration is that of the model which the weights were fine-tuned
-            from. The sizes that fine-tuning may change are then read off the weights.
-        mapped: Whether a safetensors file may be mapped into memory instead of read. Only a file
-            that nobody writes in place may be: one of the Hub client's cache, or of hfclip itself.
+        config: The configuration, or None if it must be inferred from the shapes.
+        origin: A description of the model's origin.
+        config_origin: A description of the configuration's origin.
+        is_base: Whether the configuration belongs to the model from which the weights were
+            fine-tuned. The weights then give the sizes that fine-tuning may change.
+        mapped: Whether a safetensors file may be mapped into memory. This is safe only for files
+            that nobody writes in place: those in the Hub client's cache or in hfclip's package.
     """
 
     weights: Path

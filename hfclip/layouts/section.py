@@ -1,8 +1,8 @@
-"""Configurations that open_clip and transformers wrote, and what of them is a CLIP of ours.
+"""Reads and writes configurations of open_clip and transformers.
 
-Their formats describe many more architectures than OpenAI's. Each table says which numbers
-are read and which settings must stand where OpenAI's models have them; whatever would make
-another architecture, tokenizer or preprocess is refused with its name.
+Their formats describe many more architectures than OpenAI's. Each table lists the values that are
+read and the settings that must have the value of OpenAI's models. A setting of another
+architecture, tokenizer or preprocess raises an error with its name.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from typing import Any
 from hfclip.config import OPENAI_MEAN, OPENAI_STD, ClipConfig
 from hfclip.errors import ConfigError
 
-# A setting's accepted values, and what holds in hfclip instead of any other.
+# The accepted values of a setting, and the rule of hfclip for the error message.
 Fixed = tuple[tuple[object, ...], str]
 
 
@@ -23,11 +23,11 @@ class _Section:
     """One JSON object of a foreign configuration.
 
     Attributes:
-        owner: The package that reads it, to point to when hfclip cannot.
-        name: Where it stands in the file, with a dot at the end; empty for the file itself.
-        numbers: Their name -> our name and their default.
-        fixed: Settings that do not vary here.
-        ignored: Settings without an effect on features; None stands for all others.
+        owner: The package of the format, for error messages.
+        name: The object's path in the file, with a dot at the end; empty for the whole file.
+        numbers: The settings that are read: foreign name -> hfclip's name and the foreign default.
+        fixed: The settings with a limited set of accepted values.
+        ignored: The settings without an effect on features; None ignores all others.
     """
 
     owner: str
@@ -37,11 +37,15 @@ class _Section:
     ignored: frozenset[str] | None = None
 
     def read(self, values: object) -> dict[str, Any]:
-        """Gives the numbers under our names, or refuses."""
+        """Returns the values of `numbers` by hfclip's names.
+
+        Raises:
+            ConfigError: A setting is unknown or has a value that is not accepted.
+        """
         if not isinstance(values, Mapping):
             raise ConfigError(
                 f"{self.name.rstrip('.') or 'The configuration'} is {shown(values)}, not a JSON "
-                "object. Restore the file from where it was published."
+                "object. Get the published file again."
             )
         self._check_names(values)
         for key, (accepted, why) in self.fixed.items():
@@ -57,10 +61,10 @@ class _Section:
             return
         unknown = values.keys() - self.numbers.keys() - self.fixed.keys() - self.ignored
         if unknown:
-            raise self.refusal(min(unknown), values[min(unknown)], "no such setting is known")
+            raise self.refusal(min(unknown), values[min(unknown)], "this setting is unknown")
 
     def _side(self, key: str, value: object) -> object:
-        """One side of a square that is given by both; any other value as it is."""
+        """Returns one side of a square that is given by two; any other value unchanged."""
         if key not in _SQUARES or not isinstance(value, list | tuple) or len(value) != 2:
             return value
         if value[0] != value[1]:
@@ -68,14 +72,14 @@ class _Section:
         return value[0]
 
     def refusal(self, key: str, value: object, why: str) -> ConfigError:
-        """The error that names a setting, says what holds here, and points to its owner."""
+        """Returns the error for a value that is not accepted."""
         return ConfigError(
             f"{self.name}{key} is {shown(value)}, but in hfclip {why}. "
             f"Load this model with {self.owner} instead."
         )
 
     def write(self, config: ClipConfig) -> dict[str, Any]:
-        """The inverse of `read`, in types that JSON gives back."""
+        """Returns the values by their foreign names, in JSON types: the inverse of `read`."""
         values = {key: getattr(config, ours) for key, (ours, _) in self.numbers.items()}
         return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
 
@@ -84,26 +88,26 @@ _OFF = (False, None)
 _NOTHING: tuple[object, ...] = (None, {})
 _SQUARES = frozenset({"image_size", "patch_size"})
 _MLP = "every MLP is four times as wide as its tower"
-_ATTENTION = "attention is the plain one"
+_ATTENTION = "attention is the same as OpenAI's"
 _SCALE = "blocks have no layer scale"
-_NORM = "the LayerNorms are OpenAI's"
+_NORM = "the LayerNorms are the same as OpenAI's"
 _ACTIVATION = "the activation is QuickGELU or GELU, without options"
-_POOLING = "a tower's output is taken at its class or end token, after the LayerNorm"
+_POOLING = "the output of a tower is that of its class or end token, after the LayerNorm"
 _TOKENIZER = "the tokenizer is OpenAI's"
 _TEXT = "the text tower is a causal transformer with OpenAI's names"
 _IMAGE = "the image tower is a ViT or a ResNet with OpenAI's names"
 _CHANNELS = "images are RGB"
 _RESIZE = "an image is resized by its shorter side, bicubically, then cropped"
-_NO_CODE = "no code from a repository is run"
+_NO_CODE = "code from a repository is not run"
 
 _IN_EVERY_TOWER: dict[str, Fixed] = {
     "mlp_ratio": ((4.0,), _MLP),
     "ls_init_value": ((None,), _SCALE),
     "final_ln_after_pool": (_OFF, _POOLING),
-    "output_tokens": (_OFF, "a tower gives one vector"),
+    "output_tokens": (_OFF, "a tower returns one vector"),
     "act_kwargs": (_NOTHING, _ACTIVATION),
     "norm_kwargs": (_NOTHING, _NORM),
-    "block_type": ((None, "default"), "blocks are OpenAI's"),
+    "block_type": ((None, "default"), "blocks are the same as OpenAI's"),
     "qk_norm": (_OFF, _ATTENTION),
     "scaled_cosine_attn": (_OFF, _ATTENTION),
     "scale_heads": (_OFF, _ATTENTION),
@@ -131,12 +135,12 @@ _MODEL_CFG = _Section(
     {
         "quick_gelu": ((True, False), _ACTIVATION),
         "custom_text": (_OFF, _TEXT),
-        "multimodal_cfg": ((), "there is no third tower"),
+        "multimodal_cfg": ((), "a CLIP has two towers"),
         "init_logit_bias": ((None,), "logits have no bias"),
-        # Only whether the scale has the shape () or (1,), which the weights tell.
-        "nonscalar_logit_scale": ((False, True, None), "the logits' scale is one number"),
+        # This only selects the scale's shape, () or (1,), which the weights show.
+        "nonscalar_logit_scale": ((False, True, None), "the logit scale is one number"),
     },
-    # The weights hold the scale itself; the other says how open_clip returns its results.
+    # The weights hold the scale. The other only selects the form of open_clip's results.
     frozenset({"init_logit_scale", "output_dict"}),
 )
 _VISION_CFG = _Section(
@@ -154,10 +158,10 @@ _VISION_CFG = _Section(
         "attentional_pool": (_OFF, _POOLING),
         "pool_type": (("tok",), _POOLING),
         "pos_embed_type": (("learnable",), "positions are learned"),
-        "no_ln_pre": (_OFF, "a LayerNorm stands before the image's blocks"),
+        "no_ln_pre": (_OFF, "the image tower has a LayerNorm before its blocks"),
         "timm_model_name": ((None,), _IMAGE),
     },
-    # For training, or for what is refused above: without it these do nothing.
+    # For training, or for settings that are not accepted above; without them these do nothing.
     frozenset({"patch_dropout", "attn_pooler_queries", "attn_pooler_heads"})
     | {"timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias"}
     | {"timm_drop", "timm_drop_path"},
@@ -177,9 +181,9 @@ _TEXT_CFG = _Section(
         "pool_type": (("argmax",), _POOLING),
         "embed_cls": (_OFF, _POOLING),
         "no_causal_mask": (_OFF, _TEXT),
-        "proj_bias": (_OFF, "the projection of texts has no bias"),
-        "proj_type": (("linear",), "the projection of texts is a matrix"),
-        # Its mere presence, also as null, makes open_clip build another class.
+        "proj_bias": (_OFF, "the text projection has no bias"),
+        "proj_type": (("linear",), "the text projection is a matrix"),
+        # If this key is present, even as null, open_clip builds another class.
         "hf_model_name": ((), _TEXT),
         "hf_tokenizer_name": ((None, ""), _TOKENIZER),
         "tokenizer_mode": ((None,), _TOKENIZER),
@@ -193,20 +197,20 @@ _PREPROCESS_CFG = _Section(
     {"mean": ("image_mean", None), "std": ("image_std", None)},
     {
         "mode": (("RGB", None), _CHANNELS),
-        # "random" is drawn in training alone; otherwise it means bicubic.
+        # "random" applies only in training; otherwise it means bicubic.
         "interpolation": (("bicubic", "random", None), _RESIZE),
         "resize_mode": (("shortest", None), _RESIZE),
     },
-    # open_clip takes the size from the model, and fills only what another mode leaves empty.
+    # open_clip takes the size from the model. The fill color applies only to another resize mode.
     frozenset({"size", "fill_color"}),
 )
 
 
 def config_from_open_clip(values: Mapping[str, Any]) -> ClipConfig:
-    """Reads the object of an `open_clip_config.json`.
+    """Converts the object of an `open_clip_config.json`.
 
     Raises:
-        ConfigError: It describes what hfclip does not build; the message says which setting.
+        ConfigError: A setting is not supported; the message names it.
     """
     file = _OPEN_CLIP_FILE.read(values)
     model = _MODEL_CFG.read(file["model"])
@@ -222,7 +226,7 @@ def config_from_open_clip(values: Mapping[str, Any]) -> ClipConfig:
 
 
 def config_to_open_clip(config: ClipConfig) -> dict[str, Any]:
-    """Writes the object of an `open_clip_config.json`; `config_from_open_clip` inverts it."""
+    """Returns the object of an `open_clip_config.json`: the inverse of `config_from_open_clip`."""
     settled = {"interpolation": "bicubic", "resize_mode": "shortest"}
     return {
         "model_cfg": {
@@ -236,15 +240,15 @@ def config_to_open_clip(config: ClipConfig) -> dict[str, Any]:
 
 
 _END_TOKEN = 49_407
-# No token, but a sign: transformers then takes a text at its highest id, as OpenAI does.
+# A special value, not the end token: transformers then pools at the highest id, as OpenAI does.
 _HIGHEST_ID = 2
 
-# transformers passes over what it does not know, and writes dozens of settings that a CLIP
-# does not read: of its sections, only what could change the model is looked at.
+# transformers ignores unknown settings, and writes dozens of settings that a CLIP does not read.
+# So only settings that could change the model are checked.
 _IN_BOTH_STACKS: dict[str, Fixed] = {
     "hidden_act": (("quick_gelu", "gelu"), _ACTIVATION),
     "layer_norm_eps": ((1e-5,), _NORM),
-    "pruned_heads": (_NOTHING, "no attention head is left out"),
+    "pruned_heads": (_NOTHING, "attention heads are not pruned"),
     "quantization_config": (_NOTHING, "weights are not quantized"),
 }
 _CLIP_CONFIG = _Section(
@@ -258,8 +262,8 @@ _CLIP_CONFIG = _Section(
         "vision_config_dict": ("vision_override", None),
     },
     {
-        "model_type": (("clip",), "only the model type 'clip' is read"),
-        "architectures": ((None, ["CLIPModel"]), "a CLIP is two towers, each with its projection"),
+        "model_type": (("clip",), "only the model type 'clip' is supported"),
+        "architectures": ((None, ["CLIPModel"]), "a CLIP has two towers, each with a projection"),
         "auto_map": (_NOTHING, _NO_CODE),
         "quantization_config": (_NOTHING, "weights are not quantized"),
     },
@@ -278,7 +282,7 @@ _TEXT_CONFIG = _Section(
     {
         **_IN_BOTH_STACKS,
         "model_type": (("clip_text_model",), _TEXT),
-        "eos_token_id": ((_HIGHEST_ID, _END_TOKEN), "a text ends in OpenAI's end token, 49407"),
+        "eos_token_id": ((_HIGHEST_ID, _END_TOKEN), "a text ends with OpenAI's end token, 49407"),
     },
 )
 _VISION_CONFIG = _Section(
@@ -298,7 +302,7 @@ _VISION_CONFIG = _Section(
         "num_channels": ((3,), _CHANNELS),
     },
 )
-# The width of each stack's MLP where its section does not say.
+# The default width of each stack's MLP.
 _MLP_WIDTHS = {"text_config.": 2048, "vision_config.": 3072}
 
 _PROCESSORS = (
@@ -321,7 +325,7 @@ _PREPROCESSOR = _Section(
         "do_pad": (_OFF, _RESIZE),
         "use_square_size": (_OFF, _RESIZE),
         "resample": ((3,), _RESIZE),  # Pillow's number for bicubic
-        "do_convert_rgb": ((True,), "every image is turned into RGB"),
+        "do_convert_rgb": ((True,), "every image is converted to RGB"),
         "do_rescale": ((True,), "pixels are rescaled to [0, 1]"),
         "rescale_factor": ((1 / 255,), "pixels are rescaled to [0, 1]"),
         "do_normalize": ((True,), "pixels are normalized"),
@@ -333,24 +337,24 @@ _SIZES = {"size": ("shortest_edge",), "crop_size": ("height", "width")}
 def config_from_transformers(
     values: Mapping[str, Any], preprocessor: Mapping[str, Any] | None = None
 ) -> ClipConfig:
-    """Reads the config.json of a transformers CLIP.
+    """Converts the config.json of a transformers CLIP.
 
-    What a CLIPModel does not read is not read either, as projection_dim inside a tower.
+    Settings that CLIPModel does not read are ignored, such as projection_dim of a tower.
 
     Args:
         values: The object of config.json.
-        preprocessor: That of preprocessor_config.json, or of the processor_config.json that
-            has taken its place; without it, OpenAI's mean and standard deviation.
+        preprocessor: The object of preprocessor_config.json, or of the newer
+            processor_config.json; by default OpenAI's mean and standard deviation.
 
     Raises:
-        ConfigError: They describe what hfclip does not build; the message says which setting.
+        ConfigError: A setting is not supported; the message names it.
     """
     file = _CLIP_CONFIG.read(values)
     text_section = _overridden(file["text"], file["text_override"])
     vision_section = _overridden(file["vision"], file["vision_override"])
     text, vision = _TEXT_CONFIG.read(text_section), _VISION_CONFIG.read(vision_section)
     if text["activation"] != vision["activation"]:
-        why = f"both towers have one activation, and the text's is {text['activation']}"
+        why = f"both towers have the same activation, and the text tower's is {text['activation']}"
         raise _VISION_CONFIG.refusal("hidden_act", vision["activation"], why)
     vision["vision_head_width"] = _head_width(vision["vision_width"], vision.pop("vision_heads"))
     config = ClipConfig(embed_dim=file["embed_dim"], **(text | vision))
@@ -360,14 +364,14 @@ def config_from_transformers(
 
 
 def config_to_transformers(config: ClipConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Writes config.json and preprocessor_config.json; `config_from_transformers` inverts it.
+    """Returns the objects of transformers' config.json and preprocessor_config.json.
 
     Raises:
-        ConfigError: The image tower is a ResNet, for which transformers has no CLIP.
+        ConfigError: The image tower is a ResNet, which transformers' CLIP does not support.
     """
     if config.is_resnet:
         raise ConfigError(
-            "The image tower is a ResNet, and transformers has a CLIP only with a ViT. "
+            "The image tower is a ResNet, but transformers' CLIP supports only a ViT. "
             "Write the layout of hfclip or of open_clip instead."
         )
     text, vision = _TEXT_CONFIG.write(config), _VISION_CONFIG.write(config)
@@ -380,7 +384,7 @@ def config_to_transformers(config: ClipConfig) -> tuple[dict[str, Any], dict[str
     values = {
         "architectures": ["CLIPModel"],
         "model_type": "clip",
-        "dtype": "float32",  # to compute in, whatever the weights are stored in
+        "dtype": "float32",  # the dtype to compute in, not that of the stored weights
         "projection_dim": config.embed_dim,
         "text_config": text,
         "vision_config": vision,
@@ -389,9 +393,9 @@ def config_to_transformers(config: ClipConfig) -> tuple[dict[str, Any], dict[str
 
 
 def _overridden(section: object, override: object) -> Any:
-    """What of a tower's two sections transformers goes by: the older one, if it is there.
+    """Returns the section of a tower that transformers uses: the older one if it is present.
 
-    Its own defaults then stand for what it leaves out, whatever the newer section says.
+    Missing settings of the older section have its defaults, not the values of the newer section.
     """
     chosen = section if override is None else override
     return {} if chosen is None else chosen
@@ -402,7 +406,7 @@ def _head_width(width: Any, heads: Any) -> int:
     if not numbers or width % heads:
         raise ConfigError(
             f"vision_config.num_attention_heads is {shown(heads)}, which does not divide the "
-            f"hidden_size {shown(width)}. Restore the file from where it was published."
+            f"hidden_size {shown(width)}. Get the published file again."
         )
     return int(width // heads)
 
@@ -419,13 +423,13 @@ def _with_pixels(config: ClipConfig, preprocessor: Mapping[str, Any]) -> ClipCon
     for key, sides in _SIZES.items():
         found = values.get(key, 224)
         if not _agrees(found, sides, config.image_resolution):
-            why = f"it must be {' and '.join(sides)} {config.image_resolution}, the model's own"
+            why = f"it must be {' and '.join(sides)} {config.image_resolution}, the model's size"
             raise _PREPROCESSOR.refusal(key, found, why)
     return dataclasses.replace(config, **pixels)
 
 
 def _agrees(size: object, sides: tuple[str, ...], expected: int) -> bool:
-    """Whether a size, a number in older files, is the expected one on the sides it must give."""
+    """Returns whether a size, a number in older files, has the expected length on these sides."""
     if isinstance(size, Mapping):
         given = {side: length for side, length in size.items() if length is not None}
         return given == dict.fromkeys(sides, expected)
@@ -433,7 +437,7 @@ def _agrees(size: object, sides: tuple[str, ...], expected: int) -> bool:
 
 
 def preprocessor_to_transformers(config: ClipConfig) -> dict[str, Any]:
-    """Writes preprocessor_config.json, for a ViT or a ResNet."""
+    """Returns the object of a preprocessor_config.json, for a ViT or a ResNet."""
     side = config.image_resolution
     steps = ("resize", "center_crop", "convert_rgb", "rescale", "normalize")
     return {
@@ -447,20 +451,20 @@ def preprocessor_to_transformers(config: ClipConfig) -> dict[str, Any]:
 
 
 def is_hfclip(values: Mapping[str, Any]) -> bool:
-    """Whether a config.json is hfclip's own: it has names that no other layout has."""
+    """Returns whether a config.json is in hfclip's layout: no other layout has these names."""
     return "embed_dim" in values and "transformer_width" in values
 
 
 def is_transformers_clip(values: Mapping[str, Any]) -> bool:
-    """Whether a config.json is that of a transformers CLIP with both towers."""
+    """Returns whether a config.json is that of a transformers CLIP with both towers."""
     return values.get("model_type") == "clip" and not is_hfclip(values)
 
 
-# A name that gives a config.json away -> whose it is, and what to do.
-_NEITHER = {
+# A setting of another package's config.json -> the package and the remedy.
+_OTHER_PACKAGES = {
     "pretrained_cfg": (
-        "timm's, of an image tower alone. Load it with timm; or, if the repository also holds "
-        "open_clip_config.json, get that and open_clip_model.safetensors."
+        "timm's, for an image tower only. Load it with timm; or, if the repository also holds "
+        "open_clip_config.json, get that file and open_clip_model.safetensors."
     ),
     "model_cfg": "open_clip's. Name it open_clip_config.json, beside open_clip_model.safetensors.",
 }
@@ -469,18 +473,18 @@ _NEITHER = {
 def config_from_json(
     values: Mapping[str, Any], preprocessor: Mapping[str, Any] | None = None
 ) -> ClipConfig:
-    """Reads a config.json of hfclip's own or of transformers, telling them apart.
+    """Converts a config.json in hfclip's or transformers' layout.
 
     Raises:
-        ConfigError: It is another package's or another model's, or one of the two refuses it.
+        ConfigError: It belongs to another package or model, or a setting is not supported.
     """
     if is_transformers_clip(values):
         return config_from_transformers(values, preprocessor)
     if is_hfclip(values):
         return ClipConfig.from_dict(values)
-    for key, whose in _NEITHER.items():
+    for key, whose in _OTHER_PACKAGES.items():
         if key in values:
-            raise ConfigError(f"The configuration holds {key}: it is {whose}")
+            raise ConfigError(f"The configuration holds {key}, so it is {whose}")
     if "model_type" in values:
-        _CLIP_CONFIG.read(values)  # refuses the model type
-    return ClipConfig.from_dict(values)  # says what is missing
+        _CLIP_CONFIG.read(values)  # raises the error for the model type
+    return ClipConfig.from_dict(values)  # raises the error for missing settings

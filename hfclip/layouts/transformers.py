@@ -1,7 +1,7 @@
-"""What transformers calls the weights of a CLIP: one table, read in both directions.
+"""Converts the weights of a CLIP between OpenAI's layout and transformers', with one table.
 
-OpenAI's layout is hfclip's own, and open_clip's. transformers names the same numbers otherwise,
-keeps the three attention projections apart and its two output projections transposed.
+hfclip and open_clip use OpenAI's layout. transformers uses other names, three separate attention
+projections instead of one, and transposed output projections.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hfclip.errors import WeightsMismatchError
 
-# transformers' name -> OpenAI's.
+# transformers' name -> OpenAI's name.
 _SINGLE = {
     "logit_scale": "logit_scale",
     "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
@@ -42,19 +42,20 @@ _IN_BLOCK = {
     "self_attn.out_proj.": "attn.out_proj.",
 }
 _QUERY_KEY_VALUE = tuple(f"self_attn.{letter}_proj." for letter in "qkv")
-# Older files hold these counters beside the weights.
+# Older files hold these position indices beside the weights.
 _NOT_WEIGHTS = frozenset(
     {"text_model.embeddings.position_ids", "vision_model.embeddings.position_ids"}
 )
 
 
 def from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names a transformers CLIP's weights as OpenAI does; an unknown name is kept as it is.
+    """Converts weights from transformers' layout to OpenAI's. Unknown names are kept.
 
-    Attention's three projections become one tensor; everything else stays where it is mapped.
+    The attention projections are joined and the output projections transposed in new memory. The
+    other tensors are not copied.
 
     Raises:
-        WeightsMismatchError: One of the three projections is missing.
+        WeightsMismatchError: One of the three attention projections is missing.
     """
     renamed = {}
     for name, tensor in tensors.items():
@@ -68,7 +69,7 @@ def from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names an OpenAI-layout ViT's weights as transformers does; the inverse of the above."""
+    """Converts the weights of a ViT from OpenAI's layout to transformers'."""
     single = {ours: theirs for theirs, ours in _SINGLE.items()}
     transposed = {ours: theirs for theirs, ours in _TRANSPOSED.items()}
     renamed = {}
@@ -85,12 +86,12 @@ def to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _joined(query: str, tensors: Mapping[str, Tensor]) -> Tensor:
-    """The query, key and value projections as one tensor, (3 W, W) or (3 W,)."""
+    """Returns the query, key and value projections as one tensor, (3 W, W) or (3 W,)."""
     names = [query.replace(_QUERY_KEY_VALUE[0], part) for part in _QUERY_KEY_VALUE]
     missing = [name for name in names if name not in tensors]
     if missing:
         raise WeightsMismatchError(
-            f"The weights lack {' and '.join(missing)} beside {query}; get the file again."
+            f"The weights hold {query} but lack {' and '.join(missing)}. Get the file again."
         )
     return torch.cat([tensors[name] for name in names])
 
@@ -102,13 +103,13 @@ def _openai_block_name(name: str) -> str:
 
 
 def _transformers_block_name(name: str) -> str:
-    # The longer prefix first: one stack's name is the end of the other's.
+    # The longer prefix first: it ends with the shorter one.
     name = _replace(name, [(ours, theirs) for theirs, ours in reversed(_STACKS.items())])
     return _replace(name, [(ours, theirs) for theirs, ours in _IN_BLOCK.items()])
 
 
 def _replace(name: str, pairs: Iterable[tuple[str, str]]) -> str:
-    """Applies the first pair that fits."""
+    """Replaces the old text of the first pair that occurs in a name."""
     for old, new in pairs:
         if old in name:
             return name.replace(old, new)

@@ -1,7 +1,4 @@
-"""A model's folder in each layout: which files it holds, and how it is written whole or not.
-
-`hfclip.sources.find` reads every layout that stands here.
-"""
+"""Writes a model's folder in each layout, atomically. `hfclip.sources` reads these layouts."""
 
 import json
 import shutil
@@ -36,7 +33,7 @@ from hfclip.text.vocabulary import tokenizer_files
 
 
 class Files(NamedTuple):
-    """What a folder holds: one file of weights, and texts by file name."""
+    """The files of a model's folder: one weight file, and the text files by file name."""
 
     weights_file: str
     weights: Mapping[str, Tensor]
@@ -63,21 +60,22 @@ def _transformers(config: ClipConfig, tensors: Mapping[str, Tensor]) -> Files:
 
 
 def _openai(config: ClipConfig, tensors: Mapping[str, Tensor]) -> Files:
-    # Such a file has no configuration: whoever reads it takes OpenAI's own for granted.
-    told_by_shapes = ClipConfig(
-        **{name: value for name, value in config.to_dict().items() if name not in _NOT_TOLD},
+    # This layout has no configuration, so readers assume OpenAI's settings.
+    assumed = ClipConfig(
+        **{name: value for name, value in config.to_dict().items() if name not in _ASSUMED},
     )
     heads = config.transformer_heads * 64
-    if config != told_by_shapes or heads != config.transformer_width:
+    if config != assumed or heads != config.transformer_width:
         raise ConfigError(
-            "OpenAI's layout has no configuration beside the weights: a model with another "
-            "activation, head width or preprocess than OpenAI's would be read wrongly. "
-            "Write the layout of hfclip or of open_clip instead."
+            "The model's activation, head width or preprocess differs from OpenAI's, and OpenAI's "
+            "layout has no configuration to describe it. Write the layout of hfclip or open_clip "
+            "instead."
         )
     return Files(OPENAI_WEIGHTS_FILE, tensors, {})
 
 
-_NOT_TOLD = {"activation", "vision_head_width", "image_mean", "image_std"}
+# The settings that readers of OpenAI's layout assume, as shapes do not determine them.
+_ASSUMED = {"activation", "vision_head_width", "image_mean", "image_std"}
 
 LAYOUTS: dict[str, Callable[[ClipConfig, Mapping[str, Tensor]], Files]] = {
     "hfclip": _hfclip,
@@ -90,23 +88,23 @@ LAYOUTS: dict[str, Callable[[ClipConfig, Mapping[str, Tensor]], Files]] = {
 def write_layout(
     folder: Path, config: ClipConfig, tensors: Mapping[str, Tensor], layout: str = "hfclip"
 ) -> Path:
-    """Writes a model's files into a folder; the same model always gives the same bytes.
+    """Writes a model's files into a folder. The same model always gives the same bytes.
 
     Args:
-        folder: An existing folder, best one that `written_whole` gave.
+        folder: An existing folder, preferably from `written_whole`.
         config: The model's configuration.
-        tensors: Its tensors by OpenAI's names, written in the types they have.
+        tensors: The model's tensors by OpenAI's names. Their dtypes are kept.
         layout: One of `LAYOUTS`.
 
     Returns:
-        The file of weights.
+        The path of the weight file.
 
     Raises:
-        ConfigError: The layout cannot describe such a model.
-        WeightsMismatchError: A tensor has no value yet (it is on the meta device).
+        ConfigError: The layout is unknown or cannot describe the model.
+        WeightsMismatchError: A tensor is on the meta device, so it has no values.
     """
     if layout not in LAYOUTS:
-        raise ConfigError(f"layout is {layout!r}; known are {', '.join(LAYOUTS)}.")
+        raise ConfigError(f"layout is {layout!r}; expected one of {', '.join(LAYOUTS)}.")
     empty = [name for name, tensor in tensors.items() if tensor.is_meta]
     if empty:
         raise WeightsMismatchError(f"{empty[0]} is on the meta device: load the weights first.")
@@ -119,12 +117,12 @@ def write_layout(
         torch.save(weights, path)
     else:
         save_file(weights, path, metadata={"format": "pt"})
-    path.chmod(0o644)  # safetensors leaves a file to its owner alone
+    path.chmod(0o644)  # safetensors gives access only to the owner
     return path
 
 
 def check_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Refuses weights that are no numbers: training has gone wrong, and so would any use.
+    """Raises an error for weights with NaN or infinity, which come from failed training.
 
     Raises:
         PublishError: A tensor holds NaN or infinity; the message names it.
@@ -133,16 +131,17 @@ def check_finite(tensors: Mapping[str, Tensor]) -> None:
     if broken:
         more = f" and {len(broken) - 1} more tensors" if len(broken) > 1 else ""
         raise PublishError(
-            f"{broken[0]}{more} hold NaN or infinity: the model computes nothing. Go back to a "
-            "checkpoint from before training went wrong."
+            f"{broken[0]}{more} hold NaN or infinity, so the model gives no valid result. Use a "
+            "checkpoint from before training failed."
         )
 
 
 @contextmanager
 def written_whole(folder: Path) -> Iterator[Path]:
-    """Gives a new folder beside `folder`, whose files move there once all are written.
+    """Yields a new folder beside `folder`, and moves its files to `folder` at the end.
 
-    What fails or is interrupted leaves `folder` as it was. Files of other names stay.
+    An error or an interruption before the end leaves `folder` unchanged. Files in `folder` with
+    other names stay.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.part")
@@ -159,28 +158,28 @@ def written_whole(folder: Path) -> Iterator[Path]:
 
 
 def check_free(folder: Path, *, force: bool) -> None:
-    """Refuses a place where something would be overwritten that nobody spoke of.
+    """Raises an error if a new folder would overwrite files.
 
     Raises:
-        ConfigError: The folder holds something, or is a file.
+        ConfigError: The path is a file, or a folder that is not empty and `force` is False.
     """
     if folder.is_file():
-        raise ConfigError(f"{folder} is a file; name a folder that is new or empty.")
+        raise ConfigError(f"{folder} is a file. Name a folder that is new or empty.")
     if folder.is_dir() and any(folder.iterdir()) and not force:
         raise ConfigError(
-            f"{folder} holds {sorted(path.name for path in folder.iterdir())[0]} already. Name a "
-            "folder that is new or empty, or give --force to replace the files that are written "
+            f"{folder} already holds {sorted(path.name for path in folder.iterdir())[0]}. Name a "
+            "folder that is new or empty, or replace the files of the same names with --force "
             "(force=True in Python)."
         )
 
 
 def _tokenizer(config: ClipConfig) -> dict[str, str]:
-    """The tokenizer, where the model has a row for each of its tokens."""
+    """Returns the tokenizer's files if the model has an embedding for each token, else none."""
     return tokenizer_files(config.context_length) if config.vocab_size >= VOCAB_SIZE else {}
 
 
 def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors that can be written as they are: on the CPU, contiguous, none a part of another."""
+    """Returns contiguous tensors on the CPU that share no storage, as safetensors requires."""
     seen: set[int] = set()
     unshared = {}
     for name, tensor in tensors.items():

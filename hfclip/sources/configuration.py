@@ -1,4 +1,4 @@
-"""Chooses the configuration that belongs to a weight file, and reads it in any layout."""
+"""Chooses the configuration of a weight file, and reads it in any layout."""
 
 from collections.abc import Callable, Set
 from pathlib import Path
@@ -15,28 +15,28 @@ from hfclip.layouts.files import (
 from hfclip.layouts.section import config_from_json, config_from_open_clip, is_transformers_clip
 
 _CONFIG_OF = {OPEN_CLIP_WEIGHTS_FILE: OPEN_CLIP_CONFIG_FILE, WEIGHTS_FILE: CONFIG_FILE}
-# What a fine-tune may change; anything else makes another architecture.
-_MAY_DIFFER = {"image_resolution", "context_length", "vocab_size", "image_mean", "image_std"}
+# Fine-tuning may change these settings. All others belong to the architecture.
+_TUNABLE = {"image_resolution", "context_length", "vocab_size", "image_mean", "image_std"}
 
 
 def config_beside(path: Path) -> tuple[str, ClipConfig] | None:
-    """Returns the configuration beside a weight file and its file's name, or None.
+    """Returns the file name and content of the configuration beside a weight file, or None.
 
     Raises:
-        ConfigError: There is a configuration that cannot be used.
+        ConfigError: The configuration cannot be used.
     """
     try:
         return config_in(known_files(path.parent), path.parent.joinpath, path.name)
     except ConfigError as error:
         raise ConfigError(
-            f"{path} lies beside a configuration that cannot be used: {error} Say with base= "
-            "(--base) what the weights were fine-tuned from, such as 'ViT-B/32', or move them to "
-            "a folder of their own."
+            f"The configuration beside {path} cannot be used: {error} Name the model that the "
+            "weights were fine-tuned from with base= (--base), such as 'ViT-B/32', or move the "
+            "weights to a new folder."
         ) from None
 
 
 def known_files(folder: Path) -> set[str]:
-    """Returns the files of a folder that are part of a configuration."""
+    """Returns the names of a folder's configuration files."""
     known = (OPEN_CLIP_CONFIG_FILE, CONFIG_FILE, *PREPROCESSOR_FILES)
     return {name for name in known if (folder / name).is_file()}
 
@@ -44,22 +44,21 @@ def known_files(folder: Path) -> set[str]:
 def config_in(
     names: Set[str], get: Callable[[str], Path], weights: str = ""
 ) -> tuple[str, ClipConfig] | None:
-    """Chooses the configuration that weights have in a folder or repository.
+    """Chooses the configuration of a folder or repository.
 
-    A weight file that has the standard name of a layout uses the configuration of that layout. A
-    configuration that is not a CLIP's is skipped if the other one is: timm's repositories hold
-    both.
+    A weight file with the standard name of a layout uses the configuration of that layout. If one
+    of two configurations is not a CLIP's, the other is used: timm's repositories hold both.
 
     Args:
-        names: The files of the folder or repository.
-        get: Gives the path of one of them.
-        weights: The weight file's name; empty if only the configuration is wanted.
+        names: The names of the files in the folder or repository.
+        get: A function that returns the path of a file.
+        weights: The weight file's name; empty if only the configuration is needed.
 
     Returns:
-        The configuration and its file's name, or None if there is none.
+        The configuration's file name and content, or None if there is none.
 
     Raises:
-        ConfigError: No configuration is a CLIP's, or two are and they differ.
+        ConfigError: No configuration is a CLIP's, or two differ and either may apply.
     """
     configs: dict[str, ClipConfig] = {}
     refusals: list[str] = []
@@ -74,7 +73,7 @@ def config_in(
         return own, configs[own]
     if len(set(configs.values())) > 1:
         files = " and ".join(str(get(file)) for file in configs)
-        refusals = [f"{files} describe different models, and either may be meant."]
+        refusals = [f"{files} describe different models, and either may apply."]
     elif configs:
         return next(iter(configs.items()))
     if refusals:
@@ -83,7 +82,7 @@ def config_in(
 
 
 def read_config(file: str, names: Set[str], get: Callable[[str], Path]) -> ClipConfig:
-    """Reads a configuration of any layout, with the preprocessor's file where there is one."""
+    """Reads a configuration of any layout, with the preprocessor's file if there is one."""
     values = read_json(get(file))
     if file == OPEN_CLIP_CONFIG_FILE:
         return config_from_open_clip(values)
@@ -93,23 +92,23 @@ def read_config(file: str, names: Set[str], get: Callable[[str], Path]) -> ClipC
 
 
 def check_base(config: ClipConfig, origin: str, base: ClipConfig, name: str) -> None:
-    """Refuses a model that cannot be a fine-tune of its base.
+    """Raises an error for a model that cannot be a fine-tune of its base.
 
     Args:
         config: The configuration of the model.
-        origin: Where the model comes from, in words.
+        origin: A description of the model's origin.
         base: The configuration of the base.
         name: The name of the base.
 
     Raises:
-        ConfigError: A number differs that fine-tuning does not change.
+        ConfigError: A setting differs that fine-tuning does not change.
     """
     theirs, ours = base.to_dict(), config.to_dict()
-    differing = [key for key in ours if ours[key] != theirs[key] and key not in _MAY_DIFFER]
+    differing = [key for key in ours if ours[key] != theirs[key] and key not in _TUNABLE]
     if differing:
         key = differing[0]
         raise ConfigError(
             f"{key} is {ours[key]!r} in the configuration of {origin}, and "
-            f"{theirs[key]!r} in {name}: it is no fine-tune of that. Name the right base, or "
-            "correct the configuration."
+            f"{theirs[key]!r} in {name}, so it is not a fine-tune of {name}. Name the right "
+            "base, or correct the configuration."
         )

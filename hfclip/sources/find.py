@@ -1,4 +1,4 @@
-"""Where a model's files lie: the one place where a name is given its meaning."""
+"""Finds the files of a model from its name."""
 
 import os
 from collections.abc import Callable, Set
@@ -36,7 +36,7 @@ from hfclip.sources.configuration import (
 )
 from hfclip.sources.partial_cache import check_layout_is_known
 
-# Names the account whose copies of the releases are used.
+# The environment variable with the account whose copies of the releases are used.
 NAMESPACE_VARIABLE = "HFCLIP_NAMESPACE"
 
 
@@ -49,25 +49,25 @@ def find(
     download_root: str | Path | None = None,
     base: str | Path | None = None,
 ) -> Source:
-    """Finds the files of a model, fetching from the Hub what is not on this machine.
+    """Finds the files of a model, and downloads those that are not on this machine.
 
     Args:
         name: A release, a bundled model, a folder, a file, or a repository on the Hub:
             `org/name`, `hf-hub:org/name`, `org/name@revision`.
-        access: How the Hub and its cache are to be used.
-        revision: A branch, tag or commit, in place of the pinned one.
-        namespace: Whose copies of the releases to use; by default HFCLIP_NAMESPACE.
-        download_root: Where OpenAI's own files are looked for; by default ~/.cache/clip.
-        base: What a weight file was fine-tuned from: a name, a folder or a repository. Its
-            configuration is taken, whatever lies beside the file. The configuration of anything
-            else than a weight file must agree with it.
+        access: The settings for the Hub and its cache.
+        revision: A branch, tag or commit, instead of the pinned commit.
+        namespace: The account whose copies of the releases are used; by default HFCLIP_NAMESPACE.
+        download_root: The folder of OpenAI's own files; by default ~/.cache/clip.
+        base: The model from which a weight file was fine-tuned: a name, a folder or a repository.
+            Its configuration replaces any configuration beside the file. If `name` is not a weight
+            file, its own configuration must agree with the base.
 
     Raises:
-        ModelNotFoundError: The name is empty, means nothing (the message suggests the nearest), or
-            is a path that does not exist.
-        ArgumentError: `revision` or `namespace` does not apply to that name.
-        ConfigError: The configuration is refused, or is not that of a fine-tune of `base`.
-        HubError: The files cannot be had, or are not what was published.
+        ModelNotFoundError: The name is empty, unknown (the message suggests the nearest name), or
+            a path that does not exist.
+        ArgumentError: `revision` or `namespace` does not apply to the name.
+        ConfigError: The configuration is invalid, or is not that of a fine-tune of `base`.
+        HubError: The files cannot be fetched, or differ from the published files.
     """
     access = access or Access()
     naming.check_is_name(name)
@@ -107,13 +107,16 @@ def _find(
         naming.refuse_options(f"{name} is a local path", revision=revision, namespace=namespace)
         return _folder(path, f"the folder {path}") if path.is_dir() else _file(path)
     repo_id, named_revision = naming.parse_repository(str(name))
-    naming.refuse_options(f"{name} names its own account", namespace=namespace)
+    naming.refuse_options(f"{name} already names an account", namespace=namespace)
     if revision and named_revision and revision != named_revision:
-        raise ArgumentError(f"{name} names another revision than revision={revision!r}. Give one.")
+        raise ArgumentError(
+            f"{name} names the revision {named_revision!r}, but revision={revision!r} is given. "
+            "Give one revision."
+        )
     try:
         return _repository(repo_id, revision or named_revision, access)
     except (MissingRepositoryError, NotCachedError) as error:
-        hint = f" Nor is there a file or folder {name}.{naming.suggestion(str(name))}"
+        hint = f" There is no file or folder {name} either.{naming.suggestion(str(name))}"
         kind = NetworkError if isinstance(error, NotCachedError) else RepositoryError
         raise kind(f"{error}{hint}") from None
 
@@ -121,11 +124,11 @@ def _find(
 def repository_of(
     name: str | Path, *, revision: str | None = None, namespace: str | None = None
 ) -> tuple[str, str | None] | None:
-    """Returns the repository and revision that `find` reads a name from.
+    """Returns the repository and revision that `find` uses for a name.
 
     Returns:
         The repository's id and the revision (None for the default branch), or None if the name is
-        a bundled model, a file, a folder, or nothing that `find` knows.
+        unknown, or that of a bundled model, a file or a folder.
     """
     if name in RELEASES:
         namespace = namespace or os.environ.get(NAMESPACE_VARIABLE)
@@ -145,14 +148,14 @@ def original_file(release: Release, download_root: str | Path | None = None) -> 
 
 
 def release_digest(release: Release) -> Digest | None:
-    """What the release's weights on the Hub must hash to, as far as it is known here."""
+    """Returns the expected hash of the release's weights on the Hub, or None if it is unknown."""
     return Digest("sha256", release.hub.sha256) if release.hub.sha256 else None
 
 
 def _release(
     release: Release, revision: str | None, access: Access, download_root: str | Path | None
 ) -> Source:
-    """The Hub's copy if it is cached, else OpenAI's own file if it is here, else the Hub's."""
+    """Returns the cached copy of the Hub's file, else OpenAI's own file, else downloads."""
     file = release.hub
     pinned = file.revision if revision is None else None
     in_cache = pinned and hub.cached(file.repo_id, file.file, pinned, access)
@@ -170,7 +173,7 @@ def _release(
 
 
 def _original(release: Release, download_root: str | Path | None, access: Access) -> Path | None:
-    """OpenAI's file where `clip` put it, if it is whole."""
+    """Returns OpenAI's own file in the folder of `clip` if it is there and undamaged."""
     path, published = original_file(release, download_root), release.original
     if not path.is_file() or path.stat().st_size != published.size:
         return None
@@ -193,8 +196,8 @@ def _folder(path: Path, origin: str) -> Source:
 
 
 def _read_layout(names: Set[str], get: Callable[[str], Path], origin: str) -> Source:
-    """Tells by its files which of three layouts a folder or repository has, and gets them."""
-    # First: timm's repositories hold the image tower alone under the other two layouts' names.
+    """Detects the layout of a folder or repository by its files, and gets them."""
+    # open_clip first: in timm's repositories, the other names hold the image tower only.
     is_open_clip = {OPEN_CLIP_CONFIG_FILE, OPEN_CLIP_WEIGHTS_FILE} <= names
     if not is_open_clip and not {CONFIG_FILE, WEIGHTS_FILE} <= names:
         raise _unreadable(names, origin)
@@ -211,14 +214,14 @@ def _unreadable(names: Set[str], origin: str) -> RepositoryError:
     pickles = sorted(name for name in names if name.endswith(naming.PICKLE_SUFFIXES))
     if pickles:
         return RepositoryError(
-            f"{origin} holds its weights as pickles alone ({', '.join(pickles[:3])}), which can "
-            "run code and are not fetched. Ask its owner for safetensors; or download the file "
-            "yourself and give its path, if it is a state dict."
+            f"{origin} holds its weights only as pickles ({', '.join(pickles[:3])}), which can "
+            "run code and are not fetched. Ask the owner for safetensors, or download the file "
+            "yourself and give its path if it is a state dict."
         )
     return RepositoryError(
         f"{origin} holds no CLIP in a known layout: there is neither {CONFIG_FILE} with "
-        f"{WEIGHTS_FILE}, nor {OPEN_CLIP_CONFIG_FILE} with {OPEN_CLIP_WEIGHTS_FILE}; "
-        f"there is {', '.join(sorted(names)[:5]) or 'nothing'}."
+        f"{WEIGHTS_FILE}, nor {OPEN_CLIP_CONFIG_FILE} with {OPEN_CLIP_WEIGHTS_FILE}. "
+        f"It holds {', '.join(sorted(names)[:5]) or 'no files'}."
     )
 
 
@@ -227,7 +230,7 @@ def _origin(snapshot: Snapshot) -> str:
 
 
 def _file(path: Path) -> Source:
-    """A weight file that was named itself, with the configuration beside it, if there is one."""
+    """Returns the source of a weight file, with the configuration beside it if there is one."""
     found = config_beside(path)
     if found is None:
         return Source(path, None, f"the file {path}")
@@ -237,17 +240,17 @@ def _file(path: Path) -> Source:
 
 
 def base_config(base: str | Path, access: Access | None = None) -> ClipConfig:
-    """Returns the configuration of a model that weights were fine-tuned from; fetches no weights.
+    """Returns the configuration of a base model without fetching its weights.
 
     Args:
         base: A release or a bundled model, which need no network, a folder, a repository, or a
             weight file with a configuration beside it.
-        access: How the Hub and its cache are to be used.
+        access: The settings for the Hub and its cache.
 
     Raises:
-        ConfigError: There is no configuration, or it is refused.
-        ModelNotFoundError: The name means nothing.
-        HubError: The configuration cannot be had.
+        ConfigError: There is no configuration, or it is invalid.
+        ModelNotFoundError: The name is unknown.
+        HubError: The configuration cannot be fetched.
     """
     if base in RELEASES:
         return RELEASES[str(base)].config
@@ -266,7 +269,7 @@ def base_config(base: str | Path, access: Access | None = None) -> ClipConfig:
     if found is None:
         raise ConfigError(
             f"The base {base} has no configuration: neither {CONFIG_FILE} nor "
-            f"{OPEN_CLIP_CONFIG_FILE}. Name one of the models of `hfclip models`, a folder with "
-            "its configuration, or a repository."
+            f"{OPEN_CLIP_CONFIG_FILE}. Name a model from `hfclip models`, a folder with a "
+            "configuration, or a repository."
         )
     return found[1]

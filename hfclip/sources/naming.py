@@ -1,4 +1,4 @@
-"""Tells what a model's name is meant as, and refuses names that mean nothing."""
+"""Parses the name of a model: a release, a bundled model, a path or a repository."""
 
 import difflib
 import os
@@ -17,60 +17,64 @@ HUB_NAME = re.compile(r"(?:hf-hub:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
 def check_is_name(name: str | Path) -> None:
-    """Refuses what is no name.
+    """Raises an error for a value that is not a name.
 
     Raises:
-        ArgumentTypeError: It is neither text nor a path.
-        ModelNotFoundError: It is empty.
+        ArgumentTypeError: The value is neither a string nor a path.
+        ModelNotFoundError: The name is empty.
     """
     if not isinstance(name, str | os.PathLike):
-        raise ArgumentTypeError(f"A model's name is text or a path, not {type(name).__name__}.")
+        raise ArgumentTypeError(f"A model's name is a str or a path, not {type(name).__name__}.")
     if not os.fspath(name).strip() or (isinstance(name, Path) and not name.parts):
-        # Python does not tell Path("") from Path(".").
+        # Path("") equals Path("."), so Path(".") counts as empty too.
         raise ModelNotFoundError(
             f"The model's name is empty ({name!r}). Give a release, repository, file or folder; "
-            'the current folder is "." as text, or Path.cwd().'
+            'for the current folder, give the str "." or Path.cwd().'
         )
 
 
 def refuse_options(what: str, **options: str | None) -> None:
-    """Refuses options that mean nothing for a name, instead of ignoring them.
+    """Raises an error for options that do not apply to a name.
+
+    Args:
+        what: The reason, such as "ViT-B/32 is a local path".
+        options: The options by name; None for those that are not given.
 
     Raises:
         ArgumentError: An option is given.
     """
     for option, value in options.items():
         if value:
-            raise ArgumentError(f"{what}: {option}={value!r} does not apply to it. Leave it out.")
+            raise ArgumentError(f"{what}, so {option}={value!r} does not apply. Leave it out.")
 
 
 def local_path(name: str | Path) -> Path | None:
-    """Returns the file or folder of that name, or None if there is none.
+    """Returns the file or folder with a name, or None if there is none.
 
     Raises:
-        ModelNotFoundError: The system refuses to look, or finds something else, such as a pipe.
+        ModelNotFoundError: The path cannot be read, or is neither a file nor a folder.
     """
     try:
         path = Path(name).expanduser()
         if path.is_dir() or path.is_file():
             return path
         is_special = path.exists()
-    except (OSError, RuntimeError, ValueError) as error:  # no right, no such user, too long
+    except (OSError, RuntimeError, ValueError) as error:  # no permission, unknown user, too long
         reason = error.strerror if isinstance(error, OSError) else error
         raise ModelNotFoundError(f"Model {name} not found: {reason}.") from None
     if is_special:
-        raise ModelNotFoundError(f"{name} is neither a file nor a folder; save it as a file first.")
+        raise ModelNotFoundError(f"{name} is neither a file nor a folder. Save it as a file first.")
     return None
 
 
 def parse_repository(name: str) -> tuple[str, str | None]:
-    """Splits `hf-hub:org/name@revision`.
+    """Splits a name of the form `hf-hub:org/name@revision`.
 
     Returns:
         The repository's id, and the revision or None.
 
     Raises:
-        ModelNotFoundError: The name is a path that does not exist, or no repository can have it.
+        ModelNotFoundError: The name is a path that does not exist, or is invalid on the Hub.
     """
     if _is_path(name):
         raise ModelNotFoundError(
@@ -82,14 +86,14 @@ def parse_repository(name: str) -> tuple[str, str | None]:
         raise _not_found(name)
     if not _can_be_repository(match[1]):
         raise ModelNotFoundError(
-            f"Model {name} not found: there is no such file or folder, and no repository can have "
-            "that name: it has letters, digits, '-', '_' and '.', no '--' or '..', at most 96."
+            f"Model {name} not found: there is no such file or folder, and the name is invalid for "
+            "a repository. Use at most 96 letters, digits, '-', '_' and '.', without '--' or '..'."
         )
     return match[1], match[2]
 
 
 def _can_be_repository(repo_id: str) -> bool:
-    """Whether the Hub allows a name for a repository."""
+    """Returns whether the Hub allows a name for a repository."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError:
@@ -98,7 +102,7 @@ def _can_be_repository(repo_id: str) -> bool:
 
 
 def _is_path(name: str) -> bool:
-    """Whether a name can only be meant as a path; `hf-hub:` before a name says it is none."""
+    """Returns whether a name can only be a path. A name that starts with `hf-hub:` cannot."""
     if name.startswith("hf-hub:") or "://" in name:
         return False
     place = name.partition("@")[0]
@@ -112,7 +116,7 @@ def _is_path(name: str) -> bool:
 
 
 def _not_found(name: str) -> ModelNotFoundError:
-    advice = " Give a repository as org/name, without its address." if "://" in name else ""
+    advice = " Give a repository as org/name, without the URL." if "://" in name else ""
     return ModelNotFoundError(
         f"Model {name} not found: no release, file, folder or repository of that name."
         f"{advice}{suggestion(name)} Available models: {', '.join([*RELEASES, *BUNDLED])}."

@@ -1,4 +1,4 @@
-"""Refuses to guess from a cache that holds a part of a repository."""
+"""Checks that a cache with a part of a repository is enough to load the model."""
 
 import logging
 
@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 
 def check_layout_is_known(snapshot: Snapshot) -> None:
-    """Refuses a cache that holds a part of a repository, if the rest may change what is loaded.
+    """Raises an error if files that are not cached may change the loaded model.
 
     Raises:
-        NetworkError: A file that tells the layout or the preprocess is not cached, and nothing
-            proves that the repository does not have it.
+        NetworkError: A file that determines the layout or the preprocess is not cached, and there
+            is no proof that the repository does not have it.
     """
     cached = snapshot.digests.keys()
     open_clip = (OPEN_CLIP_CONFIG_FILE, OPEN_CLIP_WEIGHTS_FILE)
@@ -35,7 +35,7 @@ def check_layout_is_known(snapshot: Snapshot) -> None:
     values = read_json(hub.fetch(snapshot, CONFIG_FILE)) if CONFIG_FILE in cached else {}
     if all(hub.may_have(snapshot, name) for name in open_clip):
         unknown = next(name for name in open_clip if name not in cached)
-        # timm keeps an image tower alone in the same two files.
+        # timm uses the same two file names for an image tower without a text tower.
         is_whole = is_transformers_clip(values) or is_hfclip(values)
         if WEIGHTS_FILE not in cached or not is_whole:
             raise _unknown(snapshot, unknown)
@@ -52,8 +52,8 @@ def check_layout_is_known(snapshot: Snapshot) -> None:
 
 def _unknown(snapshot: Snapshot, name: str) -> NetworkError:
     return NetworkError(
-        f"Whether {snapshot.repo_id} at {snapshot.commit[:12]} has a file {name} is unknown: "
+        f"It is unknown whether {snapshot.repo_id} at {snapshot.commit[:12]} has a file {name}: "
         f"the cache at {snapshot.access.cache} does not hold it, and has no record that it does "
-        "not exist. Fetch what is missing with a network: `hfclip download "
+        "not exist. Fetch the missing files while online: `hfclip download "
         f"{snapshot.repo_id}@{snapshot.commit}`."
     )

@@ -216,7 +216,7 @@ def test_a_whole_saved_module_is_refused_and_told_how_to_save(legacy: bool, tmp_
         (OrderedDict(), "holds an empty dictionary"),
         ([torch.ones(2)], "holds a list"),
         ((torch.ones(2),), "holds a tuple"),
-        (torch.ones(2), "holds a lone tensor"),
+        (torch.ones(2), "holds a single tensor"),
         (7, "holds no tensors"),
         ({"state_dict": {}}, "holds an empty dictionary"),
         ({"weights": {"w": torch.ones(2)}}, "holds 'weights' among its tensors"),
@@ -249,7 +249,7 @@ def test_a_safetensors_file_without_tensors_is_refused(tmp_path: Path) -> None:
 
 def test_a_name_that_would_write_on_the_terminal_is_refused(tmp_path: Path) -> None:
     save_file({"\x1b[2J": torch.ones(1)}, tmp_path / "a.safetensors")
-    with pytest.raises(CheckpointError, match="which no weights are named") as refusal:
+    with pytest.raises(CheckpointError, match="too long or not printable") as refusal:
         read(tmp_path / "a.safetensors")
     assert str(refusal.value).isprintable()
 
@@ -258,17 +258,23 @@ def test_a_name_that_would_write_on_the_terminal_is_refused(tmp_path: Path) -> N
     ("data", "told"),
     [
         (b"", "is empty"),
-        (b"<!DOCTYPE html><title>404</title>", r"begins with b'<!DOCTYP'.*page or a pointer"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "page or a pointer"),
-        (b"PK\x05\x06" + bytes(18), "neither safetensors"),
-        (b"PK\x03\x04", "zip whose directory is damaged"),
-        (b"\x00", "neither safetensors"),
+        (
+            b"<!DOCTYPE html><title>404</title>",
+            r"begins with b'<!DOCTYP'.*web page or a Git LFS pointer",
+        ),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
+            "web page or a Git LFS pointer",
+        ),
+        (b"PK\x05\x06" + bytes(18), "neither a safetensors file"),
+        (b"PK\x03\x04", "zip file with a damaged directory"),
+        (b"\x00", "neither a safetensors file"),
         (bytes(8) + b"{", "cannot be read as a safetensors file"),
         (b"\xff" * 8 + b"{}", "cannot be read as a safetensors file"),
         (b"\x02" + bytes(7) + b"{}", "holds no weights"),
         (b"\x80", "pickle is damaged"),
-        (b"\x80\x02N.", "not one that torch.save wrote"),
-        (b"(lp0\n.", "neither safetensors"),
+        (b"\x80\x02N.", "but torch.save did not write it"),
+        (b"(lp0\n.", "neither a safetensors file"),
     ],
 )
 def test_what_is_no_weight_file_is_refused_and_said(data: bytes, told: str, tmp_path: Path) -> None:
@@ -440,7 +446,9 @@ def test_a_config_of_another_model_is_refused(saved_vit: SavedModel, tmp_path: P
 
 def test_a_small_file_does_not_make_a_huge_model(saved_vit: SavedModel, tmp_path: Path) -> None:
     config = write_config(tmp_path, RELEASES["ViT-L/14"].config)
-    with pytest.raises(WeightsMismatchError, match="297,473 numbers, far from the 427,616,513"):
+    with pytest.raises(
+        WeightsMismatchError, match="297,473 numbers, but its configuration gives 427,616,513"
+    ):
         read(saved_vit.safetensors, config)
 
 
@@ -449,7 +457,9 @@ def test_many_small_layers_do_not_make_a_huge_model(saved_vit: SavedModel, tmp_p
     weights["visual.conv1.weight"] = torch.ones(4096, 3, 1, 1)
     weights |= {f"visual.transformer.resblocks.{n}.x": torch.ones(1) for n in range(40)}
     torch.save(weights, tmp_path / "a.pt")
-    with pytest.raises(WeightsMismatchError, match="numbers, far from the"):
+    with pytest.raises(
+        WeightsMismatchError, match="numbers, but the configuration inferred from its shapes gives"
+    ):
         read(tmp_path / "a.pt")
 
 

@@ -57,7 +57,7 @@ def messages() -> list[str]:
         assert TOKEN not in text
         assert PASSWORD not in text
         assert "Did you mean" not in text
-        assert "Nor is there" not in text
+        assert "There is no file or folder" not in text
     return texts
 
 
@@ -74,11 +74,11 @@ SETTINGS = {
     ),
     "a proxy of another kind": (
         {"ALL_PROXY": f"gopher://me:{PASSWORD}@127.0.0.1:9"},
-        "ALL_PROXY is no address of a proxy",
+        "ALL_PROXY is not the URL of a proxy",
     ),
     "a proxy's port that is no number": (
         {"HTTP_PROXY": "http://127.0.0.1:port"},
-        "HTTP_PROXY is no address of a proxy",
+        "HTTP_PROXY is not the URL of a proxy",
     ),
     "a proxy that is down": (
         {"HTTP_PROXY": f"http://me:{PASSWORD}@127.0.0.1:9"},
@@ -95,7 +95,7 @@ SETTINGS = {
     "a token of other letters": ({"HF_TOKEN": "hf_\u00e4"}, "another character that no token has"),
     "a token of two lines": (
         {"HF_TOKEN": "hf_two\nlines"},
-        "does not know your token: `hf auth login`, or set HF_TOKEN. HF_TOKEN holds a line break",
+        "know your token. Run `hf auth login` or set HF_TOKEN. HF_TOKEN holds a line break",
     ),
 }
 
@@ -122,7 +122,7 @@ def test_an_endpoint_that_is_no_address_is_named(
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     monkeypatch.setattr(hf_api.api, "endpoint", endpoint)
-    assert_all_say(f"HF_ENDPOINT is {endpoint!r}, which is no address")
+    assert_all_say(f"HF_ENDPOINT is {endpoint!r}, which is not a URL")
 
 
 @pytest.mark.parametrize("token", ["", " ", "hf_a\n", "hf_a\nb", "hf_a ", "hf_\u00e4"])
@@ -208,7 +208,7 @@ def test_a_self_signed_certificate_is_named(
     point_at(tls_endpoint, monkeypatch)
     assert_all_say(
         f"the certificate of {tls_endpoint} is not trusted (self-signed certificate)",
-        "set SSL_CERT_FILE to a file that holds its root certificate",
+        "set SSL_CERT_FILE to a file with its root certificate",
     )
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[1]))
     close_session()
@@ -218,7 +218,7 @@ def test_a_self_signed_certificate_is_named(
 def test_a_server_without_tls_is_named(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = hub.endpoint.replace("http:", "https:")
     point_at(endpoint, monkeypatch)
-    assert_all_say(f"{endpoint} does not speak TLS as expected (WRONG_VERSION_NUMBER)")
+    assert_all_say(f"{endpoint} does not answer with valid TLS (WRONG_VERSION_NUMBER)")
 
 
 def test_a_host_that_has_no_address_is_named(
@@ -255,7 +255,7 @@ def test_a_status_is_named_without_a_hint_about_the_name(
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     hub.fault(Status(status), "/*", method="*", times=None)
-    known = {429: "too many requests", 403: "not open to your token"}
+    known = {429: "too many requests", 403: "not accessible with your token"}
     assert_all_say(known.get(status, f"the Hub answers {status}"))
 
 

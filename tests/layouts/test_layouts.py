@@ -500,7 +500,7 @@ def test_what_transformers_would_build_otherwise_is_refused_by_name(path: str) -
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("vision_config/hidden_act", "gelu", "both towers have one activation"),
+        ("vision_config/hidden_act", "gelu", "both towers have the same activation"),
         ("vision_config/num_attention_heads", 0, "num_attention_heads is 0, which does not divide"),
         ("vision_config/num_attention_heads", 7, "does not divide the hidden_size 768"),
         ("vision_config/num_attention_heads", "12", "num_attention_heads is '12'"),
@@ -650,7 +650,7 @@ def test_a_small_vocabulary_is_written_with_the_sign_for_the_highest_id() -> Non
 
 
 def test_a_resnet_is_not_written_for_transformers() -> None:
-    with pytest.raises(ConfigError, match="ResNet, and transformers has a CLIP only with a ViT"):
+    with pytest.raises(ConfigError, match="ResNet, but transformers' CLIP supports only a ViT"):
         config_to_transformers(ODD_RESNET)
 
 
@@ -670,8 +670,8 @@ def test_a_config_json_is_told_apart_by_what_it_holds() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (json.loads(TIMM_TOWER), "holds pretrained_cfg: it is timm's, of an image tower alone"),
-        (json.loads(TIMM_OPENAI), "holds model_cfg: it is open_clip's"),
+        (json.loads(TIMM_TOWER), "holds pretrained_cfg, so it is timm's, for an image tower only"),
+        (json.loads(TIMM_OPENAI), "holds model_cfg, so it is open_clip's"),
         ({"model_type": "siglip"}, "model_type is 'siglip', but .* Load this model with transf"),
         ({"model_type": "clip_vision_model"}, "model_type is 'clip_vision_model'"),
         ({"embed_dim": 4}, "lacks image_resolution"),

@@ -111,7 +111,7 @@ def test_timms_files_of_the_image_tower_alone_are_not_taken_for_a_clip(
     for name in ("open_clip_config.json", "open_clip_model.safetensors"):
         (tmp_path / "model" / name).unlink()
     publish(hub, "timm/tower", tmp_path / "model")
-    with pytest.raises(hfclip.ConfigError, match="timm's, of an image tower alone"):
+    with pytest.raises(hfclip.ConfigError, match="timm's, for an image tower only"):
         hfclip.load("timm/tower", "cpu")
 
 

@@ -49,7 +49,7 @@ def test_what_is_asked_for_wrongly_is_refused_and_writes_nothing(
         export(saved_vit.archive, tmp_path / "out", "flax")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match=r"holds notes\.txt already"):
+    with pytest.raises(ConfigError, match=r"already holds notes\.txt"):
         export(saved_vit.archive, tmp_path / "taken", "open_clip")
     export(saved_vit.archive, tmp_path / "taken", "open_clip", force=True)
     assert (tmp_path / "taken" / "notes.txt").read_text() == "mine"
@@ -85,4 +85,4 @@ def test_the_command_lists_what_it_wrote(tmp_path: Path) -> None:
     assert f"8,208,946  {out}/open_clip_model.safetensors" in result.output
     again = CliRunner().invoke(main, ["export", "digits", str(out), "--layout", "open_clip"])
     assert again.exit_code == 1
-    assert "give --force to replace" in again.output
+    assert "replace the files of the same names with --force" in again.output

@@ -247,21 +247,21 @@ def test_a_configuration_that_the_weights_contradict_is_refused(
 
 @pytest.mark.parametrize("name", ["me/my clip", "me/../x", "me/a/b", "me/" + 100 * "x", "me/.git"])
 def test_a_name_that_is_not_allowed_is_refused(name: str, hub: LoopbackHub, base: Path) -> None:
-    assert_refused(hub, publish(base, name), "is no name that a repository can have")
+    assert_refused(hub, publish(base, name), "is not a valid name for a repository")
 
 
 def test_without_a_token_nothing_is_sent(
     hub: LoopbackHub, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")
-    assert_refused(hub, publish(base, "me/my-clip"), "Nobody is logged in", "hf auth login")
+    assert_refused(hub, publish(base, "me/my-clip"), "You are not logged in", "hf auth login")
 
 
 @pytest.mark.parametrize(
     ("token", "repo_id", "words"),
     [
-        (READ_TOKEN, "me/my-clip", "may only read"),
-        (TOKEN, "stranger/clip", "may write to me, lab"),
+        (READ_TOKEN, "me/my-clip", "is read-only"),
+        (TOKEN, "stranger/clip", "can write to me, lab"),
         ("hf_unknown", "me/my-clip", "does not know your token"),
     ],
 )
@@ -358,7 +358,7 @@ def test_a_commit_in_between_is_noticed(hub: LoopbackHub, base: Path) -> None:
     hub.add_repository("me/my-clip", {"notes.txt": b"before"})
     with publishing.prepared(base, "me/my-clip") as publication:
         head = hub.push("me/my-clip", {"notes.txt": b"someone else's"})
-        with pytest.raises(PublishError, match="has a newer commit"):
+        with pytest.raises(PublishError, match="has a new commit that was pushed in the meantime"):
             publishing.send(publication)
     assert head_of(hub) == head
 
@@ -508,7 +508,7 @@ def test_a_kept_card_that_was_edited_gets_the_new_table_of_files(
         model.text_projection[0, 0] += 1
     model.save_pretrained(base)
     refused = publish(base, "me/my-clip").output
-    assert "has a README.md already that hfclip did not write" in refused
+    assert "already has a README.md that hfclip did not write" in refused
     assert publish(base, "me/my-clip", "--keep-card").exit_code == 0
     digest = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
     assert "# My own title" in readme(hub)
@@ -581,7 +581,7 @@ def test_the_hub_looks_at_the_head_of_the_card_in_the_dry_run_already(
     hub.fault(Status(400), "/api/validate-yaml", method="POST")
     result = publish(base, "me/my-clip", "--dry-run")
     assert result.exit_code == 1
-    assert "The Hub refuses the head of README.md" in result.output
+    assert "The Hub rejects the metadata of README.md" in result.output
     assert written(hub) == []
 
 

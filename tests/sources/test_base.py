@@ -115,7 +115,7 @@ def test_the_configuration_of_the_files_own_layout_counts(tmp_path: Path) -> Non
 
 TIMM = {"architecture": "vit_base_patch32_clip_224", "pretrained_cfg": {"mean": [0, 0, 0]}}
 FOREIGN: dict[str, tuple[str, str]] = {
-    "timm": (json.dumps(TIMM), "timm's, of an image tower alone"),
+    "timm": (json.dumps(TIMM), "timm's, for an image tower only"),
     "BERT": (json.dumps({"model_type": "bert", "hidden_size": 64}), "bert"),
     "a training run": (json.dumps({"lr": 0.1, "epochs": 3}), "lacks embed_dim"),
     "no JSON": ("{", "is not JSON"),
@@ -131,7 +131,10 @@ def test_a_configuration_of_something_else_is_refused_and_base_helps(
     text, told = FOREIGN[kind]
     (tmp_path / "config.json").write_text(text)
     path = save_as(tmp_path / name, state(OTHER))
-    with pytest.raises(ConfigError, match=r"Say with base= \(--base\)") as refusal:
+    with pytest.raises(
+        ConfigError,
+        match=r"Name the model that the weights were fine-tuned from with base= \(--base\)",
+    ) as refusal:
         hfclip.load(path)
     assert told in str(refusal.value)
     assert str(tmp_path / "config.json") in str(refusal.value)
@@ -270,9 +273,11 @@ def test_the_base_of_something_else_than_a_weight_file_must_agree(tmp_path: Path
     folder = write_folder(tmp_path / "tuned")
     base = write_folder(tmp_path / "base", config=dataclasses.replace(OTHER, image_resolution=64))
     assert config_of(folder, base=base) == OTHER
-    with pytest.raises(ConfigError, match=r"embed_dim is 64.*and 512 in ViT-B/16: it is no fine"):
+    with pytest.raises(
+        ConfigError, match=r"embed_dim is 64.*and 512 in ViT-B/16, so it is not a fine"
+    ):
         hfclip.load(folder, base="ViT-B/16")
-    with pytest.raises(ConfigError, match="it is no fine-tune of that"):
+    with pytest.raises(ConfigError, match="so it is not a fine-tune of ViT-B/16"):
         hfclip.load("digits", base="ViT-B/16")
 
 
