@@ -49,7 +49,7 @@ def finished() -> Run:
     return run([ours, theirs, absent])
 
 
-def test_a_summary_is_the_median_and_the_whole_spread() -> None:
+def test_a_summary_has_the_median_and_the_range() -> None:
     assert summarize([3.0, 1.0, 10.0, 2.0]) == Summary(2.5, 1.0, 10.0)
 
 
@@ -71,7 +71,7 @@ def test_ratios_are_taken_round_by_round() -> None:
         ([1.4, 1.5, 1.6], 1.5, "at least 1.5 x: the spread is too wide to tell"),
     ],
 )
-def test_a_claim_stands_only_if_every_round_bears_it_out(
+def test_a_claim_holds_only_if_every_round_confirms_it(
     times: list[float], goal: float | None, verdict: str
 ) -> None:
     assert judge(times, goal) == verdict
@@ -85,7 +85,7 @@ def test_numbers_keep_three_digits(value: float, shown: str) -> None:
     assert report.number(value) == shown
 
 
-def test_the_table_for_a_terminal(finished: Run) -> None:
+def test_the_terminal_table_has_medians_and_ratios(finished: Run) -> None:
     assert report.text(finished).splitlines() == [
         "Load",
         "model  engine  s      lowest to highest  times ours             claim",
@@ -121,7 +121,7 @@ def test_the_section_in_markdown_names_machine_command_and_versions(finished: Ru
     ]
 
 
-def test_without_the_baseline_there_are_medians_and_no_ratios() -> None:
+def test_a_table_without_the_baseline_has_medians_and_no_ratios() -> None:
     rows = run([Result(Case("tiny", "ours", ""), failure="oops"), result("theirs", [1.0], 1)]).rows
     assert [(row.engine, row.ratio, row.claim) for row in rows[:2]] == [
         ("ours", None, "failed: oops"),
@@ -162,7 +162,7 @@ def two_laps() -> Iterator[str]:
     yield "load"
 
 
-def test_a_task_gives_seconds_and_memory_for_each_lap() -> None:
+def test_a_task_reports_seconds_and_memory_of_each_lap() -> None:
     laps = child.run(f"{__name__}:two_laps")
     assert list(laps) == ["import", "load"]
     for lap in laps.values():
@@ -177,12 +177,12 @@ def one_figure() -> Iterator[str | tuple[str, float]]:
     yield "difference", 0.25
 
 
-def test_a_task_gives_the_figures_that_it_finds() -> None:
+def test_a_task_reports_its_own_figures() -> None:
     lap = child.run(f"{__name__}:one_figure")["difference"]
     assert Lap(**lap).found == 0.25  # type: ignore[arg-type]
 
 
-def test_a_lap_without_a_figure_says_so() -> None:
+def test_a_lap_without_a_figure_raises_an_error() -> None:
     with pytest.raises(ValueError, match="this lap has no figure"):
         _ = Lap(1.0, 2, 3).found
 
@@ -215,7 +215,7 @@ RATES = Section(
 )
 
 
-def test_a_rate_is_compared_the_other_way_round_and_a_difference_not_at_all() -> None:
+def test_rates_are_compared_inversely_and_differences_are_not_compared() -> None:
     ours, theirs = result("fast", [0.5, 0.5, 0.4], 1), result("theirs", [2.0, 1.5, 1.0], 1)
     ours.samples = [{**sample, "difference": Lap(0, 0, 0, 3.0)} for sample in ours.samples]
     ours.case = Case("tiny", "fast", "")
@@ -246,13 +246,13 @@ def test_a_rate_is_compared_the_other_way_round_and_a_difference_not_at_all() ->
         ([5.0], None, None, ""),
     ],
 )
-def test_a_bound_is_kept_if_every_round_keeps_it(
+def test_a_bound_is_met_if_every_round_meets_it(
     values: list[float], least: float | None, most: float | None, verdict: str
 ) -> None:
     assert judge_bounds(values, least, most) == verdict
 
 
-def test_a_run_of_one_section_leaves_those_of_others(finished: Run, tmp_path: Path) -> None:
+def test_a_run_of_one_section_keeps_the_other_sections(finished: Run, tmp_path: Path) -> None:
     document, runs = tmp_path / "RESULTS.md", tmp_path / "results.json"
     document.write_text("An older head\n<!-- rates: begin -->\nold\n<!-- rates: end -->\n")
     for run in (finished, Run(RATES, "a command", 3, [], MACHINE, {}, "2026-01-02")):
@@ -269,7 +269,7 @@ def test_a_run_of_one_section_leaves_those_of_others(finished: Run, tmp_path: Pa
     }
 
 
-def test_json_of_another_kind_is_not_written_over(tmp_path: Path) -> None:
+def test_a_json_file_of_another_kind_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"section": "load"}')
     with pytest.raises(ValueError, match="holds no runs by section"):
         report.read_json(tmp_path / "results.json")
@@ -289,7 +289,7 @@ def test_the_plot_shows_the_ratios_that_have_a_target(finished: Run, tmp_path: P
     assert not plot.draw({}, tmp_path / "none.svg")
 
 
-def test_the_captions_are_always_the_same_and_mostly_plain() -> None:
+def test_the_captions_are_reproducible_and_mostly_plain() -> None:
     texts = tokenization.captions()
     assert len(texts) == 20_000
     assert texts == tokenization.captions()
@@ -309,7 +309,7 @@ def test_an_engine_that_is_not_installed_gets_a_row_and_no_numbers() -> None:
     assert found.absence == "not installed: No module named 'no_such_engine'"
 
 
-def test_the_run_with_the_fewest_neighbours_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_run_with_the_least_other_load_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     shares, seconds = iter([0.3, 0.2, 0.05]), iter([1.0, 9.0, 4.0])
     monkeypatch.setattr("benchmarks.machine.wait_for_calm", lambda *_: None)
     monkeypatch.setattr("benchmarks.machine.Neighbours.share", lambda _: next(shares))
@@ -320,7 +320,7 @@ def test_the_run_with_the_fewest_neighbours_counts(monkeypatch: pytest.MonkeyPat
     assert others == 0.05
 
 
-def test_without_patience_a_run_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_not_repeated_without_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.machine.Neighbours.share", lambda _: 0.9)
     monkeypatch.setattr("benchmarks.measure._start", lambda _: {"laps": {}})
     assert _least_disturbed(Case("tiny", "ours", ""), patience=0) == ({"laps": {}}, 0.9)
@@ -332,7 +332,7 @@ def test_an_engine_that_fails_gets_a_row_and_no_numbers() -> None:
     assert found.absence.startswith("failed: json.decoder.JSONDecodeError")
 
 
-def test_weights_that_exist_are_not_written_again(
+def test_existing_weights_are_not_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
@@ -340,7 +340,7 @@ def test_weights_that_exist_are_not_written_again(
     assert weights.provide("archive", "ViT-L/14@336px", tmp_path).name == "ViT-L-14-336px.pt"
 
 
-def test_weights_that_cannot_be_written_leave_nothing_behind(
+def test_weights_that_cannot_be_written_leave_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")

@@ -44,7 +44,7 @@ TURNS = {
 }
 
 
-def test_a_turned_seven_is_a_seven(seven: Image.Image, tmp_path: Path) -> None:
+def test_a_rotated_seven_is_classified_as_seven(seven: Image.Image, tmp_path: Path) -> None:
     for orientation, turn in TURNS.items():
         exif = Image.Exif()
         exif[0x0112] = orientation
@@ -57,7 +57,7 @@ def test_a_turned_seven_is_a_seven(seven: Image.Image, tmp_path: Path) -> None:
     assert "seven" not in untouched.values()
 
 
-def test_a_deep_seven_is_a_seven(seven: Image.Image, tmp_path: Path) -> None:
+def test_a_16_bit_seven_is_classified_as_seven(seven: Image.Image, tmp_path: Path) -> None:
     levels = np.asarray(seven)
     Image.fromarray(levels * np.uint16(257)).save(tmp_path / "deep.png")
     Image.fromarray(levels * np.uint16(257)).save(tmp_path / "deep.tif")
@@ -96,7 +96,7 @@ def test_an_empty_folder_beside_a_picture_is_reported_too(tmp_path: Path) -> Non
     assert row["labels"][0]["label"] == "two"
 
 
-def test_other_files_of_a_folder_are_named_and_no_failures(tmp_path: Path) -> None:
+def test_other_files_of_a_folder_are_named_but_are_not_failures(tmp_path: Path) -> None:
     shutil.copy(DIGITS / "four.png", tmp_path)
     for name in ("notes.pdf", "._four.png", "features.h5"):
         (tmp_path / name).write_bytes(b"something else")
@@ -119,7 +119,7 @@ def test_a_long_list_of_skipped_files_is_shortened(tmp_path: Path) -> None:
     assert result.stderr.endswith(f"{tmp_path / '0004.txt'} and 1,200 more\n")
 
 
-def test_a_file_that_is_named_is_tried_whatever_its_ending(tmp_path: Path) -> None:
+def test_a_named_file_is_read_whatever_its_extension(tmp_path: Path) -> None:
     shutil.copy(DIGITS / "four.png", tmp_path / "picture.txt")
     shutil.copy(DIGITS / "five.png", tmp_path / "._five.png")
     result = classify(tmp_path / "picture.txt", tmp_path / "._five.png", "--json")
@@ -132,7 +132,7 @@ def test_a_file_that_is_named_is_tried_whatever_its_ending(tmp_path: Path) -> No
     )
 
 
-def test_without_its_decoder_heic_says_what_to_install(
+def test_heic_without_its_decoder_names_the_package_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)

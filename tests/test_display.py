@@ -120,7 +120,7 @@ def test_a_compressed_tiff_is_turned_once(compression: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
-def test_without_auto_orient_the_pixels_are_those_of_openai(orientation: int) -> None:
+def test_the_pixels_equal_openais_without_auto_orient(orientation: int) -> None:
     content = oriented(blocks(5, 3), orientation, "JPEG")
     theirs = hfclip.image_transform(SIDE)(Image.open(io.BytesIO(content)))
     assert torch.equal(pixels_of(content, auto_orient=False), theirs)
@@ -144,7 +144,7 @@ def test_an_orientation_in_xmp_is_applied() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
-def test_an_orientation_that_means_nothing_is_ignored(value: int) -> None:
+def test_an_invalid_orientation_is_ignored(value: int) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = value
     assert torch.equal(pixels_of(saved(GREY, "PNG", exif=exif)), as_grey())
@@ -152,7 +152,7 @@ def test_an_orientation_that_means_nothing_is_ignored(value: int) -> None:
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # Pillow's own
 @pytest.mark.parametrize("damaged", [b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0??"])
-def test_damaged_exif_data_is_ignored_as_by_viewers(damaged: bytes) -> None:
+def test_damaged_exif_data_is_ignored(damaged: bytes) -> None:
     for kind in ("JPEG", "PNG", "WEBP"):
         content = saved(blocks(5, 3), kind, exif=damaged)
         assert torch.equal(pixels_of(content), pixels_of(content, auto_orient=False)), kind
@@ -180,21 +180,21 @@ def test_a_turned_jpeg_is_decoded_no_larger_than_the_fast_preprocess_needs(
     assert sizes == [size[::-1], decoded[size]]
 
 
-def test_an_open_jpeg_that_is_given_keeps_its_size() -> None:
+def test_a_given_open_jpeg_keeps_its_size() -> None:
     image = Image.open(io.BytesIO(oriented(blocks(10, 8), 6, "JPEG")))
     assert image.size == (128, 160)
     pixels_of(image, mode="fast")
     assert image.size == (128, 160)
 
 
-def test_a_jpeg_that_needs_no_turning_stays_undecoded() -> None:
+def test_an_upright_jpeg_stays_undecoded() -> None:
     for content in (oriented(blocks(5, 3), 1, "JPEG"), saved(blocks(5, 3), "JPEG")):
         image = Image.open(io.BytesIO(content))
         assert as_displayed(image) is image
         assert image.tile  # what is left to decode
 
 
-def test_a_pil_image_is_turned_once_and_stays_as_it_was(tmp_path: Path) -> None:
+def test_a_pil_image_is_turned_once_and_stays_unchanged(tmp_path: Path) -> None:
     upright = blocks(5, 3)
     image = Image.open(io.BytesIO(oriented(upright, 6, "PNG")))
     with open_picture(image) as shown:
@@ -284,7 +284,7 @@ DEEP = {
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", DEEP)
-def test_a_deep_picture_gives_the_pixels_of_8_bits(
+def test_a_deep_picture_gives_the_pixels_of_its_8_bit_version(
     name: str, mode: Literal["exact", "fast"]
 ) -> None:
     content, modes = DEEP[name]
@@ -299,7 +299,7 @@ def test_sixteen_bits_are_rounded_to_the_nearest_level() -> None:
         assert np.asarray(image).tolist() == [[0, 0, 1, 1, 2, 127, 128, 254, 255, 255]]
 
 
-def test_sixteen_bits_of_colour_are_those_of_8_bits() -> None:
+def test_16_bit_colours_equal_their_8_bit_version() -> None:
     colours = blocks(5, 3, side=4)
     alpha = np.full((12, 20, 1), 255, np.uint8)
     expected = pixels_of(Image.fromarray(colours))
@@ -316,7 +316,7 @@ def test_sixteen_bits_of_colour_are_those_of_8_bits() -> None:
     assert torch.equal(pixels_of(png_of_16_bits(grey_alpha)), as_grey())
 
 
-def test_planes_of_16_bits_that_pillow_misreads_are_refused() -> None:
+def test_16_bit_planes_that_pillow_misreads_are_refused() -> None:
     colours = blocks(5, 3, side=4)
     assert torch.equal(
         pixels_of(tiff(colours, 8, photometric=2, planes=True)), pixels_of(Image.fromarray(colours))
@@ -352,9 +352,7 @@ def test_a_picture_may_be_turned_and_deep(orientation: int) -> None:
         (np.array([[np.inf, 0.5]], np.float32), "mode 'F' with values from 0.5 to inf"),
     ],
 )
-def test_values_that_do_not_tell_which_one_is_white_are_refused(
-    values: Array, message: str, tmp_path: Path
-) -> None:
+def test_values_of_unknown_range_are_refused(values: Array, message: str, tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "deep.tif")
     said = refusal(tmp_path / "deep.tif")
     assert said.startswith(f"{tmp_path / 'deep.tif'}: has {message}")
@@ -384,7 +382,7 @@ def test_alpha_is_dropped_as_in_openais_release() -> None:
         assert torch.equal(pixels_of(saved(transparent, kind)), theirs), kind
 
 
-def test_a_jpeg_for_print_has_the_colours_that_a_person_sees() -> None:
+def test_a_cmyk_jpeg_has_its_visible_colours() -> None:
     # Cyan, magenta, yellow, black: no ink but on one half, where magenta and yellow make red.
     inks = np.zeros((16, 16, 4), np.uint8)
     inks[:, 8:] = 0, 255, 255, 0
@@ -395,7 +393,7 @@ def test_a_jpeg_for_print_has_the_colours_that_a_person_sees() -> None:
     assert pixels[:, 8, 13].tolist() == pytest.approx([1, 0, 0], abs=0.02)
 
 
-def test_a_palette_and_one_bit_are_prepared_as_before() -> None:
+def test_palette_and_1_bit_pictures_get_the_pixels_of_the_transform() -> None:
     image = Image.fromarray(blocks(5, 3, side=4)).quantize(7)
     for picture in (image, Image.fromarray(GREY).convert("1")):
         theirs = hfclip.image_transform(SIDE)(picture)
@@ -413,7 +411,7 @@ def test_an_animation_gives_its_first_frame() -> None:
         assert torch.equal(pixels_of(content), pixels_of(saved(frames[0], kind, **options))), kind
 
 
-def test_lab_becomes_the_colours_that_it_names() -> None:
+def test_lab_pictures_are_converted_to_their_colours() -> None:
     colours = Image.fromarray(blocks(5, 3))
     profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
     lab = ImageCms.applyTransform(colours, ImageCms.buildTransform(*profiles, "RGB", "LAB"))

@@ -78,7 +78,7 @@ def test_the_code_of_a_page_runs(page: Path, hub: LoopbackHub, desk: Path, tmp_p
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
-def test_a_block_that_fails_is_noticed(tmp_path: Path) -> None:
+def test_a_failing_block_is_detected(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("text\n\n```python\nx = 1\n```\n\n```python\nassert x == 2\n```\n")
     assert blocks_of(page) == [
@@ -90,7 +90,7 @@ def test_a_block_that_fails_is_noticed(tmp_path: Path) -> None:
     assert 'File "page.md:8", line 8' in done.stderr
 
 
-def test_few_blocks_are_not_run_and_each_says_why() -> None:
+def test_each_block_that_is_not_run_has_a_known_reason() -> None:
     reasons = {
         block.reason for page in PAGES for block in blocks_of(page) if block.reason is not None
     }

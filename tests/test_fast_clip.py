@@ -74,7 +74,7 @@ CLONES: dict[str, Callable[[FastCLIP], FastCLIP]] = {
 @pytest.mark.parametrize("make", [hfclip.optimize, plain])
 @every_precision
 @both_kinds
-def test_a_copy_gives_the_same_bits(
+def test_a_copy_gives_identical_features(
     clone: Callable[[FastCLIP], FastCLIP], make: Any, precision: Precision, config: ClipConfig
 ) -> None:
     fast = make(draw(config), precision)
@@ -87,7 +87,7 @@ def test_a_copy_gives_the_same_bits(
 
 
 @pytest.mark.parametrize("make", [hfclip.optimize, plain])
-def test_a_pickle_of_a_model_in_one_storage_holds_each_tensor_once(make: Any) -> None:
+def test_a_pickle_of_a_model_in_one_storage_has_each_tensor_once(make: Any) -> None:
     model = draw(TINY_VIT)
     one = torch.cat([tensor.detach().flatten() for tensor in model.parameters()])
     start = 0
@@ -116,7 +116,7 @@ def encode(fast: FastCLIP, path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [hfclip.optimize, plain])
-def test_a_process_that_is_spawned_gives_the_same_bits(make: Any, tmp_path: Path) -> None:
+def test_a_spawned_process_gives_identical_features(make: Any, tmp_path: Path) -> None:
     fast = make(draw(TINY_VIT), "float32")
     expected = features(fast, TINY_VIT)
     process = multiprocessing.get_context("spawn").Process(
@@ -137,7 +137,7 @@ def test_a_process_that_is_spawned_gives_the_same_bits(make: Any, tmp_path: Path
         ("int8", "_quantizes", "onednn::qlinear_prepack"),
     ],
 )
-def test_a_pickle_is_refused_where_its_operators_are_missing(
+def test_a_pickle_is_refused_if_its_operators_are_missing(
     precision: Precision, missing: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pickled = pickle.dumps(hfclip.optimize(draw(TINY_VIT), precision))
@@ -147,7 +147,7 @@ def test_a_pickle_is_refused_where_its_operators_are_missing(
     assert said in str(refusal.value)
 
 
-def test_an_int8_pickle_is_refused_where_its_sums_would_overflow(
+def test_an_int8_pickle_is_refused_if_its_sums_would_overflow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pickled = pickle.dumps(hfclip.optimize(draw(TINY_VIT), "int8"))
@@ -156,7 +156,7 @@ def test_an_int8_pickle_is_refused_where_its_sums_would_overflow(
         pickle.loads(pickled)
 
 
-def test_it_has_the_type_and_the_mode_of_a_model_for_inference() -> None:
+def test_it_has_the_dtype_and_the_mode_of_a_model_for_inference() -> None:
     fast = hfclip.optimize(draw(TINY_VIT), "bfloat16")
     assert fast.eval() is fast
     assert fast.dtype == torch.float32 == fast.encode_text(ids_for(TINY_VIT, [3])).dtype
@@ -165,7 +165,7 @@ def test_it_has_the_type_and_the_mode_of_a_model_for_inference() -> None:
 
 
 @both_kinds
-def test_no_texts_and_no_images_give_no_features(config: ClipConfig) -> None:
+def test_empty_batches_give_empty_features(config: ClipConfig) -> None:
     fast = hfclip.optimize(draw(config))
     for width in (0, 1, config.context_length):
         text = torch.zeros(0, width, dtype=torch.int64)
@@ -174,7 +174,7 @@ def test_no_texts_and_no_images_give_no_features(config: ClipConfig) -> None:
 
 
 @pytest.mark.parametrize("given", ["a picture", None, [[1, 2]], nn.Identity()])
-def test_what_is_no_tensor_is_refused_by_its_type(given: Any) -> None:
+def test_inputs_that_are_not_tensors_are_refused_and_their_type_is_named(given: Any) -> None:
     fast, kind = hfclip.optimize(draw(TINY_VIT)), type(given).__qualname__
     with pytest.raises(
         hfclip.ShapeError, match=f"images are of type .*{kind}; expected are floats"
@@ -212,7 +212,7 @@ def test_any_default_device_and_dtype_give_the_same_features(
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
 
 
-def test_rows_are_padded_to_few_numbers_and_little() -> None:
+def test_rows_are_padded_a_little_to_few_sizes() -> None:
     numbers = [attention.padded_rows(rows) for rows in range(1, 1025)]
     assert numbers[:34] == [*range(1, 33), 34, 34]
     assert (numbers[99], numbers[128], numbers[600], numbers[1023]) == (100, 136, 608, 1024)

@@ -84,7 +84,9 @@ def accuracy(model: hfclip.CLIP, images: Tensor, split: digits.Split) -> float:
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's
-def test_its_accuracy_is_the_same_number_everywhere(hub: LoopbackHub, tmp_path: Path) -> None:
+def test_the_accuracy_of_a_fine_tune_is_the_same_everywhere(
+    hub: LoopbackHub, tmp_path: Path
+) -> None:
     train, test = digits.load_split()
     model, _ = hfclip.load("digits", "cpu")
     images = digits.normalise(turned(test.images))

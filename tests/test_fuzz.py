@@ -96,7 +96,7 @@ def fuzz(strategy: st.SearchStrategy[Any], attempt: Callable[[Any], str]) -> Cou
     return outcomes
 
 
-def test_random_bytes_are_refused_behind_any_beginning(scratch: Path) -> None:
+def test_random_bytes_are_refused_after_any_header(scratch: Path) -> None:
     beginnings = st.sampled_from(
         [b"", b"PK\x03\x04", b"\x80\x02", b"\x80\x04\x95", b"\x10" + bytes(7) + b'{"']
     )
@@ -162,7 +162,7 @@ PIECES = [
 @pytest.mark.parametrize(
     "write", [malicious.write_archive, malicious.write_state_dict, malicious.write_legacy]
 )
-def test_random_programs_of_pickle_are_refused(
+def test_random_pickle_programs_are_refused(
     write: Callable[[Path, bytes], Path], scratch: Path
 ) -> None:
     programs = st.lists(st.sampled_from(PIECES), max_size=25).map(b"".join)
@@ -220,7 +220,7 @@ def config_outcome(path: Path) -> str:
     return "config"
 
 
-def test_a_config_with_values_of_any_kind_is_sound_or_refused(scratch: Path) -> None:
+def test_a_config_with_values_of_any_kind_is_valid_or_refused(scratch: Path) -> None:
     keys = st.sampled_from([*TINY_VIT.to_dict(), "model_type", "extra"])
 
     def attempt(changes: dict[str, object]) -> str:
@@ -240,7 +240,7 @@ def test_any_json_and_any_bytes_are_refused_as_a_config(scratch: Path) -> None:
     assert set(fuzz(texts, attempt)) == {"ConfigError"}
 
 
-def test_an_edited_config_is_sound_or_refused(scratch: Path) -> None:
+def test_an_edited_config_is_valid_or_refused(scratch: Path) -> None:
     data = json.dumps(TINY_VIT.to_dict()).encode()
 
     def attempt(edits: list[Edit]) -> str:

@@ -87,7 +87,7 @@ def interrupt_a_download(moment: Moment, folder: Path, home: Path) -> None:
         assert list(cache.glob(f"models--*/snapshots/*/{WEIGHTS}")) == [], moment
 
 
-def test_an_interrupt_at_each_of_twenty_moments_ends_a_download(tmp_path: Path) -> None:
+def test_an_interrupt_ends_a_download_at_each_of_twenty_moments(tmp_path: Path) -> None:
     assert len(MOMENTS) == 20
     draw(TINY_VIT).save_pretrained(tmp_path / "model")
     homes = [tmp_path / str(number) for number in range(len(MOMENTS))]
@@ -141,7 +141,7 @@ main(["go-on"])
 """
 
 
-def test_an_interrupt_that_python_loses_is_raised_again() -> None:
+def test_an_interrupt_lost_by_python_is_raised_again() -> None:
     child, began = start(LOST), time.monotonic()
     _, errors = child.communicate(timeout=25)
     assert "Exception ignored" in errors
@@ -151,7 +151,7 @@ def test_an_interrupt_that_python_loses_is_raised_again() -> None:
 
 
 @pytest.mark.parametrize("code", [NATIVE, SWALLOWED], ids=["native code", "swallowed"])
-def test_what_does_not_hear_an_interrupt_is_ended(code: str) -> None:
+def test_code_that_ignores_an_interrupt_is_ended(code: str) -> None:
     child = start(code)
     assert child.stdout is not None
     assert child.stdout.readline() == "started\n"
@@ -175,7 +175,7 @@ def from_an_interrupt(kind: type[Exception]) -> Exception:
     [KeyboardInterrupt(), from_an_interrupt(RuntimeError), from_an_interrupt(hfclip.NetworkError)],
     ids=["an interrupt", "what Python makes of it", "what hfclip makes of it"],
 )
-def test_what_was_printed_stays_and_the_status_is_130(
+def test_printed_output_stays_and_the_status_is_130(
     error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @click.command()

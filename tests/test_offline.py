@@ -80,7 +80,7 @@ def load_offline() -> tuple[float, ...]:
 # What is cached in part.
 
 
-def test_a_preprocess_that_is_not_cached_is_not_taken_for_openais(
+def test_an_uncached_preprocess_is_not_replaced_by_openais(
     hub: LoopbackHub, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(hub, folders["transformers"])
@@ -104,7 +104,7 @@ def test_a_preprocess_that_is_not_cached_is_not_taken_for_openais(
         ([WEIGHTS, PREPROCESSOR], CONFIG),
     ],
 )
-def test_each_file_that_matters_is_missed_by_its_name(
+def test_each_missing_file_is_named(
     names: list[str], unknown: str, hub: LoopbackHub, folders: dict[str, Path]
 ) -> None:
     publish(hub, folders["transformers"], processor_config__json=b"{}")
@@ -113,7 +113,7 @@ def test_each_file_that_matters_is_missed_by_its_name(
         load_offline()
 
 
-def test_what_the_hub_said_does_not_exist_is_known_not_to(
+def test_a_file_that_the_hub_reported_missing_counts_as_missing(
     hub: LoopbackHub, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     shutil.copytree(folders["transformers"], tmp_path / "bare")
@@ -127,7 +127,7 @@ def test_what_the_hub_said_does_not_exist_is_known_not_to(
     assert load_offline() == TINY_VIT.image_mean
 
 
-def test_the_second_file_of_the_preprocess_counts_where_the_first_does_not_exist(
+def test_the_second_preprocess_file_is_used_if_the_first_does_not_exist(
     hub: LoopbackHub, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     shutil.copytree(folders["transformers"], tmp_path / "new")
@@ -141,7 +141,7 @@ def test_the_second_file_of_the_preprocess_counts_where_the_first_does_not_exist
     assert load_offline() == MEAN
 
 
-def test_the_listing_that_a_snapshot_download_leaves_is_proof(
+def test_the_file_list_of_a_snapshot_download_proves_absence(
     hub: LoopbackHub, folders: dict[str, Path]
 ) -> None:
     publish(hub, folders["transformers"])
@@ -176,7 +176,7 @@ def test_timms_image_tower_is_not_read_in_place_of_the_whole_model(
         load_offline()
 
 
-def test_pickles_in_a_part_of_the_cache_do_not_prove_that_there_is_nothing_else(
+def test_pickles_in_a_partial_cache_do_not_prove_that_other_weights_are_missing(
     hub: LoopbackHub, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     shutil.copytree(folders["transformers"], tmp_path / "old")
@@ -191,7 +191,7 @@ def test_pickles_in_a_part_of_the_cache_do_not_prove_that_there_is_nothing_else(
 
 
 @pytest.mark.parametrize("layout", ["hfclip", "transformers"])
-def test_a_whole_model_beside_an_unknown_one_is_loaded_with_a_warning(
+def test_a_complete_model_beside_an_unknown_file_is_loaded_with_a_warning(
     layout: str, hub: LoopbackHub, folders: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     publish(hub, folders[layout])
@@ -219,7 +219,7 @@ def copy_without_links(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("layout", ["hfclip", "open_clip", "transformers"])
-def test_a_copy_without_links_is_verified_by_the_names_of_its_blobs(
+def test_a_copied_cache_without_symlinks_is_verified_by_its_blob_names(
     layout: str,
     hub: LoopbackHub,
     folders: dict[str, Path],
@@ -242,7 +242,7 @@ def test_a_copy_without_links_is_verified_by_the_names_of_its_blobs(
 
 
 @pytest.mark.parametrize("damage", ["another byte", "no blobs"])
-def test_a_copy_that_no_blob_vouches_for_is_refused(
+def test_a_copied_cache_that_its_blobs_do_not_confirm_is_refused(
     damage: str,
     hub: LoopbackHub,
     folders: dict[str, Path],
@@ -321,7 +321,7 @@ def test_a_read_only_cache_is_used_after_a_new_commit(
     assert f"Using the cached commit {old}" in result.stderr
 
 
-def test_a_read_only_cache_that_lacks_a_model_is_told(
+def test_a_read_only_cache_without_the_model_is_reported(
     shared: Path, hub: LoopbackHub, tmp_path: Path
 ) -> None:
     shutil.rmtree(shared / "models--me--model")
@@ -331,7 +331,7 @@ def test_a_read_only_cache_that_lacks_a_model_is_told(
 
 
 @pytest.mark.parametrize("place", ["snapshots", f"snapshots/*/{WEIGHTS}"])
-def test_a_cache_that_cannot_be_read_is_told(
+def test_a_cache_that_cannot_be_read_is_reported(
     place: str, shared: Path, hub: LoopbackHub, tmp_path: Path
 ) -> None:
     (path,) = (shared / "models--me--model").glob(place)

@@ -108,7 +108,7 @@ def spoil_after_loading(kind: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", SAVERS)
 @pytest.mark.parametrize("function", [train_and_save_over, spoil_after_loading])
-def test_a_model_keeps_its_values_whatever_is_written_to_its_file(
+def test_a_model_keeps_its_values_when_its_file_is_overwritten(
     function: Callable[[str, Path], None], kind: str, saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     saved_vit.model.save_pretrained(tmp_path / "base")
@@ -166,9 +166,7 @@ def test_only_the_hubs_cache_and_the_bundled_model_stay_mapped(
         assert not is_mapped(tensor, cached.weights.resolve().name), mine
 
 
-def test_a_file_that_is_shortened_while_it_is_read_is_refused(
-    saved_vit: SavedModel, tmp_path: Path
-) -> None:
+def test_a_file_shortened_during_the_read_is_refused(saved_vit: SavedModel, tmp_path: Path) -> None:
     for source in (saved_vit.state_dict, saved_vit.legacy):
         path = tmp_path / source.name
         shutil.copyfile(source, path)
@@ -181,7 +179,7 @@ def test_a_file_that_is_shortened_while_it_is_read_is_refused(
 
 
 @pytest.mark.parametrize("kind", ["state_dict.pt", "legacy.pt", "archive.pt", "model.safetensors"])
-def test_a_file_that_is_written_while_it_is_read_is_refused(
+def test_a_file_written_during_the_read_is_refused(
     kind: str, saved_vit: SavedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / kind
@@ -199,7 +197,7 @@ def test_a_file_that_is_written_while_it_is_read_is_refused(
         read_checkpoint(Source(path, None, "a test"))
 
 
-def test_each_storage_is_read_once_and_only_where_it_is_used(
+def test_each_used_storage_is_read_exactly_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = torch.arange(1000.0)

@@ -75,14 +75,14 @@ def imports_of(path: Path) -> set[str]:
     return found - {"__version__"}
 
 
-def test_every_module_has_its_place() -> None:
+def test_every_module_is_in_a_layer() -> None:
     placed = [name for layer in LAYERS for name in layer]
     there = [path.stem for path in PACKAGE.glob("[!_]*.py")]
     assert sorted(placed) == sorted([*there, "cli"])
 
 
 @pytest.mark.parametrize("depth", range(len(LAYERS)))
-def test_imports_run_one_way(depth: int) -> None:
+def test_imports_go_only_to_lower_layers(depth: int) -> None:
     below = set().union(*LAYERS[:depth])
     for name in LAYERS[depth]:
         paths = [*(PACKAGE / name).glob("*.py")] or [PACKAGE / f"{name}.py"]
@@ -90,13 +90,13 @@ def test_imports_run_one_way(depth: int) -> None:
             assert imports_of(path) - {name} <= below, path
 
 
-def test_nothing_imports_the_workshop_or_the_tests() -> None:
+def test_the_package_does_not_import_conversion() -> None:
     for path in PACKAGE.glob("*.py"):
         assert "import conversion" not in path.read_text(), path
         assert "from conversion" not in path.read_text(), path
 
 
-def test_every_public_name_is_there_and_documented() -> None:
+def test_every_public_name_exists_and_is_documented() -> None:
     for name in hfclip.__all__:
         assert getattr(hfclip, name).__doc__, name
     assert set(hfclip.__all__) <= set(dir(hfclip))
@@ -110,16 +110,16 @@ def test_every_error_is_exported() -> None:
     assert kinds <= set(hfclip.__all__)
 
 
-def test_type_checkers_are_told_that_the_package_is_typed() -> None:
+def test_the_package_has_a_py_typed_file() -> None:
     assert (PACKAGE / "py.typed").is_file()
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
+def test_an_unknown_name_raises_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = hfclip.nothing
 
 
-def test_importing_costs_no_torch_and_a_load_warns_of_nothing() -> None:
+def test_importing_does_not_import_torch_and_a_load_gives_no_warning() -> None:
     code = (
         "import sys, hfclip\n"
         "assert not {'torch', 'click', 'huggingface_hub'} & set(sys.modules)\n"

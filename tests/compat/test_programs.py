@@ -31,7 +31,7 @@ def test_there_are_many_programs_of_many_kinds() -> None:
 
 
 @pytest.mark.parametrize(("program", "kind", "dtype"), RUNS)
-def test_values_are_those_of_clip(
+def test_a_program_gives_the_values_of_clip(
     program: Program,
     kind: str,
     dtype: str,

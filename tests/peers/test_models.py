@@ -71,7 +71,7 @@ def assert_same_model(
 
 
 @every_config
-def test_clip_anytorch_computes_the_same(config: ClipConfig, clip: ModuleType) -> None:
+def test_clip_anytorch_gives_the_same_features(config: ClipConfig, clip: ModuleType) -> None:
     ours = random_model(config)
     theirs = clip_twin(ours, clip)
     assert_same_model(
@@ -80,7 +80,7 @@ def test_clip_anytorch_computes_the_same(config: ClipConfig, clip: ModuleType) -
 
 
 @every_config
-def test_open_clip_computes_the_same(config: ClipConfig) -> None:
+def test_open_clip_gives_the_same_features(config: ClipConfig) -> None:
     import open_clip
 
     ours = random_model(config)
@@ -108,7 +108,7 @@ def test_open_clip_computes_the_same(config: ClipConfig) -> None:
 
 
 @every_vit
-def test_transformers_computes_the_same(config: ClipConfig) -> None:
+def test_transformers_gives_the_same_features(config: ClipConfig) -> None:
     ours = random_model(config)
     theirs = transformers_model(config)
     theirs.load_state_dict(to_transformers(ours.state_dict()), strict=True)
@@ -154,7 +154,7 @@ def transformers_model(config: ClipConfig, activation: str = "quick_gelu") -> An
     return model.eval()
 
 
-def test_the_transformers_names_lead_back_to_the_same_weights() -> None:
+def test_the_transformers_names_convert_back_to_the_same_weights() -> None:
     state = random_model(SMALL_VIT).state_dict()
     back = from_transformers(to_transformers(state))
     assert back.keys() == state.keys()
@@ -162,7 +162,7 @@ def test_the_transformers_names_lead_back_to_the_same_weights() -> None:
 
 
 @pytest.mark.parametrize("name", RELEASES)
-def test_names_shapes_and_order_are_those_of_clip(name: str, clip: ModuleType) -> None:
+def test_names_shapes_and_order_equal_those_of_clip(name: str, clip: ModuleType) -> None:
     config = RELEASES[name].config
     numbers = list(config.to_dict().values())[:10]
     with torch.device("meta"):
@@ -176,7 +176,7 @@ def test_names_shapes_and_order_are_those_of_clip(name: str, clip: ModuleType) -
 
 
 @every_config
-def test_half_precision_falls_on_the_same_tensors(config: ClipConfig, clip: ModuleType) -> None:
+def test_the_same_tensors_are_in_half_precision(config: ClipConfig, clip: ModuleType) -> None:
     ours = random_model(config)
     theirs = clip.model.build_model(ours.state_dict())
     convert_weights(ours)
@@ -188,7 +188,7 @@ def test_half_precision_falls_on_the_same_tensors(config: ClipConfig, clip: Modu
 
 
 @pytest.mark.parametrize("config", [SMALL_VIT, SMALL_RESNET], ids=["ViT", "ResNet"])
-def test_gradients_are_those_of_clip(config: ClipConfig, clip: ModuleType) -> None:
+def test_gradients_equal_those_of_clip(config: ClipConfig, clip: ModuleType) -> None:
     ours = random_model(config)
     theirs = clip_twin(ours, clip)
     images, tokens = batch(config)

@@ -45,7 +45,7 @@ def test_pixels_equal_those_of_open_clip() -> None:
     assert torch.equal(ours(image), theirs(image))
 
 
-def test_the_steps_are_those_of_clip_in_order(clip: ModuleType) -> None:
+def test_the_steps_equal_those_of_clip_in_order(clip: ModuleType) -> None:
     ours, theirs = hfclip.image_transform(288), clip.clip._transform(288)
     assert [type(step) for step in ours.transforms] == [type(step) for step in theirs.transforms]
     assert str(ours.transforms[0]) == str(theirs.transforms[0])

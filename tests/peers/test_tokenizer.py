@@ -82,7 +82,7 @@ def test_any_ids_decode_to_the_same_text(theirs: Any, ours: Tokenizer, ids: list
 
 @settings(max_examples=300, deadline=None)
 @given(word=st.text(st.sampled_from("aeinost"), min_size=1, max_size=60))
-def test_words_full_of_repeats_merge_the_same(theirs: Any, ours: Tokenizer, word: str) -> None:
+def test_words_with_many_repeats_merge_the_same(theirs: Any, ours: Tokenizer, word: str) -> None:
     assert ours.encode(word) == theirs.encode(word)
 
 
@@ -91,7 +91,7 @@ def test_a_word_of_three_thousand_letters_merges_the_same(theirs: Any, ours: Tok
     assert ours.encode(word) == theirs.encode(word)
 
 
-def test_a_text_too_long_is_refused_in_the_same_words(clip: ModuleType) -> None:
+def test_a_text_that_is_too_long_raises_the_same_error(clip: ModuleType) -> None:
     text = "one two three four"
     with pytest.raises(RuntimeError) as their_refusal:
         clip.tokenize(text, 4)
