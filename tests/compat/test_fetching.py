@@ -1,4 +1,4 @@
-"""`_download`: verified, whole or not at all, and taken up where it was cut off."""
+"""`_download` verifies files, writes them only when complete, and resumes downloads."""
 
 import hashlib
 import re
@@ -20,12 +20,12 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Origin:
-    """A server of one file, with a log and a fault for each of the first requests."""
+    """A server of one file that logs requests and applies a fault to the first requests."""
 
     def __init__(self) -> None:
         self.content = CONTENT
         self.knows_ranges = True
-        self.faults: list[int | None] = []  # a status to answer, or None to cut off half-way
+        self.faults: list[int | None] = []  # an HTTP status, or None to cut the body in half
         self.ranges: list[str | None] = []
         self.server = LoopbackServer(self.answer)
 

@@ -1,4 +1,4 @@
-"""Names, arguments, pickles and optimizer states: what programs of `clip` hold on to."""
+"""Names, arguments, pickles and optimizer states that programs written for `clip` use."""
 
 import copy
 import gzip
@@ -24,13 +24,13 @@ from hfclip.layers import LayerNorm
 from .world import World, silently
 
 MODULES = ["clip", "model", "simple_tokenizer"]
-# What clip-anytorch's modules import for themselves, and the names of types.
+# Names that clip-anytorch's modules import for internal use, and names of types.
 _THEIR_IMPORTS = {"packaging", "Any", "Union", "List", "Tuple", "lru_cache", "tqdm"}
 
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """`import clip` means hfclip while a test runs."""
+    """Makes `import clip` load hfclip during a test."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "clip"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -197,7 +197,7 @@ def test_a_replaced_class_takes_effect_until_it_is_restored(
 def test_loading_on_the_cpu_does_not_round_float32_weights(
     standin: ModuleType, tmp_path: Path
 ) -> None:
-    """Where clip went through float16: a fine-tuned float32 model stays what it is."""
+    """OpenAI's clip rounds float32 weights to float16 when it loads them on the CPU."""
     model = hfclip.CLIP(8, 32, 1, 64, 16, 6, 50, 64, 1, 1)
     torch.save(model.state_dict(), tmp_path / "fine.pt")
     loaded, _ = standin.load(str(tmp_path / "fine.pt"), device="cpu")

@@ -1,4 +1,4 @@
-"""Each fault to order as the real client meets it."""
+"""Behaviour of the real client with each fault."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_status_429_is_retried_after_the_time_that_the_hub_names(
     assert busy.struck == 1
 
 
-# The client itself uses an argument of httpx2 that is deprecated.
+# The client uses a deprecated argument of httpx2.
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 def test_an_upload_is_repeated_completely_after_a_server_error(
     hub: LoopbackHub, api: HfApi, commit: str

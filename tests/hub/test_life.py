@@ -1,4 +1,4 @@
-"""How a loopback Hub starts and ends, and what reaches it from a child process."""
+"""Start and stop of a loopback Hub, and its use from a child process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loopback Hub as the real client sees it when nothing goes wrong."""
+"""The loopback Hub with the real client, without faults."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def test_branches_and_tags_are_made_listed_and_deleted(api: HfApi, commit: str) 
     assert ([ref.name for ref in refs.branches], refs.tags) == (["main"], [])
 
 
-# The client itself uses an argument of httpx2 that is deprecated.
+# The client uses a deprecated argument of httpx2.
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 def test_an_uploaded_folder_comes_back_byte_for_byte(
     hub: LoopbackHub, api: HfApi, tmp_path: Path

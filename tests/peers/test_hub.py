@@ -1,4 +1,4 @@
-"""A repository in each layout, written by the library that owns it, loads with equal features."""
+"""A repository written by each library in its layout loads with equal features."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""Models that open_clip and transformers built and saved compute the same when read here."""
+"""Models saved by open_clip and transformers compute the same features in hfclip."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -32,14 +32,14 @@ CONFIGS = {
     for activation in ("quick_gelu", "gelu")
 }
 VITS = {name: release for name, release in RELEASES.items() if not release.config.is_resnet}
-# Where open_clip spells a release otherwise than with a dash for the slash.
+# Releases whose name in open_clip is not OpenAI's name with a dash for the slash.
 NAMES = {"ViT-L/14@336px": "ViT-L-14-336"}
 CAPTIONS = ["a cat", "two dogs in the snow, seen from above", ""]
 
 
 @torch.no_grad()
 def draw(model: Any) -> Any:
-    """Gives every tensor of a model numbers of its own, BatchNorm's statistics too."""
+    """Sets every tensor of a model to random values, including BatchNorm statistics."""
     torch.manual_seed(7)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and name != "logit_scale":
@@ -48,7 +48,7 @@ def draw(model: Any) -> Any:
 
 
 def saved(model: nn.Module, path: Path) -> dict[str, Tensor]:
-    """A model's tensors after a way through a file."""
+    """Saves a model's tensors to a file and returns them as read from it."""
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
     return load_file(path)
 
@@ -59,7 +59,7 @@ def read(config: ClipConfig, tensors: Mapping[str, Tensor], path: Path) -> hfcli
 
 @torch.no_grad()
 def assert_same(ours: hfclip.CLIP, theirs: Callable[[Tensor, Tensor], tuple[Tensor, ...]]) -> None:
-    """Compares image features, text features and logits, each within 1e-5 of their length."""
+    """Compares image features, text features and logits, each within 1e-5 of its norm."""
     side = ours.config.image_resolution
     images, tokens = torch.randn(2, 3, side, side), hfclip.tokenize(CAPTIONS)
     found = ours.encode_image(images), ours.encode_text(tokens), ours(images, tokens)[0]
@@ -165,7 +165,7 @@ def test_only_open_clip_models_of_openais_kind_are_read() -> None:
         return True
 
     read = {name for name in open_clip.list_models() if verdict(name)}
-    # Other tokenizers; and of the rest, wider MLPs or a layer scale.
+    # Models with other tokenizers, wider MLPs or a layer scale.
     plain = {
         name
         for name in open_clip.list_models()
@@ -224,5 +224,5 @@ def test_every_setting_of_open_clip_is_accepted_or_refused(section: str) -> None
     assert all(
         defaults[key] in accepted
         for key, (accepted, _) in table.fixed.items()
-        if key != "hf_model_name"  # absent is its default; present is another class
+        if key != "hf_model_name"  # if absent it has its default; if present the class differs
     )

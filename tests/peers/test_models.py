@@ -1,4 +1,4 @@
-"""The same weights give what clip-anytorch, open_clip and transformers give for them."""
+"""The same weights give the features of clip-anytorch, open_clip and transformers."""
 
 from collections.abc import Callable
 from types import ModuleType
@@ -29,7 +29,7 @@ every_vit = pytest.mark.parametrize("config", [SMALL_VIT, FULL_VIT], ids=["small
 
 
 def random_model(config: ClipConfig) -> hfclip.CLIP:
-    """A model whose every tensor is drawn, BatchNorm's statistics too, so that none is trivial."""
+    """Returns a model with random values in every tensor, including BatchNorm statistics."""
     torch.manual_seed(3)
     model = hfclip.CLIP(**config.to_dict()).eval()
     for name, tensor in model.state_dict().items():
@@ -41,7 +41,7 @@ def random_model(config: ClipConfig) -> hfclip.CLIP:
 
 
 def clip_twin(ours: hfclip.CLIP, clip: ModuleType) -> Any:
-    """clip-anytorch's model of the same weights; its own build_model would round them to half."""
+    """Builds clip-anytorch's model without its build_model, which rounds weights to float16."""
     theirs = clip.model.CLIP(*list(ours.config.to_dict().values())[:10]).eval()
     theirs.load_state_dict(ours.state_dict())
     return theirs
@@ -114,7 +114,7 @@ def test_transformers_gives_the_same_features(config: ClipConfig) -> None:
     theirs.load_state_dict(to_transformers(ours.state_dict()), strict=True)
 
     def text_features(tokens: Tensor) -> Tensor:
-        # Without an attention mask it is only the causal one, as OpenAI's.
+        # Without an attention mask it uses only the causal mask, like OpenAI.
         features: Tensor = theirs.get_text_features(input_ids=tokens.long()).pooler_output
         return features
 

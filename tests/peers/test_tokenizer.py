@@ -1,6 +1,6 @@
 """Token ids and decoded texts equal those of clip-anytorch."""
 
-# ruff: noqa: RUF001, S311 - letters that look like others are meant, and nothing is secret
+# ruff: noqa: RUF001, S311 - letters that look like others are intended; nothing is secret
 
 import random
 from types import ModuleType
@@ -15,7 +15,7 @@ from hfclip.tokenizer import VOCAB_SIZE, Tokenizer, tokenize
 
 from .captions import CAPTIONS, captions
 
-# Surrogates too, and letters that ftfy holds for broken encoding where they meet.
+# Includes surrogates, and adjacent letters that ftfy takes for an encoding error.
 BROKEN = "ÃÂâ€™“”Ø®×²œŠЕ‚Äß°É£½\x92\x85�\u0301\u212a"
 any_text = st.text(st.characters(exclude_categories=()), max_size=30)
 broken_text = st.text(
