@@ -46,7 +46,7 @@ TRICKS = list(malicious.system_calls(""))
 
 @pytest.fixture
 def marker(tmp_path: Path) -> Iterator[Path]:
-    """A file that exists once a command has run; and the agreed number for os.system."""
+    """Returns a file that a command would create, and registers the code for os.system."""
     copyreg.add_extension("os", "system", malicious.EXTENSION)
     yield tmp_path / "it-ran"
     copyreg.remove_extension("os", "system", malicious.EXTENSION)
@@ -389,7 +389,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "module in itself": malicious.module_in_itself,
     "exponential modules": malicious.exponential_modules,
 }
-# Reads each file and says how it went, how long it took and what memory the process came to.
+# Reads each file and prints the outcome, the time and the peak memory of the process.
 READER = """
 import resource, sys, time
 from pathlib import Path
@@ -487,7 +487,7 @@ def test_only_scalars_are_read_from_numpy(place: str, name: str, tmp_path: Path)
 
 
 def _splits(name: str) -> list[tuple[str, str]]:
-    """Each way to tell the module of a dotted name from the attributes in it."""
+    """Returns each way to split a dotted name into a module and attributes."""
     parts = name.split(".")
     return [(".".join(parts[:at]), ".".join(parts[at:])) for at in range(1, len(parts))]
 

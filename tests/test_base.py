@@ -1,4 +1,4 @@
-"""Weight files named directly: the configuration beside them, and what `base=` says of them."""
+"""Weight files given by path: the configuration beside them, and the argument `base=`."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ from hfclip.model import CLIP
 from hfclip.publishing import read_finetune
 from hfclip.releases import RELEASES
 
-# What no shape tells: the activation, the heads' width, the pixels.
+# Settings that shapes do not determine: activation, head width, mean and std.
 OTHER = dataclasses.replace(
     TINY_VIT,
     activation="gelu",
@@ -58,7 +58,7 @@ def save_as(path: Path, tensors: dict[str, Tensor]) -> Path:
 
 
 def config_of(path: Path, **options: Any) -> ClipConfig:
-    """The configuration that `load` gives, once all that it decides has been looked at."""
+    """Loads the model, checks everything that depends on its configuration, and returns that."""
     model, preprocess = hfclip.load(path, device="cpu", **options)
     config: ClipConfig = model.config
     assert preprocess.transforms[-1].mean == config.image_mean
@@ -69,7 +69,7 @@ def config_of(path: Path, **options: Any) -> ClipConfig:
     return config
 
 
-# B1: the configuration beside a weight file.
+# The configuration beside a weight file.
 
 
 @pytest.mark.parametrize("by_transformers", [False, True])
@@ -157,7 +157,7 @@ def test_a_configuration_that_does_not_fit_is_named_unless_base_is_given(tmp_pat
     assert config_of(path, base=write_folder(tmp_path / "base")) == OTHER
 
 
-# B2: what a lone file was fine-tuned from.
+# The base of a single weight file.
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
 
 @pytest.fixture
 def lone(tmp_path: Path) -> Path:
-    """A weight file in a folder of its own."""
+    """Returns a weight file in a folder without other files."""
     (tmp_path / "run").mkdir()
     return save_as(tmp_path / "run" / "last.pt", state(OTHER))
 
@@ -186,7 +186,7 @@ def test_a_folder_as_base_gives_the_configuration(layout: str, lone: Path, tmp_p
     for weights in base.glob("*.safetensors"):
         assert config_of(lone, base=weights) == OTHER
         weights.unlink()
-    assert config_of(lone, base=base) == OTHER  # a configuration alone will do
+    assert config_of(lone, base=base) == OTHER  # a configuration without weights is enough
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -1,4 +1,4 @@
-"""README.md when the files beside it are written again: ours is renewed, a person's stays."""
+"""A second save renews a generated README.md and keeps a handwritten one."""
 
 import hashlib
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def card(folder: Path) -> str:
 
 
 def head_of(text: str) -> Any:
-    """The metadata of a card, whose fields depend on its kind."""
+    """Returns the metadata of a card. Its fields depend on the kind of card."""
     return ModelCard(text).data
 
 

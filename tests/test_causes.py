@@ -1,4 +1,4 @@
-"""Errors of the network and of its settings name their true cause, for downloads and uploads."""
+"""Errors of the network and its settings name the true cause, for downloads and uploads."""
 
 import http.server
 import ssl
@@ -40,7 +40,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
 
 
 def messages() -> list[str]:
-    """What a download and an upload say, in Python and on the command line."""
+    """Returns the errors of a download and an upload, in Python and on the command line."""
     texts = []
     for act in (lambda: sources.find("me/clip"), lambda: pushing.find_repository("me/clip")):
         with pytest.raises(hfclip.HubError) as caught:

@@ -91,7 +91,7 @@ def test_an_ordinary_read_gives_no_warning(saved_vit: SavedModel) -> None:
         warnings.simplefilter("always")
         for path in saved_vit.files:
             build(path)
-        gc.collect()  # where files that were left open would be told of
+        gc.collect()  # files that were left open give warnings here
     assert [str(warning.message) for warning in caught] == []
 
 
@@ -306,7 +306,7 @@ def test_a_file_without_read_permission_is_refused(
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", denied)  # the superuser may read every file
+    monkeypatch.setattr(Path, "open", denied)  # root can read every file
     with pytest.raises(CheckpointError, match="cannot be opened: Permission denied"):
         read(saved_vit.state_dict)
 

@@ -1,4 +1,4 @@
-"""`hfclip classify` on people's files: labels, templates, the label cache, forms of output."""
+"""`hfclip classify`: labels, templates, the label cache and output formats."""
 
 import codecs
 import json
@@ -39,7 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The class of each encoder whose encode_text is called from here on."""
+    """Records the class of each encoder whose encode_text is called."""
     calls: list[str] = []
 
     def spied(kind: type) -> Callable[[Any, Tensor], Tensor]:
@@ -61,7 +61,7 @@ def classify(*arguments: str) -> Result:
 
 
 def labels_of(*arguments: str) -> dict[str, float]:
-    """The labels and probabilities of one picture."""
+    """Returns the labels and probabilities of one picture."""
     result = classify(SEVEN, "--json", "--top", "99", *arguments)
     assert result.exit_code == 0, result.output
     (row,) = json.loads(result.stdout)
@@ -364,7 +364,7 @@ def test_results_are_written_after_each_batch(
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        # The second batch waits for this test, so these lines come before it.
+        # The second batch waits for this test, so these lines belong to the first.
         early = [process.stdout.readline() for _ in range(16 * per_picture)]
         assert "015.png" in early[15 * per_picture]
         process.stdin.write("\n")
@@ -377,7 +377,7 @@ def read_terminal(descriptor: int) -> Iterator[bytes]:
     while True:
         try:
             part = os.read(descriptor, 65536)
-        except OSError:  # Linux's way to say that the other end is closed
+        except OSError:  # Linux raises this when the other end is closed
             return
         if not part:
             return
@@ -385,7 +385,7 @@ def read_terminal(descriptor: int) -> Iterator[bytes]:
 
 
 def shown(written: str) -> list[str]:
-    """What stays on the lines of a terminal: a carriage return goes back to the line's start."""
+    """Returns the visible lines of a terminal: a carriage return overwrites the line."""
     lines = []
     for line in written.replace("\r\n", "\n").split("\n"):
         cells: list[str] = []
@@ -421,8 +421,8 @@ def test_results_and_the_bar_do_not_share_a_line_on_a_terminal(
         written = b"".join(read_terminal(ours)).decode()
     os.close(ours)
     assert process.returncode == 1
-    assert "encoding labels: " in written  # there was a bar of captions
-    assert "image/s" in written  # and one of pictures
+    assert "encoding labels: " in written  # the progress bar of the captions
+    assert "image/s" in written  # the progress bar of the pictures
     lines = [line for line in shown(written) if line]
     bars = [line for line in lines if "%|" in line]
     results = [line for line in lines if "%|" not in line]

@@ -92,7 +92,7 @@ def test_bash_completes_a_name_with_the_script(tmp_path: Path) -> None:
     script = (
         'eval "$(hfclip completion bash)"\n'
         "COMP_WORDS=(hfclip inspect RN5); COMP_CWORD=2\n"
-        "compopt() { :; }\n"  # it works only while a person completes
+        "compopt() { :; }\n"  # it works only during an interactive completion
         "_hfclip_completion hfclip\n"
         'printf "%s\\n" "${COMPREPLY[@]}"\n'
     )

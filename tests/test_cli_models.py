@@ -41,7 +41,7 @@ def run(*arguments: str) -> Result:
 
 
 def messages(result: Result) -> list[str]:
-    """The lines on standard error without progress bars."""
+    """Returns the lines of standard error without progress bars."""
     return [line for line in result.stderr.splitlines() if "|" not in line]
 
 

@@ -1,4 +1,4 @@
-"""`hfclip classify` on the files and folders that people have."""
+"""`hfclip classify` with rotated, 16-bit and HEIC pictures, folders and other files."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ def classify(*arguments: str | Path, model: str = "digits") -> Result:
 
 
 def best(result: Result) -> dict[str, str]:
-    """The first label of each picture, by its name."""
+    """Returns the first label of each picture, by file name."""
     return {Path(row["image"]).name: row["labels"][0]["label"] for row in json.loads(result.stdout)}
 
 
@@ -32,7 +32,7 @@ def seven() -> Image.Image:
     return Image.open(DIGITS / "seven.png").convert("L")
 
 
-# How a camera that is held otherwise stores the picture, and what its EXIF data says.
+# The stored pixels of a rotated camera, and the orientation in its EXIF data.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -66,7 +66,7 @@ def test_a_16_bit_seven_is_classified_as_seven(seven: Image.Image, tmp_path: Pat
     (row,) = json.loads(classify(DIGITS / "seven.png", "--json").stdout)
     rows = json.loads(classify(tmp_path, "--json").stdout)
     assert len(rows) == 4
-    for other in rows:  # in a batch of four, which sums in another order
+    for other in rows:  # a batch of four sums in another order
         for found, expected in zip(other["labels"], row["labels"], strict=True):
             assert found["label"] == expected["label"]
             assert found["probability"] == pytest.approx(expected["probability"], rel=1e-4)

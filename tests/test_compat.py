@@ -1,4 +1,4 @@
-"""Standing in for `clip`: in this process, for a script, for the processes it starts."""
+"""hfclip in place of `clip`: in this process, in a script, and in its child processes."""
 
 import ast
 import importlib
@@ -18,7 +18,7 @@ from hfclip import compat
 
 PACKAGE = Path(hfclip.__file__).parent
 OUTSIDE = sorted(path for path in PACKAGE.rglob("*.py") if "compat" not in path.parts)
-# Those of `clip` that mean nothing else: any module may have a `_download` or `_transform`.
+# Names that only `clip` has. Other modules may have a `_download` or `_transform`.
 OLD_NAMES = {
     "_MODELS",
     "_Tokenizer",
@@ -75,7 +75,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(autouse=True)
 def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No `clip` is imported, and what a test imports as such is forgotten."""
+    """Removes each imported `clip` package before and after a test."""
     others = {name: module for name, module in sys.modules.items() if _is_clip(name)}
     for name in others:
         del sys.modules[name]

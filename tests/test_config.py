@@ -185,7 +185,7 @@ def test_a_model_over_the_memory_limit_is_refused_before_allocation(
 
 
 def test_the_memory_limit_is_32_gib() -> None:
-    width = 8_192  # 805,412,864 parameters a block
+    width = 8_192  # 805,412,864 parameters per block
     below = ClipConfig(**changed(transformer_width=width, transformer_layers=10))
     assert 31 * 2**30 > 4 * below.parameter_count > 29 * 2**30
     with pytest.raises(ConfigError, match="33 GiB"):

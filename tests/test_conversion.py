@@ -1,4 +1,4 @@
-"""From OpenAI's archives to published folders, and the proof that nothing was lost on the way."""
+"""Conversion of OpenAI's archives to published folders, and its verification."""
 
 import hashlib
 import json
@@ -39,15 +39,15 @@ def run(*arguments: object) -> Result:
 
 
 def archive(config: ClipConfig, path: Path) -> Path:
-    """A TorchScript archive in the shape of OpenAI's: traced, its weights in mixed float16.
+    """Writes a traced TorchScript archive like OpenAI's, with weights in mixed float16.
 
-    Traced in float32, for a CPU takes minutes to convolve in float16; what a trace in float16
-    freezes is in the small archives of the other tests.
+    It traces in float32, because float16 convolutions take minutes on a CPU. The small archives
+    of the other tests cover the constants of a float16 trace.
     """
     half = draw(config, torch.float16).state_dict()
     model = CLIP.from_checkpoint(Checkpoint(path, "drawn", config, half)).float()
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch advises against its own TorchScript
+        warnings.simplefilter("ignore")  # torch deprecates TorchScript
         traced = script(model)
         for name, tensor in (*traced.named_parameters(), *traced.named_buffers()):
             tensor.data = half.get(name, tensor)
@@ -56,7 +56,7 @@ def archive(config: ClipConfig, path: Path) -> Path:
 
 
 def shallow(config: ClipConfig) -> ClipConfig:
-    """The same widths and sizes in fewer layers."""
+    """Returns a configuration with the same widths and sizes, but fewer layers."""
     layers = (1, 1, 1, 1) if config.is_resnet else 1
     return replace(config, vision_layers=layers, transformer_layers=1)
 
@@ -156,7 +156,7 @@ def test_the_check_detects_a_zero_with_another_sign(saved_vit: SavedModel, tmp_p
 def test_the_reference_is_independent_of_hfclips_model(
     saved_vit: SavedModel, tmp_path: Path
 ) -> None:
-    """Weights that agree bit for bit, but a configuration that computes something else."""
+    """The weights are identical, but the configuration gives other features."""
     convert(saved_vit.archive, tmp_path / "out")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     (tmp_path / "out" / "config.json").write_text(json.dumps({**config, "activation": "gelu"}))
@@ -202,7 +202,7 @@ def test_a_failed_conversion_leaves_no_files(saved_vit: SavedModel, tmp_path: Pa
 
 @pytest.fixture
 def two_releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Release]:
-    """A table of two small releases whose originals lie where `clip` would have put them."""
+    """A table of two small releases whose original files are in the folder of `clip`."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     root = tmp_path / "home" / ".cache" / "clip"
     root.mkdir(parents=True)
@@ -257,7 +257,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
     close_session()
 
 
-@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # a warning of the client
 def test_all_releases_are_published_tagged_and_load_by_their_names(
     two_releases: dict[str, Release],
     hub: LoopbackHub,
@@ -268,7 +268,7 @@ def test_all_releases_are_published_tagged_and_load_by_their_names(
     trial = run("publish", "--all", tmp_path / "out", "--namespace", "me", "--dry-run")
     assert trial.output.count("would send README.md") == 2
     assert not [call for call in hub.calls if call.method not in {"GET", "HEAD"}]
-    # Interrupted after the first, it goes on where it stopped.
+    # A second run continues after a failure.
     hub.fault(Status(403), "/api/models/me/ViT-B-32/commit/*", method="POST", times=2)
     first = run("publish", "--all", tmp_path / "out", "--namespace", "me")
     assert first.exit_code == 1
@@ -286,7 +286,7 @@ def test_all_releases_are_published_tagged_and_load_by_their_names(
         assert repository.tags[f"v{__version__}"].id == repository.branches["main"].id
 
 
-@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # a warning of the client
 def test_the_card_of_a_copy_names_its_own_repository(
     two_releases: dict[str, Release], saved_vit: SavedModel, hub: LoopbackHub, tmp_path: Path
 ) -> None:

@@ -28,7 +28,7 @@ def test_an_unknown_device_name_is_refused_and_the_known_ones_are_listed(
         f"device is {device!r}, which torch does not know; expected 'cpu', 'cuda', 'cuda:1', "
         "'mps', 'xpu' or 'meta'."
     )
-    assert isinstance(caught.value, RuntimeError)  # as clip and torch raise
+    assert isinstance(caught.value, RuntimeError)  # clip and torch raise it too
 
 
 @pytest.mark.parametrize("load", LOADERS, ids=["load", "compat", "from_pretrained"])

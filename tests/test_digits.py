@@ -1,4 +1,4 @@
-"""The bundled model really classifies: judged on the pictures that it never trained on."""
+"""Accuracy of the bundled model on held-out pictures."""
 
 import re
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_the_card_has_the_accuracies_of_the_bundled_weights(model: hfclip.CLIP) 
     measured = digits.report(model, *digits.load_split())
     assert told.keys() == measured.keys()
     for name, value in measured.items():
-        # One picture of 359 may fall to the other side on another machine.
+        # One of the 359 pictures may be classified differently on another machine.
         assert abs(told[name] / 100 - value) < 0.004, name
 
 

@@ -1,4 +1,4 @@
-"""Every Python and shell block of the README and of docs/ runs, in the order of its page."""
+"""Every Python and shell block of the README and of docs/ runs, in page order."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ DIGITS = Path(hfclip.__file__).parent / "digits"
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs/pages").rglob("*.md")])
 TOKEN = "hf_secretOfTheTests"
 
-# Where a page names one of these repositories, the loopback Hub has the bundled model there.
+# The loopback Hub has the bundled model in these repositories, which the pages name.
 PUBLISHED = {
     "docs/ViT-B-32": "hfclip",
     "docs/ViT-B-16": "hfclip",
@@ -30,7 +30,7 @@ PUBLISHED = {
 
 @pytest.fixture(scope="session")
 def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The bundled model in each layout that a page's repositories have."""
+    """Returns the bundled model in each layout of the pages' repositories."""
     from hfclip.exporting import export
 
     root = tmp_path_factory.mktemp("layouts")
@@ -50,7 +50,7 @@ def hub(layouts: dict[str, Path]) -> Iterator[LoopbackHub]:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
-    """A folder with the files that the pages name."""
+    """Returns a folder with the files that the pages name."""
     folder = tmp_path / "desk"
     (folder / "photos").mkdir(parents=True)
     for name, source in {"cat.jpg": "seven", "photos/1.jpg": "two", "photos/2.jpg": "zero"}.items():
@@ -97,7 +97,7 @@ def test_each_block_that_is_not_run_has_a_known_reason() -> None:
     assert reasons <= REASONS
 
 
-# The only reasons for which a block of a page may not run in the tests.
+# The only accepted reasons for a block that the tests do not run.
 REASONS = {
     "it installs software",
     "it needs a checkout and a network",

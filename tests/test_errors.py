@@ -1,4 +1,4 @@
-"""Every error that hfclip raises on purpose derives from HfclipError."""
+"""Every error that hfclip raises derives from HfclipError."""
 
 import ast
 import builtins
@@ -15,7 +15,7 @@ import hfclip
 
 PACKAGE = Path(hfclip.__file__).parent
 
-# Errors of other kinds by module, with the reason.
+# Accepted errors of other kinds, by module, with the reason.
 OTHERS = {
     ("hfclip", "AttributeError"): "the protocol of __getattr__",
     ("hfclip.compat.simple_tokenizer", "AttributeError"): "the protocol of __getattr__",
@@ -34,7 +34,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 def bound(tree: ast.AST) -> set[str]:
-    """The variables and arguments of a module: what `raise error` and `raise kind()` may mean."""
+    """Returns the variables and arguments of a module, which `raise error` may refer to."""
     stored = {
         node.id
         for node in ast.walk(tree)
@@ -46,12 +46,12 @@ def bound(tree: ast.AST) -> set[str]:
 
 
 def raised(node: ast.Raise, module: ModuleType, local: set[str]) -> Any:
-    """The class that a statement raises; None for one that passes on what was caught."""
+    """Returns the class that a statement raises, or None if it raises a caught error again."""
     named = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
     if isinstance(named, ast.Attribute):
         owner = ast.unparse(named.value)
         found = getattr(getattr(module, owner, None), named.attr, None)
-        if found is None:  # a method: the one of that name in this module
+        if found is None:  # a method of a class in this module
             kinds = [kind for kind in vars(module).values() if inspect.isclass(kind)]
             found = next(vars(kind)[named.attr] for kind in kinds if named.attr in vars(kind))
     elif isinstance(named, ast.Name):

@@ -1,4 +1,4 @@
-"""The fast preprocess beside the exact one, on pictures like photographs."""
+"""The fast preprocess compared with the exact one, on pictures like photographs."""
 
 import io
 import pickle
@@ -19,7 +19,7 @@ SIDE = 224
 
 
 def drawn(size: tuple[int, int], noise: float = 6) -> Image.Image:
-    """Slopes, discs with sharp edges, stripes and the noise of a sensor."""
+    """Returns a picture of gradients, discs with sharp edges, stripes and sensor noise."""
     width, height = size
     random = np.random.default_rng(3)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32) / min(size)
@@ -50,13 +50,13 @@ def opened(content: bytes) -> Image.Image:
 
 
 def both(content: bytes) -> tuple[Tensor, Tensor]:
-    """What the exact and the fast preprocess make of a file."""
+    """Returns the pixels of the exact and the fast preprocess for a file."""
     exact, fast = (hfclip.image_transform(SIDE, mode=mode) for mode in ("exact", "fast"))
     return exact(opened(content)), fast(opened(content))
 
 
 def levels_apart(one: Tensor, other: Tensor) -> Tensor:
-    """How far pixels lie apart, in levels of 255."""
+    """Returns the difference of pixels, in levels of 255."""
     std = torch.tensor(hfclip.config.OPENAI_STD)
     return ((one - other).abs() * std[:, None, None] * 255).round(decimals=3)
 
@@ -172,7 +172,7 @@ def test_the_given_image_stays_unchanged() -> None:
         assert image.size == size
         assert torch.equal(fast(image), first)
         assert np.array_equal(np.asarray(image), np.asarray(opened(content)))
-        # Once loaded it takes another way, to nearly the same pixels.
+        # A loaded image is resized differently, to nearly the same pixels.
         assert levels_apart(fast(image), first).max() <= 3
 
 
@@ -201,7 +201,7 @@ def test_pixels_shared_with_pillow_outlive_the_image() -> None:
 def test_pixels_that_pillow_does_not_share_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     content, fast = saved(drawn((640, 480))), hfclip.image_transform(SIDE, mode="fast")
     expected = fast(opened(content))
-    assert lent_pixels(Image.new("RGB", (2400, 1800))) is None  # 17 MB, so in two pieces
+    assert lent_pixels(Image.new("RGB", (2400, 1800))) is None  # 17 MB, in two blocks of memory
     monkeypatch.delattr(Image.Image, "__arrow_c_array__")
     assert lent_pixels(opened(content)) is None
     assert torch.equal(fast(opened(content)), expected)

@@ -178,7 +178,8 @@ def test_the_configuration_records_resized_embeddings(
     saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     model = draw(saved_vit.model.config)
-    model.visual.positional_embedding = torch.nn.Parameter(torch.randn(10, 64))  # 3 x 3 and one
+    # 3 x 3 patches and the class token
+    model.visual.positional_embedding = torch.nn.Parameter(torch.randn(10, 64))
     model.positional_embedding = torch.nn.Parameter(torch.randn(20, 64))
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())

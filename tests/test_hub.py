@@ -1,4 +1,4 @@
-"""Loading through the real client from a Hub on the loopback, well and ill."""
+"""Loading from a loopback Hub with the real client, with and without faults."""
 
 import dataclasses
 import hashlib
@@ -70,12 +70,12 @@ def is_whole(model: torch.nn.Module) -> bool:
 
 
 def load(name: str = "me/clip", **options: object) -> bool:
-    """Loads, and tells whether every tensor is right."""
+    """Loads a model and returns whether every tensor is correct."""
     return is_whole(hfclip.load(name, "cpu", **options)[0])  # type: ignore[call-overload]
 
 
 def blob(cache: Path, filename: str = WEIGHTS) -> Path:
-    """The one cached file behind a name."""
+    """Returns the only cached file with a name."""
     (link,) = cache.glob(f"snapshots/*/{filename}")
     return link.resolve()
 
@@ -90,7 +90,7 @@ def requests(hub: LoopbackHub) -> list[tuple[str, str]]:
     return [(call.method, call.file or call.path) for call in hub.calls]
 
 
-# What a good day looks like.
+# Without faults.
 
 
 def test_a_repository_loads_and_its_files_are_verified(hub: LoopbackHub, cache: Path) -> None:
@@ -280,7 +280,7 @@ def test_files_without_symlinks_and_records_are_refused_offline(
     assert load()
 
 
-# Damage on the way.
+# Faults during a download.
 
 
 FAULTS: list[tuple[str, Fault]] = [
@@ -374,11 +374,11 @@ def test_files_with_wrong_bytes_are_removed_from_the_cache(hub: LoopbackHub, cac
     assert not any(len(path.name) == 64 for path in cache.glob("blobs/*"))
 
 
-# Doors that are closed.
+# Missing, private and gated repositories.
 
 
 def assert_is_clear(error: Exception) -> None:
-    """Says what failed and what to do, shows no token, and hides the client's own exception."""
+    """Checks that the error names cause and remedy, without a token or the client's exception."""
     assert "me/" in str(error)
     assert str(error).rstrip().endswith(".")
     assert TOKEN not in str(error)
@@ -455,7 +455,7 @@ def test_an_error_for_a_repository_without_a_clip_lists_its_content(hub: Loopbac
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Makes a small disk with options of mount's own, where that is allowed."""
+    """Mounts a small disk with the given options, or skips the test without permission."""
     disk = tmp_path / "disk"
     disk.mkdir()
 
@@ -516,10 +516,10 @@ def test_a_flipped_bit_in_a_shared_xet_object_is_fetched_again(
     assert load_in_a_child() == content_hash()
 
 
-# Several processes, and sudden death.
+# Several processes, and killed processes.
 
 
-# A shell starts background jobs, and so perhaps these tests, with SIGINT switched off.
+# Shells start background jobs, possibly these tests too, with SIGINT ignored.
 CHILD = """
 import hashlib, signal, sys, hfclip
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -530,7 +530,7 @@ print(hashlib.sha256(b"".join(t.numpy().tobytes() for t in state.values())).hexd
 
 
 def leftovers(cache: Path) -> list[str]:
-    """What downloads that were cut off have left in the cache."""
+    """Returns the files that interrupted downloads left in the cache."""
     return [p.name for p in cache.rglob("*") if p.suffix in {".incomplete", ".part"}]
 
 
@@ -599,17 +599,17 @@ def test_an_interrupt_by_the_user_leaves_no_partial_files(
     assert list(cache.glob(f"snapshots/*/{WEIGHTS}")) == []
 
 
-# The nine names.
+# The nine releases.
 
 
 @pytest.fixture
 def pinned(
     hub: LoopbackHub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., releases.Release]:
-    """Makes the loopback Hub hold a stand-in for ViT-B/32, pinned as the real one is."""
+    """Returns a function that puts a pinned replacement for ViT-B/32 on the loopback Hub."""
 
     def publish(*, known: bool = True) -> releases.Release:
-        config = b'{"architecture": "vit", "pretrained_cfg": {}}'  # timm's own, a trap
+        config = b'{"architecture": "vit", "pretrained_cfg": {}}'  # timm's; must not be read
         weights = (folder / WEIGHTS).read_bytes()
         files = {
             "open_clip_config.json": b"{}",
@@ -749,7 +749,7 @@ def test_the_sizes_of_the_published_files_match_the_release_table() -> None:
             state = hfclip.CLIP(**release.config.to_dict()).state_dict()
         tensors = sum(tensor.nbytes for tensor in state.values())
         header = release.hub.size - tensors
-        # safetensors names each tensor once, with its type, shape and place.
+        # A safetensors header has one entry per tensor: name, dtype, shape and offsets.
         assert 80 * len(state) < header < 150 * len(state), name
 
 
@@ -760,12 +760,12 @@ def test_the_sizes_of_openais_archives_match_the_release_table() -> None:
         convert_weights(model)
         state = model.state_dict()
         beside = release.original.size - sum(tensor.nbytes for tensor in state.values())
-        # Of each tensor: its place in the zip, padding, and its module's program.
+        # Overhead of each tensor: its zip entry, padding, and the code of its module.
         assert 1000 * len(state) < beside < 2000 * len(state), name
 
 
 def cut_down(config: ClipConfig) -> ClipConfig:
-    """The same widths with one block in each stack and few tokens."""
+    """Returns a configuration with the same widths, one block per stack and few tokens."""
     layers = (1, 1, 1, 1) if config.is_resnet else 1
     return dataclasses.replace(
         config, vision_layers=layers, transformer_layers=1, vocab_size=600, image_resolution=64

@@ -125,7 +125,7 @@ def test_broken_pictures_are_named_with_the_cause(folder: Path) -> None:
 
 
 def grey(pixels: torch.Tensor) -> list[float]:
-    """The level, 0 to 255, that fills each picture of a batch whose mean is 0 and deviation 1."""
+    """Returns the level, 0 to 255, of each picture in a batch with mean 0 and std 1."""
     return [round(level * 255) for level in pixels[:, 0, 0, 0].tolist()]
 
 
@@ -179,7 +179,7 @@ def test_pictures_may_be_paths_bytes_and_pil_images(tmp_path: Path) -> None:
     )
     assert errors == {}
     assert torch.equal(pixels, hfclip.image_transform(8)(image).expand(5, 3, 8, 8))
-    assert opened.getpixel((3, 4)) == image.getpixel((3, 4))  # it is open still
+    assert opened.getpixel((3, 4)) == image.getpixel((3, 4))  # the image is still open
 
 
 @pytest.mark.parametrize("picture", [3, None, torch.zeros(3, 8, 8), ["a.png"]])
@@ -249,12 +249,12 @@ def test_a_picture_that_is_too_large_is_not_called_truncated(
     assert "truncated" not in str(errors[0])
 
 
-# Decoders that are not always installed
+# Optional decoders
 
 
 @pytest.fixture
 def unregistered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow as it is before something registers the decoder for HEIC."""
+    """Makes Pillow forget a registered decoder for HEIC."""
     monkeypatch.setattr(Image, "OPEN", {k: v for k, v in Image.OPEN.items() if k != "HEIF"})
     monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
 
@@ -299,7 +299,7 @@ def test_a_turned_heic_is_turned_once(heic: bytes) -> None:
 def test_only_heic_pictures_ask_for_the_decoder(
     monkeypatch: pytest.MonkeyPatch, unregistered: None
 ) -> None:
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # the import fails
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # makes the import fail
     beginnings = [b"\0\0\0\x1cftypheic", b"\0\0\0\x1cftypmif1", b"\0\0\0\x1cftypmp42", b"\xff\xd8"]
     _, errors = load_batch([start + bytes(40) for start in beginnings], hfclip.image_transform(8))
     needed = "HEIC needs a decoder: pip install 'hfclip[heic]'."
@@ -307,7 +307,7 @@ def test_only_heic_pictures_ask_for_the_decoder(
     assert all("not a picture" in str(errors[number]) for number in (2, 3))
 
 
-@pytest.mark.filterwarnings("ignore:image file could not be identified")  # Pillow's own
+@pytest.mark.filterwarnings("ignore:image file could not be identified")  # a warning of Pillow
 def test_avif_without_its_decoder_names_the_pillow_version_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

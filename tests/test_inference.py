@@ -1,4 +1,4 @@
-"""`optimize` gives the model's features, and refuses a model whose features it would not give."""
+"""`optimize` gives the features of the model, or refuses the model."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -29,9 +29,9 @@ CPU = torch.device("cpu")
 
 
 def cut(config: ClipConfig) -> ClipConfig:
-    """A release with two blocks a stack, few words and small images.
+    """A release with two blocks per stack, few tokens and small images.
 
-    The widths are the release's own, but for a ResNet's, which is a quarter.
+    The widths are those of the release, except for ResNets, where they are a quarter.
     """
     small = replace(config, vocab_size=600, context_length=20, transformer_layers=2)
     if config.is_resnet:
@@ -42,7 +42,7 @@ def cut(config: ClipConfig) -> ClipConfig:
 
 
 def draw(config: ClipConfig, dtype: torch.dtype = torch.float32) -> hfclip.CLIP:
-    """A model of weights as training leaves them: no norm is idle, no bias zero."""
+    """Returns a model with weights like trained ones: no default norms, no zero biases."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         model = hfclip.CLIP(**config.to_dict()).eval()
@@ -61,7 +61,7 @@ def images_for(model: hfclip.CLIP, count: int) -> Tensor:
 
 
 def ids_for(model: hfclip.CLIP, count: int) -> Tensor:
-    """Texts of every length, with other ids than zero after the end token too."""
+    """Returns texts of every length, some with non-zero ids after the end token."""
     config, random = model.config, torch.Generator().manual_seed(2)
     ids = torch.randint(config.vocab_size - 1, (count, config.context_length), generator=random)
     for row in range(count):
@@ -70,7 +70,7 @@ def ids_for(model: hfclip.CLIP, count: int) -> Tensor:
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:
-    """The worst of all rows."""
+    """Returns the lowest value over all rows."""
     assert ours.shape == theirs.shape
     assert ours.dtype == torch.float32
     return max(((ours - theirs).norm(dim=1) / theirs.norm(dim=1)).tolist(), default=0.0)
@@ -82,7 +82,7 @@ def cosine(ours: Tensor, theirs: Tensor) -> float:
 
 
 def plain(model: hfclip.CLIP, precision: Precision = "float32") -> FastCLIP:
-    """As where torch has none of oneDNN's operators."""
+    """Simulates a torch without oneDNN's operators."""
     return inference._build(model, precision, plain_toolbox(DTYPES[precision]))
 
 
@@ -120,9 +120,9 @@ def test_lower_precision_keeps_the_direction_of_every_release(
     image = cosine(fast.encode_image(images), release.encode_image(images))
     text = cosine(fast.encode_text(ids), release.encode_text(ids))
     assert lowest < min(image, text)
-    if fast.computes_in == precision:  # and not in what is more precise, for want of instructions
+    if fast.computes_in == precision:  # not more precise because the CPU lacks instructions
         assert text < 1 - 1e-7
-        assert release.config.is_resnet or image < 1 - 1e-7  # a ResNet is not computed in int8
+        assert release.config.is_resnet or image < 1 - 1e-7  # ResNets are not computed in int8
 
 
 def test_bfloat16_rounds_every_release_and_keeps_its_direction(release: hfclip.CLIP) -> None:
@@ -281,7 +281,7 @@ def test_a_model_in_training_mode_is_optimized_as_in_eval_mode() -> None:
 
 
 def storages(thing: Any) -> Iterator[int]:
-    """Where the memory of every tensor that an object of ours holds begins."""
+    """Returns the start addresses of all tensors in an object of hfclip."""
     if isinstance(thing, Tensor):
         if not thing.is_mkldnn:
             yield thing.untyped_storage().data_ptr()
@@ -314,7 +314,7 @@ def test_weights_that_are_not_packed_are_shared_with_the_model(precision: Precis
 def test_without_packing_every_weight_is_shared_with_the_model() -> None:
     model = draw(TINY_VIT)
     left = set(model.state_dict()) - names_shared(model, plain(model))
-    assert left == {"visual.class_embedding"}  # with its position added
+    assert left == {"visual.class_embedding"}  # it is stored with its position embedding added
 
 
 @both_ways
@@ -589,13 +589,13 @@ def test_the_dtype_that_computes_is_reported(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def every_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a processor that multiplies in every type."""
+    """Simulates a processor with instructions for every dtype."""
     monkeypatch.setattr(onednn, "_has_instructions", lambda _precision: True)
 
 
 @pytest.fixture
 def forget_probes() -> Iterator[None]:
-    """What was found of the operators is forgotten before and after."""
+    """Clears the cached checks of the operators before and after a test."""
     caches = (onednn._packs, onednn._quantizes)
     for found in caches:
         found.cache_clear()

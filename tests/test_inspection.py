@@ -28,7 +28,7 @@ BERT = json.dumps({"model_type": "bert", "hidden_size": 64}).encode()
 
 @pytest.fixture(scope="session")
 def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
-    """The files of one small model in each layout of the Hub."""
+    """Returns the files of one small model in each layout of the Hub."""
     root = tmp_path_factory.mktemp("layouts")
     draw(TINY_VIT).save_pretrained(root / "hfclip")
     for layout in ("open_clip", "transformers"):
@@ -63,7 +63,7 @@ def hub(
 def pinned(
     hub: LoopbackHub, layouts: dict[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> releases.Release:
-    """A stand-in for ViT-B/32, pinned as the real one is."""
+    """Returns a small pinned replacement for ViT-B/32."""
     real, files = releases.RELEASES["ViT-B/32"], layouts["open_clip"]
     commit = hub.add_repository(real.hub.repo_id, files)
     sha256 = hashlib.sha256(files[OPEN_CLIP_WEIGHTS]).hexdigest()
@@ -91,7 +91,7 @@ def flip_a_bit(path: Path) -> None:
     path.resolve().write_bytes(content)
 
 
-# What is listed.
+# The list of models.
 
 
 def test_a_namespace_replaces_the_pinned_repositories_in_the_list(
@@ -239,7 +239,7 @@ def test_a_release_whose_configuration_alone_is_cached_is_not_cached(
     assert (row.state, row.revision) == ("not cached", revision)
 
 
-# What is inspected.
+# inspect and export.
 
 
 def test_inspect_reads_the_requested_revision_and_namespace(
@@ -266,7 +266,7 @@ def test_export_takes_a_namespace(hub: LoopbackHub, tmp_path: Path) -> None:
     assert hfclip.load(folder, "cpu")[0].config == TINY_VIT
 
 
-# What is fetched and verified.
+# download and verify.
 
 
 @pytest.mark.parametrize(
@@ -482,7 +482,7 @@ def test_a_file_that_cannot_be_read_is_a_cache_error(
         hfclip.verify("me/hfclip")
 
 
-# The functions as a whole.
+# All functions.
 
 
 def test_download_verify_and_the_list_import_no_torch(hub: LoopbackHub, home: Path) -> None:

@@ -27,7 +27,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Every file that is hashed from here on."""
+    """Records every file that is hashed."""
     seen: list[Path] = []
     compute = integrity.compute
 
@@ -106,7 +106,7 @@ def test_a_damaged_record_is_ignored(
 def test_a_read_only_home_folder_only_costs_time(
     path: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(constants, "HF_HOME", str(path))  # a file cannot hold folders
+    monkeypatch.setattr(constants, "HF_HOME", str(path))  # a file cannot contain folders
     assert integrity.matches(path, SHA256)
     assert integrity.matches(path, SHA256)
     assert len(hashed) == 2

@@ -1,4 +1,4 @@
-"""Ctrl-C ends every command soon, with status 130, and leaves nothing half-written."""
+"""Ctrl-C ends every command quickly, with status 130 and without partial files."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ import hfclip
 from hfclip.cli import main
 
 WEIGHTS = "model.safetensors"
-# A shell starts background jobs, and so perhaps these tests, with SIGINT switched off.
+# Shells start background jobs, possibly these tests too, with SIGINT ignored.
 HEAR = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 DOWNLOAD = """
 print("started", flush=True)
@@ -40,13 +40,13 @@ def start(code: str, environment: dict[str, str] | None = None) -> subprocess.Po
 
 
 def shell_status(child: subprocess.Popen[str]) -> int:
-    """The exit status as a shell shows it: 130 for a process that SIGINT has ended, too."""
+    """Returns the exit status that a shell shows: 130 also for a process ended by SIGINT."""
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
 @dataclass(frozen=True)
 class Moment:
-    """So many seconds after a download has started, asked for metadata, or asked for weights."""
+    """A delay in seconds after the start, the metadata request or the weights request."""
 
     after: str
     seconds: float

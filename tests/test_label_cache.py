@@ -113,7 +113,7 @@ def test_the_least_recently_used_entries_are_removed(
     for number in range(3):
         write_features(f"{number}", entry)
         os.utime(folder / f"{number}.safetensors", (number, number))
-    assert read_features("0") is not None  # it was written first, and is now the newest
+    assert read_features("0") is not None  # the read makes the oldest entry the newest
     write_features("3", entry)
     assert sorted(path.stem for path in folder.iterdir()) == ["0", "2", "3"]
     write_features("large", torch.zeros(1_000, 1_000))

@@ -23,7 +23,7 @@ from hfclip.releases import RELEASES
 
 VIT_B_32 = ClipConfig(512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
 GELU_B_32 = dataclasses.replace(VIT_B_32, activation="gelu")
-# Every number is its own, so that none can stand in for another.
+# All numbers differ, so that a test notices when two are exchanged.
 ODD_VIT = ClipConfig(
     24,
     48,
@@ -238,7 +238,7 @@ LAION_TRANSFORMERS = """
   "vision_config": {"hidden_act": "gelu", "model_type": "clip_vision_model"}
 }
 """
-# timm/vit_base_patch32_clip_224.openai, config.json: the image tower alone
+# timm/vit_base_patch32_clip_224.openai, config.json: only the image tower
 TIMM_TOWER = """
 {
   "architecture": "vit_base_patch32_clip_224",
@@ -251,7 +251,7 @@ TIMM_TOWER = """
 
 
 def changed(text: str, path: str, value: object) -> dict[str, Any]:
-    """A file's object with one value set: `changed(file, "model_cfg.embed_dim", 4)`."""
+    """Returns a file's object with one changed value: `changed(file, "model_cfg.embed_dim", 4)`."""
     values: dict[str, Any] = json.loads(text)
     *parents, key = path.split("/")
     section = values
@@ -624,11 +624,11 @@ def test_every_vit_survives_a_round_trip_in_transformers_layout(config: ClipConf
 def test_the_transformers_files_equal_those_that_openai_published() -> None:
     values, preprocessor = config_to_transformers(VIT_B_32)
     published = json.loads(OPENAI_TRANSFORMERS)
-    published["text_config"]["eos_token_id"] = 49407  # the one that is put right
+    published["text_config"]["eos_token_id"] = 49407  # hfclip corrects this value
     for name in ("text_config", "vision_config"):
         section = values.pop(name)
         assert section == {key: published[name][key] for key in section}
-    assert values.pop("dtype") == "float32"  # what transformers computes in by default
+    assert values.pop("dtype") == "float32"  # the default dtype of transformers
     assert values == {key: published[key] for key in values}
     expected = {**NEW_PREPROCESSOR, "image_mean": MEAN, "image_std": STD}
     assert preprocessor == expected
@@ -679,7 +679,7 @@ def test_a_config_json_of_neither_layout_is_named(values: Mapping[str, Any], mes
 
 
 def weights() -> dict[str, torch.Tensor]:
-    """One block a tower, width 4, every number its own."""
+    """Returns a model with one block per tower, width 4 and distinct numbers."""
     shapes: dict[str, tuple[int, ...]] = {
         "logit_scale": (),
         "positional_embedding": (3, 4),
@@ -735,7 +735,7 @@ def test_each_weight_has_the_name_that_transformers_gives_it() -> None:
         "text_model.encoder.layers.0.layer_norm2.bias": ours["transformer.resblocks.0.ln_2.bias"],
     }
     assert all(torch.equal(theirs[name], tensor) for name, tensor in expected.items())
-    assert len(theirs) == len(ours) + 8  # one tensor for attention becomes three, four times
+    assert len(theirs) == len(ours) + 8  # four attention tensors become three each
 
 
 def test_position_ids_are_dropped_and_unknown_names_are_kept() -> None:

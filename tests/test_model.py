@@ -19,7 +19,7 @@ NUMBERS = (8, 32, 1, 64, 16, 6, 50, 64, 1, 1)
 
 
 def filled(module: torch.nn.Module) -> Any:
-    """The module with weights that follow from their position: no random numbers involved."""
+    """Sets the weights of a module by position, without random numbers."""
     with torch.no_grad():
         for tensor in [*module.parameters(), *module.buffers()]:
             if tensor.is_floating_point():
@@ -51,7 +51,7 @@ def test_a_block_of_width_four_gives_known_numbers() -> None:
     x = torch.linspace(-1, 1, 12).view(3, 1, 4)
     with torch.no_grad():
         out = block(x)
-    # The numbers that OpenAI's block gives for these weights.
+    # The output of OpenAI's block for these weights.
     expected = [
         [0.2354688, -0.4801226, 1.2480537, -0.2353601],
         [0.9627416, 0.2471502, 1.9753263, 0.4919126],

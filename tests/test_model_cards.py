@@ -1,4 +1,4 @@
-"""The cards in model_cards/: generated, valid on the Hub, and right in their numbers."""
+"""The cards in model_cards/ are generated, valid on the Hub, and have correct numbers."""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from hfclip.releases import RELEASES
 from hfclip.sources import repository_name
 
 NAMES = [f"{repository_name(name)}.md" for name in RELEASES]
-# Of what the Hub takes: its own identifiers of licences and of languages.
+# Identifiers of licences and languages that the Hub accepts.
 LICENSES = {"mit", "apache-2.0", "cc-by-4.0", "cc-by-nc-4.0", "openrail", "other"}
 
 
@@ -111,7 +111,7 @@ SNIPPET = re.compile(r"```python\n(import hfclip\n.*?)```", re.DOTALL)
 def test_the_first_snippet_runs_on_the_device_of_the_model(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Runs each snippet as on a machine with a GPU, and notes what is moved there."""
+    """Runs each snippet with a simulated GPU and records the objects moved to it."""
     if path.name == "digits.md":
         pytest.skip("its snippet is a command")
     snippet = SNIPPET.search(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What a CLIP says to inputs that it cannot encode, and that it encodes what people give it."""
+"""Errors of a CLIP for invalid inputs, and unusual inputs that it accepts."""
 
 import warnings
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from hfclip.config import ClipConfig
 
 both_kinds = pytest.mark.parametrize("config", [TINY_VIT, TINY_RESNET], ids=["ViT", "ResNet"])
 
-# Of a side S; a larger image of the ViT gives the same number of patches, or one more row of them.
+# By the side S. A few more pixels give a ViT the same number of patches, or one more row.
 BAD_IMAGES: dict[str, Callable[[int], Any]] = {
     "unbatched": lambda side: torch.zeros(3, side, side),
     "a few pixels more": lambda side: torch.zeros(2, 3, side + 4, side),
@@ -94,7 +94,7 @@ def test_an_empty_batch_gives_empty_features(config: ClipConfig) -> None:
 
 def test_a_custom_image_tower_may_accept_other_images() -> None:
     class FromBytes(nn.Module):
-        """Normalises in the model, and takes any size."""
+        """Normalises images in the model and accepts any size."""
 
         def __init__(self, tower: nn.Module) -> None:
             super().__init__()
@@ -159,7 +159,7 @@ def test_traced_towers_give_the_same_features(
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=FutureWarning)
-        # torch's own attention warns; hfclip does not.
+        # torch's attention gives warnings, hfclip does not.
         warnings.filterwarnings("ignore", category=TracerWarning, module=r"torch\.")
         traced = tracer(tower, torch.zeros(2, 3, side, side))
         assert torch.allclose(traced(images), tower(images), atol=1e-5)

@@ -46,7 +46,7 @@ def test_a_model_built_on_the_meta_device_computes_after_loading_weights(
     with torch.device("meta"):
         shell = hfclip.CLIP(**config.to_dict())
     assert all(tensor.is_meta for tensor in shell.state_dict().values())
-    if is_called:  # for the shapes
+    if is_called:  # to get the shapes
         assert shell(images.to("meta"), text.to("meta"))[0].is_meta
     found = filled(shell, model)(images, text)[0]
     assert torch.equal(found, model(images, text)[0])
@@ -64,7 +64,7 @@ def test_a_model_built_with_meta_as_default_device_computes_the_same(meta_by_def
 
 
 class Classifier(hfclip.CLIP):
-    """A CLIP with a head, and with an argument of its own that has a default."""
+    """A CLIP with a head and an additional argument with a default."""
 
     def __init__(self, *args: Any, classes: int = 5, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""What a name means: each is read as one thing, and refused with the true cause."""
+"""The meaning of model names, and the errors for invalid ones."""
 
 import os
 from collections.abc import Iterator

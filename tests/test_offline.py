@@ -1,4 +1,4 @@
-"""Offline and read-only caches: what is not cached is not taken for what does not exist."""
+"""Offline and read-only caches: a file that is not cached may still exist on the Hub."""
 
 import json
 import os
@@ -31,7 +31,7 @@ MODEL = draw(TINY_VIT)
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same model in each layout, with a mean and std of its own."""
+    """Returns the same model in each layout, with another mean and std than OpenAI."""
     from hfclip.config import ClipConfig
     from hfclip.folders import write_layout
 
@@ -60,9 +60,9 @@ def publish(hub: LoopbackHub, *folders: Path, **more: bytes) -> None:
 
 
 def cache_as_another_tool(names: Iterable[str]) -> None:
-    """Asks for each file as transformers and open_clip do: one by one."""
+    """Requests files one by one, as transformers and open_clip do."""
     for name in names:
-        with suppress(EntryNotFoundError):  # the client notes this in its folder .no_exist
+        with suppress(EntryNotFoundError):  # the client records this in its folder .no_exist
             hf_hub_download("me/model", name)
 
 
@@ -71,13 +71,13 @@ def cached() -> Path:
 
 
 def load_offline() -> tuple[float, ...]:
-    """Loads without a request; checks the weights, and returns the mean of the preprocess."""
+    """Loads offline, checks the weights, and returns the mean of the preprocess."""
     model, preprocess = hfclip.load("me/model", "cpu", local_files_only=True)
     assert torch.equal(model.text_projection, MODEL.text_projection)
     return tuple(preprocess.transforms[-1].mean)
 
 
-# What is cached in part.
+# Partial caches.
 
 
 def test_an_uncached_preprocess_is_not_replaced_by_openais(
@@ -91,7 +91,7 @@ def test_an_uncached_preprocess_is_not_replaced_by_openais(
     commit = hub.repository("me/model").branches["main"].id
     assert f"`hfclip download me/model@{commit}`" in str(told.value)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    sources.find(f"me/model@{commit}")  # as `hfclip download` does
+    sources.find(f"me/model@{commit}")  # the same as `hfclip download`
     assert load_offline() == MEAN
 
 
@@ -152,7 +152,7 @@ def test_the_file_list_of_a_snapshot_download_proves_absence(
     assert load_offline() == MEAN
 
 
-# Layouts that a part of the cache would show wrongly.
+# Layouts that a partial cache would misrepresent.
 
 
 def test_open_clips_files_are_enough_by_themselves(
@@ -205,11 +205,11 @@ def test_a_complete_model_beside_an_unknown_file_is_loaded_with_a_warning(
     assert caplog.text == ""
 
 
-# Caches that were copied without their links.
+# Caches that were copied without symlinks.
 
 
 def copy_without_links(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Does what `cp -rL`, Docker and Windows do to a cache; nothing else is remembered of it."""
+    """Copies a cache without symlinks, like `cp -rL`, and clears the records of its hashes."""
     copy = tmp_path / "copy"
     shutil.copytree(constants.HF_HUB_CACHE, copy)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(copy))
@@ -231,7 +231,7 @@ def test_a_copied_cache_without_symlinks_is_verified_by_its_blob_names(
     copy = copy_without_links(monkeypatch, tmp_path)
     assert load_offline() == MEAN
     monkeypatch.setattr("hfclip.integrity.compute", None)
-    assert load_offline() == MEAN  # remembered
+    assert load_offline() == MEAN  # uses the recorded hash
     monkeypatch.undo()
     (file,) = copy.glob("snapshots/*/*.safetensors")
     content = bytearray(file.read_bytes())
@@ -261,17 +261,17 @@ def test_a_copied_cache_that_its_blobs_do_not_confirm_is_refused(
         load_offline()
 
 
-# Caches that cannot be written, or read.
+# Caches that cannot be written or read.
 
 
 def as_nobody(code: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs code as a user whom file permissions bind."""
+    """Runs code as a user to whom file permissions apply."""
     become = "import os; os.setgid(65534); os.setuid(65534)\n" if os.getuid() == 0 else ""
     command = [sys.executable, "-c", f"{WARM_UP}{become}{code}"]
     return subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
 
 
-# That user may not be allowed to import what a request needs.
+# That user may not have permission to import the modules for a request.
 WARM_UP = """
 import tempfile
 from hfclip import hub, sources
@@ -292,7 +292,7 @@ except CacheError as error:
 
 @pytest.fixture
 def shared(tmp_path: Path, hub: LoopbackHub, folders: dict[str, Path]) -> Iterator[Path]:
-    """A cache of me/model that everyone may read, where no one may write."""
+    """Returns a cache of me/model that everyone may read and nobody may write."""
     publish(hub, folders["hfclip"])
     assert sources.find("me/model").config
     for path in [tmp_path, *tmp_path.parents]:
@@ -336,7 +336,7 @@ def test_a_cache_that_cannot_be_read_is_reported(
 ) -> None:
     (path,) = (shared / "models--me--model").glob(place)
     mode = path.stat().st_mode
-    path.chmod(0)  # a link's target
+    path.chmod(0)  # the target of the symlink
     result = as_nobody(FIND, hub.environment(tmp_path / "home"))
     path.chmod(mode)
     assert result.stdout.startswith(f"CacheError: {path} cannot be read: Permission denied"), (

@@ -1,6 +1,6 @@
-"""Weight files that are written again, by the trainer itself or by another program.
+"""Weight files that are overwritten by the trainer or another program.
 
-A process dies with SIGBUS where a mapped file is shortened, so each case runs in one of its own:
+A process dies with SIGBUS if a mapped file is shortened, so each case runs in a separate process:
 `python tests/test_overwriting.py FUNCTION KIND FOLDER`.
 """
 
@@ -37,7 +37,7 @@ def _save_legacy(model: CLIP, path: Path) -> None:
     torch.save(model.state_dict(), path, _use_new_zipfile_serialization=False)
 
 
-# How a trainer writes each kind of file, under the name that it has loaded.
+# Functions of a trainer that overwrite each kind of loaded file.
 SAVERS: dict[str, Callable[[CLIP, Path], object]] = {
     "state_dict.pt": lambda model, path: torch.save(model.state_dict(), path),
     "legacy.pt": _save_legacy,
@@ -64,7 +64,7 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 def read_back(path: Path) -> dict[str, Tensor]:
-    """What other programs read from a file or folder."""
+    """Returns the tensors that other programs read from a file or folder."""
     if path.is_dir() or path.suffix == ".safetensors":
         return load_file(path / "model.safetensors" if path.is_dir() else path)
     tensors: dict[str, Tensor] = torch.load(path, weights_only=True)
@@ -74,7 +74,7 @@ def read_back(path: Path) -> dict[str, Tensor]:
 def train_and_save_over(kind: str, folder: Path) -> None:
     path, original = folder / kind, folder / "original"
     for turn in range(TIMES):
-        if kind == "archive.pt":  # training leaves a state dict under its name
+        if kind == "archive.pt":  # training replaces it with a state dict
             shutil.copyfile(original, path)
         load = list(LOADERS.values())[turn % len(LOADERS)]
         model = load(path, folder / "base")
@@ -100,7 +100,7 @@ def spoil_after_loading(kind: str, folder: Path) -> None:
             model = load(path, folder / "base")
             inode = weights.stat().st_ino
             weights.write_bytes(content)
-            assert weights.stat().st_ino == inode  # the very file, not another one of its name
+            assert weights.stat().st_ino == inode  # the same file, not a new one with its name
             assert_equal(values(model), expected)
             features = model.encode_text(torch.tensor([[3, 1, 599, *[0] * 13]]))
             assert features.isfinite().all()
@@ -128,7 +128,7 @@ def test_a_model_keeps_its_values_when_its_file_is_overwritten(
 
 
 def is_mapped(tensor: Tensor, name: str) -> bool:
-    """Whether the memory of a tensor is a mapping of a file of that name."""
+    """Returns whether the memory of a tensor is a mapping of the file."""
     maps = Path("/proc/self/maps")
     if not maps.exists():
         pytest.skip("this system does not tell what is mapped")

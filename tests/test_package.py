@@ -1,4 +1,4 @@
-"""The package as a whole: its public names, its silence, the direction of its imports."""
+"""The package as a whole: public names, warnings, and the layers of imports."""
 
 import ast
 import subprocess
@@ -65,7 +65,7 @@ LAYERS = [
 
 
 def imports_of(path: Path) -> set[str]:
-    """The modules of hfclip that a file imports anywhere, also inside its functions."""
+    """Returns the modules of hfclip that a file imports, also inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "hfclip":

@@ -60,9 +60,9 @@ def test_missing_values_are_read_from_the_hub_and_written(
         if None in (release.hub.revision, release.hub.size, release.hub.sha256):
             content = f"weights of {name}".encode()
             commits[name] = hub.add_repository(release.hub.repo_id, {release.hub.file: content})
-            if release.hub.sha256:  # known already: the stand-in must be the known file
+            if release.hub.sha256:  # its hash is known, so the replacement file must match it
                 monkeypatch.setitem(RELEASES, name, with_sha256(release, content))
-    # ViT-L/14 is pinned but for its size: its commit must exist to be asked about.
+    # ViT-L/14 is pinned without a size. Its commit must exist on the Hub for the request.
     large = RELEASES["ViT-L/14"].hub
     repository = hub.repository(large.repo_id)
     repository.tags[str(large.revision)] = repository.branches["main"]

@@ -19,7 +19,7 @@ RECIPE = Recipe(16, OPENAI_MEAN, OPENAI_STD)
 
 
 def steps(resolution: int) -> Compose:
-    """The preprocess as torchvision's own objects compute it."""
+    """Returns the preprocess built from torchvision's transforms."""
     return Compose(list(hfclip.image_transform(resolution).transforms))
 
 
@@ -123,7 +123,7 @@ def test_the_default_device_does_not_matter(
 ) -> None:
     image = Image.effect_noise(size, 80).convert("RGB")
     expected = hfclip.image_transform(16, mode=mode)(image)
-    _tables.cache_clear()  # they are kept, and would be made under the default device
+    _tables.cache_clear()  # rebuilds the cached tables under the default device
     with torch.device("meta"):
         pixels = hfclip.image_transform(16, mode=mode)(image)
     torch.set_default_device("meta")
@@ -202,5 +202,5 @@ def test_memory_is_reused_from_one_image_to_the_next(mode: str) -> None:
         "print((faults() - before) / 20)\n"
     )
     answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    # An image alone has 300 pages of 4 kB.
+    # One image has 300 pages of 4 kB.
     assert float(answer.stdout) < 100

@@ -1,4 +1,4 @@
-"""What `hfclip publish` tells of its outcome, and the same from Python."""
+"""The reported outcome of `hfclip publish` and of `hfclip.publish`."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,9 @@ import hfclip
 from hfclip.cli import main
 from hfclip.errors import PublishError
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Use 'content=:DeprecationWarning"
+)  # a warning of the client
 
 TOKEN = "hf_secretOfTheTests"
 
@@ -60,7 +62,7 @@ def head_of(hub: LoopbackHub) -> str:
 
 
 def written(hub: LoopbackHub) -> list[str]:
-    """The requests that change something; asking whether a card is valid does not."""
+    """Returns the requests that change the Hub. Validating a card is not one of them."""
     calls = [call for call in hub.calls if call.method not in {"GET", "HEAD"}]
     return [call.path for call in calls if call.path != "/api/validate-yaml"]
 

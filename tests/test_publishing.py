@@ -1,4 +1,4 @@
-"""Publishing to a Hub on the loopback, through the real client."""
+"""Publishing to a loopback Hub with the real client."""
 
 import hashlib
 import json
@@ -26,7 +26,9 @@ from hfclip import published_card, publishing, pushing
 from hfclip.cli import main
 from hfclip.errors import HubError, IntegrityError, NetworkError, PublishError, RepositoryError
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Use 'content=:DeprecationWarning"
+)  # a warning of the client
 
 TOKEN, READ_TOKEN = "hf_secretOfTheTests", "hf_readOnly"
 
@@ -45,14 +47,14 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """What was fine-tuned: a folder with its configuration."""
+    """Returns the folder of the base model, with its configuration."""
     draw(TINY_VIT).save_pretrained(tmp_path / "base")
     return tmp_path / "base"
 
 
 @pytest.fixture
 def tuned(tmp_path: Path) -> Path:
-    """What a trainer left: a state dict with a wrapper's prefix, under a name of its own."""
+    """Returns a trainer's state dict with the prefix of a wrapper, under any file name."""
     return save(tmp_path / "last.pt", state())
 
 
@@ -70,7 +72,7 @@ def publish(*arguments: object) -> Result:
 
 
 def written(hub: LoopbackHub) -> list[str]:
-    """The requests that change something; asking whether a card is valid does not."""
+    """Returns the requests that change the Hub. Validating a card is not one of them."""
     return [
         f"{call.method} {call.path}"
         for call in hub.calls
@@ -89,7 +91,7 @@ def readme(hub: LoopbackHub) -> str:
 
 
 def metadata(text: str) -> Any:
-    """The head of a card, whose fields depend on its kind."""
+    """Returns the metadata of a card. Its fields depend on the kind of card."""
     return ModelCard(text).data
 
 
@@ -426,7 +428,7 @@ def test_push_to_hub_refuses_nan(hub: LoopbackHub) -> None:
 
 
 def test_the_readme_of_the_folder_is_the_card(hub: LoopbackHub, base: Path) -> None:
-    """What save_pretrained was told is on the card that publish sends."""
+    """The arguments of save_pretrained are on the card that publish sends."""
     kwargs: dict[str, Any] = {"license": "mit", "base_model": "timm/base"}
     kwargs["metrics"] = [("mnist", "accuracy", 0.875)]
     draw(TINY_VIT).save_pretrained(base, model_card_kwargs=kwargs)

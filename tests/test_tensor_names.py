@@ -1,4 +1,4 @@
-"""Names of tensors as trainers leave them: prefixes, wrappers, and what is no part of a CLIP."""
+"""Tensor names in files of trainers: prefixes, wrappers, and foreign tensors."""
 
 import json
 import time
@@ -238,7 +238,7 @@ def test_weights_of_another_model_are_refused_by_name_and_prefix(
     change, told = REFUSED[case]
     torch.save(change(state()), tmp_path / "a.pt")
     if with_config and case in {"head alone", "adapter alone", "another model"}:
-        told = (f"{tmp_path / 'a.pt'} holds",)  # so few numbers, for such a model
+        told = (f"{tmp_path / 'a.pt'} holds",)  # too few numbers for this configuration
     with pytest.raises(WeightsMismatchError) as refusal:
         build(tmp_path / "a.pt", TINY_VIT if with_config else None)
     for words in told:

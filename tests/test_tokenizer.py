@@ -1,6 +1,6 @@
-"""The tokenizer against literal ids, and in what holds for every text."""
+"""The tokenizer compared with literal ids, and properties that hold for every text."""
 
-# ruff: noqa: RUF001, S311 - letters that look like others are meant, and nothing is secret
+# ruff: noqa: RUF001, S311 - letters that look like others are intended; nothing is secret
 
 import hashlib
 import random
@@ -60,7 +60,7 @@ plain_text = st.text(st.sampled_from([chr(c) for c in range(32, 127) if chr(c) !
 
 
 class Table:
-    """As a pandas.DataFrame: iterating gives the names of its columns."""
+    """Iterates over its column names, like a pandas.DataFrame."""
 
     ndim = 2
 
@@ -69,7 +69,7 @@ class Table:
 
 
 class Column:
-    """As a pandas.Series: iterating gives its values."""
+    """Iterates over its values, like a pandas.Series."""
 
     ndim = 1
 
@@ -305,7 +305,7 @@ def test_a_text_has_the_same_ids_in_a_batch_and_alone(
 
 
 def merged_in_rounds(symbols: list[int], merges: dict[int, int]) -> list[int]:
-    """The definition: again and again the earliest merge, in all its places from the left."""
+    """Reference algorithm: repeats the earliest merge at all its places, from the left."""
     while joinable := [
         merges[pair] for left, right in pairwise(symbols) if (pair := left << 16 | right) in merges
     ]:

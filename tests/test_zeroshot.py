@@ -132,7 +132,7 @@ def test_iterables_of_labels_and_templates_are_read_once(model: hfclip.CLIP) -> 
 
 
 class Recorder:
-    """Encodes each text as a row of two numbers, and remembers how many it was given."""
+    """Encodes each text as a row of two numbers, and records the batch sizes."""
 
     context_length = 77
     logit_scale = torch.tensor(0.0)
@@ -149,7 +149,7 @@ class Recorder:
 
 
 class Largest(TorchFunctionMode):
-    """Notes the number of elements of the largest tensor that an operation returns."""
+    """Records the number of elements of the largest tensor that an operation returns."""
 
     elements = 0
 
