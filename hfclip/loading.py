@@ -12,6 +12,7 @@ from hfclip.hub.fetch import Access
 from hfclip.images.preprocess import PreprocessMode, image_transform
 from hfclip.model import CLIP, convert_weights
 from hfclip.releases import RELEASES
+from hfclip.sources.find import find
 
 if TYPE_CHECKING:
     from torchvision.transforms import Compose

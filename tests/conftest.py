@@ -1,4 +1,4 @@
-"""Small models and every kind of file that holds one."""
+"""Fixtures: small models, and each kind of file that can contain one."""
 
 import functools
 import warnings
@@ -14,14 +14,14 @@ from hfclip.config import ClipConfig
 from hfclip.model import CLIP, convert_weights
 from hfclip.network.scripted import script
 
-# Heads of width 64 and a size that OpenAI's rules give, so that bare weights tell all of it.
+# Sizes that follow OpenAI's rules (heads of width 64), so that bare weights determine the model.
 TINY_VIT = ClipConfig(64, 32, 2, 64, 16, 16, 600, 64, 1, 2)
 TINY_RESNET = ClipConfig(32, 64, (1, 2, 1, 1), 4, None, 12, 600, 64, 1, 1)
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model and the files that hold it; both are shared, so neither is to be changed."""
+    """A model and its files. Tests share both, so they must not change them."""
 
     model: CLIP
     safetensors: Path
@@ -31,7 +31,7 @@ class SavedModel:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files, safetensors first."""
+        """Returns all files, safetensors first."""
         return self.safetensors, self.state_dict, self.legacy, self.archive
 
 
@@ -49,7 +49,7 @@ def tiny_resnet() -> ClipConfig:
 def save_model(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[ClipConfig, torch.dtype], SavedModel]:
-    """Draws a seeded model of a configuration and type, and saves it in every way, once."""
+    """Draws a seeded model of a configuration and dtype, and saves it in each kind of file."""
 
     @functools.cache
     def save(config: ClipConfig, dtype: torch.dtype) -> SavedModel:
@@ -61,7 +61,7 @@ def save_model(
         torch.save(model.state_dict(), saved.state_dict)
         torch.save(model.state_dict(), saved.legacy, _use_new_zipfile_serialization=False)
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # torch advises against its own TorchScript
+            warnings.simplefilter("ignore")  # torch deprecates TorchScript
             torch.jit.save(script(model), saved.archive)
         return saved
 
@@ -91,12 +91,12 @@ def saved_model(
     request: pytest.FixtureRequest,
     save_model: Callable[[ClipConfig, torch.dtype], SavedModel],
 ) -> SavedModel:
-    """Each architecture in float32 and in the mixed float16 of OpenAI's releases."""
+    """Returns each architecture in float32 and in the mixed float16 of OpenAI's releases."""
     return save_model(*request.param)
 
 
 def draw(config: ClipConfig, dtype: torch.dtype = torch.float32) -> CLIP:
-    """A model in eval mode whose every number is its own: no zero biases, no idle statistics."""
+    """Returns a model in eval mode without zero biases or default BatchNorm statistics."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = CLIP(**config.to_dict()).eval()

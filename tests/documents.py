@@ -1,4 +1,4 @@
-"""Finds the code blocks of a Markdown page and runs them in order, as a reader would."""
+"""Finds the code blocks of a Markdown page and runs them in order, as a reader does."""
 
 import os
 import re
@@ -15,7 +15,7 @@ _BLOCK = re.compile(
 )
 _RUN = ("python", "sh")
 
-# Runs the blocks of one page in one process, so that a name of one block is known in the next.
+# Runs the blocks of a page in one process, so that later blocks can use earlier names.
 _DRIVER = """
 import json, subprocess, sys
 names = {"__name__": "__main__"}
@@ -66,7 +66,7 @@ def run_blocks(
     import json
 
     steps = [(block.language, f"{page.name}:{block.line}", block.code) for block in blocks]
-    commands = str(Path(sys.executable).parent)  # where the `hfclip` command is
+    commands = str(Path(sys.executable).parent)  # the folder of the `hfclip` command
     path = os.pathsep.join([commands, environment.get("PATH", "")])
     return subprocess.run(
         [sys.executable, "-c", _DRIVER],

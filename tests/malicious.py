@@ -1,4 +1,4 @@
-"""Writes weight files that are damaged or were made to do harm, and nothing else."""
+"""Writes damaged and malicious weight files."""
 
 import io
 import pickle
@@ -12,29 +12,29 @@ import torch
 
 Change = Callable[[str, bytes], bytes]
 
-# A number that programs could have agreed to call os.system by.
+# An extension code that a process could have registered for os.system.
 EXTENSION = 240
 _LEGACY_START = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
 
 
 def text(value: str) -> bytes:
-    """The instruction that puts a short text on the stack."""
+    """Returns the instruction that pushes a short string on the stack."""
     return b"\x8c" + struct.pack("<B", len(value)) + value.encode()
 
 
 def integer(value: int) -> bytes:
-    """The instruction that puts an integer on the stack."""
+    """Returns the instruction that pushes an integer on the stack."""
     data = value.to_bytes(9, "little", signed=True)
     return b"\x8a" + struct.pack("<B", len(data)) + data
 
 
 def program(body: bytes, protocol: int = 4) -> bytes:
-    """A pickle whose instructions are these."""
+    """Returns a pickle with these instructions."""
     return b"\x80" + bytes([protocol]) + body + b"."
 
 
 def system_calls(command: str) -> dict[str, bytes]:
-    """Pickles that run a command when an ordinary unpickler reads them, by how they do it."""
+    """Returns pickles, by method, that run a command in an ordinary unpickler."""
     said = text(command)
     return {
         "global": program(b"cos\nsystem\n" + said + b"\x85R"),
@@ -67,14 +67,14 @@ def write(path: Path, data: bytes) -> Path:
 
 
 class Storage:
-    """Stands for the bytes of `elements` numbers, as torch's own storages do in a pickle."""
+    """A storage of `elements` numbers, as torch describes it in a pickle."""
 
     def __init__(self, key: object = "0", elements: object = 4, kind: object = None) -> None:
         self.pid = ("storage", kind or torch.FloatStorage, key, "cpu", elements)
 
 
 class Described:
-    """A tensor in words of one's own choice."""
+    """A tensor with a description that tests choose."""
 
     def __init__(
         self, storage: object, offset: object = 0, shape: object = (4,), stride: object = (1,)
@@ -91,11 +91,11 @@ class _Pickler(pickle.Pickler):
 
 
 def described(content: object, *, as_module: bool = False) -> bytes:
-    """The pickle of containers, `Described` tensors and `Storage`s.
+    """Returns the pickle of containers, `Described` tensors and `Storage`s.
 
     Args:
-        content: What to describe.
-        as_module: Whether it is a dictionary that becomes the attributes of a TorchScript module.
+        content: The content of the pickle.
+        as_module: Whether the content is a dict of the attributes of a TorchScript module.
     """
     stream = io.BytesIO()
     _Pickler(stream, protocol=2).dump(content)
@@ -104,7 +104,7 @@ def described(content: object, *, as_module: bool = False) -> bytes:
 
 
 def write_zip(path: Path, entries: Mapping[str, bytes], compression: int = 0) -> Path:
-    """Writes a zip with these entries under the folder that torch would name."""
+    """Writes a zip with these entries in the folder that torch would use."""
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, data in entries.items():
             archive.writestr(f"archive/{name}", data)
@@ -124,14 +124,14 @@ def write_state_dict(path: Path, pickled: bytes, **storages: bytes) -> Path:
 
 
 def write_legacy(path: Path, pickled: bytes, *, system: bytes = b"", tail: bytes = b"") -> Path:
-    """Writes the five pickles of an old torch.save, of which the fourth is the content."""
+    """Writes the five pickles of an old torch.save. The fourth is the content."""
     magic, version, info = (pickle.dumps(part, 2) for part in _LEGACY_START)
     path.write_bytes(magic + version + (system or info) + pickled + (tail or pickle.dumps([], 2)))
     return path
 
 
 def rewrite(source: Path, target: Path, change: Change, *, compression: int = 0) -> Path:
-    """Copies a zip, each of its entries changed; checksums and sizes are set right."""
+    """Copies a zip with changed entries and correct checksums and sizes."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
         for entry in old.infolist():
             new.writestr(entry.filename, change(entry.filename, old.read(entry)))
@@ -148,7 +148,7 @@ def change_pickle(source: Path, target: Path, change: Callable[[bytes], bytes]) 
 
 
 def claim_size(path: Path, name: str, size: int) -> Path:
-    """Makes a zip's directory say that an entry unpacks to `size` bytes."""
+    """Sets the uncompressed size of an entry in the directory of a zip."""
     data = bytearray(path.read_bytes())
     at = data.rindex(f"archive/{name}".encode()) - 46  # the directory comes last
     struct.pack_into("<I", data, at + 24, size)
@@ -157,17 +157,17 @@ def claim_size(path: Path, name: str, size: int) -> Path:
 
 
 def exponential_key() -> bytes:
-    """A few hundred bytes with a key that takes 2 ** 64 steps to hash."""
+    """Returns a few hundred bytes with a key that takes 2 ** 64 steps to hash."""
     return program(b"})q\x00" + b"h\x00h\x00\x86q\x00" * 64 + b"Ns", 2)
 
 
 def deep_key(depth: int = 400_000) -> bytes:
-    """A key so deep that to hash it overflows the stack."""
+    """Returns a key nested so deeply that hashing it overflows the stack."""
     return program(b"})" + b"\x85" * depth + b"Ns", 2)
 
 
 def colliding_keys(count: int = 100_000) -> bytes:
-    """Keys that all have the same hash, so that each is compared with all before."""
+    """Returns keys with equal hashes, so that each is compared with all earlier ones."""
     body = b"".join(
         b"\x8a\x0b" + (n * (2**61 - 1)).to_bytes(11, "little") + b"N" for n in range(1, count)
     )
@@ -175,28 +175,28 @@ def colliding_keys(count: int = 100_000) -> bytes:
 
 
 def far_memo() -> bytes:
-    """A note under a number so high that a table up to it takes gigabytes."""
+    """Returns a memo index so high that a table up to it takes gigabytes."""
     return program(b"Nr" + struct.pack("<I", 2**29), 2)
 
 
 def repeated_copies(use: bytes, size: int = 500_000, times: int = 100_000) -> bytes:
-    """A long tuple that is used again and again, where each use might copy it."""
+    """Returns a long tuple that is used many times, where each use might copy it."""
     return program(b"ctorch\nSize\nq\x01(" + b"N" * size + b"tq\x00" + use * times, 2)
 
 
 def wrapper_in_itself() -> bytes:
-    """A dictionary that is its own state dict."""
+    """Returns a dictionary that contains itself as state dict."""
     return program(b"}q\x00" + text("model") + b"h\x00s", 4)
 
 
 def module_in_itself() -> bytes:
-    """A module with itself as a child, twice."""
+    """Returns a module that has itself as a child, twice."""
     return program(
         b"c__torch__\nM\n)\x81q\x00}(" + text("a") + b"h\x00" + text("b") + b"h\x00ub", 4
     )
 
 
 def exponential_modules(depth: int = 60) -> bytes:
-    """A tree of modules whose every node is held by its parent under two names."""
+    """Returns a tree of modules in which each node is its parent's child under two names."""
     node = b"c__torch__\nM\n)\x81}(" + text("a") + b"h\x00" + text("b") + b"h\x00ubq\x00"
     return program(b"Nq\x00" + node * depth, 4)

@@ -39,7 +39,7 @@ def changed(**changes: object) -> dict[str, Any]:
     return {**TINY_VIT.to_dict(), **changes}
 
 
-def test_the_releases_have_as_many_parameters_as_openai_s() -> None:
+def test_the_releases_have_the_parameter_counts_of_openais_models() -> None:
     assert {name: r.config.parameter_count for name, r in RELEASES.items()} == PARAMETERS
 
 
@@ -54,7 +54,7 @@ def test_the_releases_have_as_many_parameters_as_openai_s() -> None:
         ClipConfig(16, 16, 1, 64, 16, 4, 8, 32, 1, 1, activation="gelu"),
     ],
 )
-def test_the_parameters_are_counted_as_the_built_model_has_them(config: ClipConfig) -> None:
+def test_the_parameter_count_equals_that_of_the_built_model(config: ClipConfig) -> None:
     model = CLIP(**config.to_dict())
     assert config.parameter_count == sum(p.numel() for p in model.parameters())
 
@@ -64,7 +64,7 @@ def test_a_config_survives_json(config: ClipConfig, tmp_path: Path) -> None:
     assert read(json.dumps(config.to_dict()), tmp_path) == config
 
 
-def test_what_is_not_given_is_openai_s(tmp_path: Path) -> None:
+def test_missing_values_are_openais(tmp_path: Path) -> None:
     names = [f.name for f in dataclasses.fields(ClipConfig) if f.default is dataclasses.MISSING]
     bare = {name: value for name, value in TINY_VIT.to_dict().items() if name in names}
     config = read(json.dumps(bare), tmp_path)
@@ -74,7 +74,7 @@ def test_what_is_not_given_is_openai_s(tmp_path: Path) -> None:
     assert OPENAI_STD == (0.26862954, 0.26130258, 0.27577711)
 
 
-def test_keys_that_describe_the_file_are_passed_over(tmp_path: Path) -> None:
+def test_keys_that_describe_the_file_are_ignored(tmp_path: Path) -> None:
     described = changed(model_type="clip", architectures=["CLIP"], library_name="hfclip")
     assert read(json.dumps(described), tmp_path) == TINY_VIT
 
@@ -84,7 +84,7 @@ def test_a_config_cannot_be_changed_afterwards() -> None:
         TINY_VIT.embed_dim = 7  # type: ignore[misc]
 
 
-def test_integers_of_other_libraries_become_python_s_own() -> None:
+def test_integers_of_other_libraries_become_python_integers() -> None:
     config = ClipConfig(**changed(embed_dim=torch.tensor(64), vision_width=torch.tensor(64)))
     assert config == TINY_VIT
     assert type(config.embed_dim) is int
@@ -148,7 +148,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_value_that_makes_no_model_is_refused_and_shown(case: str, tmp_path: Path) -> None:
+def test_an_invalid_value_is_refused_and_shown(case: str, tmp_path: Path) -> None:
     changes, told = REFUSED[case]
     path = tmp_path / "config.json"
     with pytest.raises(ConfigError, match=told) as refusal:
@@ -165,12 +165,12 @@ def test_a_value_that_makes_no_model_is_refused_and_shown(case: str, tmp_path: P
         ("vision_head_width", 48, "the image tower's width is 128; it must be a multiple of 48,"),
     ],
 )
-def test_a_resnet_that_does_not_divide_is_refused(name: str, value: int, told: str) -> None:
+def test_a_resnet_with_indivisible_sizes_is_refused(name: str, value: int, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         ClipConfig(**{**TINY_RESNET.to_dict(), name: value})
 
 
-def test_each_missing_name_is_told(tmp_path: Path) -> None:
+def test_each_missing_name_is_reported(tmp_path: Path) -> None:
     given = TINY_VIT.to_dict()
     del given["embed_dim"], given["vocab_size"], given["image_std"]
     with pytest.raises(ConfigError, match="lacks embed_dim, vocab_size"):
@@ -187,7 +187,7 @@ HUGE = {
 
 
 @pytest.mark.parametrize("case", HUGE)
-def test_a_model_past_the_bound_on_memory_is_refused_without_asking_for_any(
+def test_a_model_over_the_memory_limit_is_refused_before_allocation(
     case: str, tmp_path: Path
 ) -> None:
     tracemalloc.start()
@@ -199,8 +199,8 @@ def test_a_model_past_the_bound_on_memory_is_refused_without_asking_for_any(
     tracemalloc.stop()
 
 
-def test_the_bound_on_memory_is_32_gib() -> None:
-    width = 8_192  # 805,412,864 parameters a block
+def test_the_memory_limit_is_32_gib() -> None:
+    width = 8_192  # 805,412,864 parameters per block
     below = ClipConfig(**changed(transformer_width=width, transformer_layers=10))
     assert 31 * 2**30 > 4 * below.parameter_count > 29 * 2**30
     with pytest.raises(ConfigError, match="33 GiB"):
@@ -230,7 +230,7 @@ def test_the_bound_on_memory_is_32_gib() -> None:
         (" " * 2**20 + "{}", "is larger than 1,048,576 bytes"),
     ],
 )
-def test_what_is_no_json_object_is_refused_and_said(
+def test_a_file_without_a_json_object_is_refused_and_described(
     text: str | bytes, told: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=told) as refusal:
@@ -239,20 +239,20 @@ def test_what_is_no_json_object_is_refused_and_said(
     assert len(str(refusal.value)) < len(str(tmp_path)) + 500
 
 
-def test_a_byte_order_mark_before_the_json_is_not_part_of_it(tmp_path: Path) -> None:
+def test_a_byte_order_mark_before_the_json_is_ignored(tmp_path: Path) -> None:
     text = json.dumps(TINY_VIT.to_dict()).encode("utf-8-sig")
     assert text.startswith(b"\xef\xbb\xbf{")
     assert read(text, tmp_path) == TINY_VIT
 
 
-def test_the_deepest_list_that_is_json_is_refused_as_any_other(tmp_path: Path) -> None:
+def test_deeply_nested_lists_are_refused_with_a_config_error(tmp_path: Path) -> None:
     for depth in (10, 300, 900):
         text = json.dumps(changed(embed_dim=0)).replace(" 0", "[" * depth + "]" * depth, 1)
         with pytest.raises(ConfigError, match=r"embed_dim is|is not JSON"):
             read(text, tmp_path)
 
 
-def test_numbers_that_python_does_not_print_are_refused_all_the_same() -> None:
+def test_an_integer_too_long_for_python_to_print_is_refused() -> None:
     with pytest.raises(ConfigError, match="embed_dim is too long to show; it must be between"):
         ClipConfig(**changed(embed_dim=10**5_000))
 
@@ -288,6 +288,6 @@ def test_a_refused_config_is_also_a_value_error() -> None:
         (TINY_RESNET, "ResNet, stages of 1, 2, 1, 1 blocks, width 4", "1 blocks of width 64"),
     ],
 )
-def test_a_config_says_what_it_describes(config: ClipConfig, image: str, text: str) -> None:
+def test_a_config_describes_its_towers(config: ClipConfig, image: str, text: str) -> None:
     assert config.describe_image_tower() == image
     assert re.match(text, config.describe_text_tower())

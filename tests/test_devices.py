@@ -19,7 +19,7 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a G
 
 @pytest.mark.parametrize("load", LOADERS, ids=["load", "compat", "from_pretrained"])
 @pytest.mark.parametrize("device", ["gpu", "CUDA", "", "0", "cuda:", "cuda:-1", -1])
-def test_a_name_that_torch_does_not_know_is_refused_with_the_known_ones(
+def test_an_unknown_device_name_is_refused_and_the_known_ones_are_listed(
     load: Callable[[Any], Any], device: Any
 ) -> None:
     with pytest.raises(hfclip.DeviceError) as caught:
@@ -28,7 +28,7 @@ def test_a_name_that_torch_does_not_know_is_refused_with_the_known_ones(
         f"device is {device!r}, which torch does not know; expected 'cpu', 'cuda', 'cuda:1', "
         "'mps', 'xpu' or 'meta'."
     )
-    assert isinstance(caught.value, RuntimeError)  # as clip and torch raise
+    assert isinstance(caught.value, RuntimeError)  # clip and torch raise it too
 
 
 @pytest.mark.parametrize("load", LOADERS, ids=["load", "compat", "from_pretrained"])
@@ -41,7 +41,7 @@ def test_a_device_of_another_type_is_refused(load: Callable[[Any], Any], device:
 @without_gpu
 @pytest.mark.parametrize("load", LOADERS, ids=["load", "compat", "from_pretrained"])
 @pytest.mark.parametrize("device", [0, 3, "cuda", "cuda:0", torch.device("cuda")])
-def test_a_gpu_that_is_not_there_is_refused_and_no_cpu_takes_its_place(
+def test_a_missing_gpu_is_refused_and_not_replaced_by_the_cpu(
     load: Callable[[Any], Any], device: Any
 ) -> None:
     with pytest.raises(hfclip.DeviceError, match=r"The device 'cuda.* cannot be used here: "):
@@ -67,7 +67,7 @@ def test_a_gpu_that_is_not_there_is_refused_and_no_cpu_takes_its_place(
         (ModuleNotFoundError("No module named 'torch.hpu'"), "No module named 'torch.hpu'"),
     ],
 )
-def test_the_message_has_the_cause_that_torch_found(
+def test_the_message_has_the_cause_from_torch(
     error: Exception, cause: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: Any, **options: Any) -> torch.Tensor:
@@ -83,7 +83,7 @@ def test_the_message_has_the_cause_that_torch_found(
     )
 
 
-def test_a_gpu_beyond_those_that_are_there_is_refused_with_their_number(
+def test_a_gpu_index_too_high_is_refused_with_the_number_of_gpus(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*arguments: Any, **options: Any) -> torch.Tensor:
@@ -105,7 +105,7 @@ def test_a_device_that_works_is_returned(monkeypatch: pytest.MonkeyPatch) -> Non
     assert choose_device() == torch.device("cuda")
 
 
-def test_from_pretrained_without_a_place_stays_on_the_cpu() -> None:
+def test_from_pretrained_without_map_location_stays_on_the_cpu() -> None:
     for model in (
         hfclip.CLIP.from_pretrained("digits"),
         hfclip.CLIP.from_pretrained("digits", map_location=None),

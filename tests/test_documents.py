@@ -1,4 +1,4 @@
-"""Every Python and shell block of the README and of docs/ runs, in the order of its page."""
+"""Every Python and shell block of the README and of docs/ runs, in page order."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ DIGITS = Path(hfclip.__file__).parent / "digits"
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs/pages").rglob("*.md")])
 TOKEN = "hf_secretOfTheTests"
 
-# Where a page names one of these repositories, the loopback Hub has the bundled model there.
+# The loopback Hub has the bundled model in these repositories, which the pages name.
 PUBLISHED = {
     "docs/ViT-B-32": "hfclip",
     "docs/ViT-B-16": "hfclip",
@@ -50,7 +50,7 @@ def hub(layouts: dict[str, Path]) -> Iterator[LoopbackHub]:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
-    """A folder with the files that the pages name."""
+    """Returns a folder with the files that the pages name."""
     folder = tmp_path / "desk"
     (folder / "photos").mkdir(parents=True)
     for name, source in {"cat.jpg": "seven", "photos/1.jpg": "two", "photos/2.jpg": "zero"}.items():
@@ -78,7 +78,7 @@ def test_the_code_of_a_page_runs(page: Path, hub: LoopbackHub, desk: Path, tmp_p
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
-def test_a_block_that_fails_is_noticed(tmp_path: Path) -> None:
+def test_a_failing_block_is_detected(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("text\n\n```python\nx = 1\n```\n\n```python\nassert x == 2\n```\n")
     assert blocks_of(page) == [
@@ -90,14 +90,14 @@ def test_a_block_that_fails_is_noticed(tmp_path: Path) -> None:
     assert 'File "page.md:8", line 8' in done.stderr
 
 
-def test_few_blocks_are_not_run_and_each_says_why() -> None:
+def test_each_block_that_is_not_run_has_a_known_reason() -> None:
     reasons = {
         block.reason for page in PAGES for block in blocks_of(page) if block.reason is not None
     }
     assert reasons <= REASONS
 
 
-# The only reasons for which a block of a page may not run in the tests.
+# The only accepted reasons for a block that the tests do not run.
 REASONS = {
     "it installs software",
     "it needs a checkout and a network",

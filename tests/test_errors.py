@@ -1,4 +1,4 @@
-"""Every error that hfclip raises on purpose derives from HfclipError."""
+"""Every error that hfclip raises derives from HfclipError."""
 
 import ast
 import builtins
@@ -15,7 +15,7 @@ import hfclip
 
 PACKAGE = Path(hfclip.__file__).parent
 
-# Errors of other kinds by module, with the reason.
+# Accepted errors of other kinds, by module, with the reason.
 OTHERS = {
     ("hfclip", "AttributeError"): "the protocol of __getattr__",
     ("hfclip.compat.simple_tokenizer", "AttributeError"): "the protocol of __getattr__",
@@ -35,7 +35,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 def bound(tree: ast.AST) -> set[str]:
-    """The variables and arguments of a module: what `raise error` and `raise kind()` may mean."""
+    """Returns the variables and arguments of a module, which `raise error` may refer to."""
     stored = {
         node.id
         for node in ast.walk(tree)
@@ -47,12 +47,12 @@ def bound(tree: ast.AST) -> set[str]:
 
 
 def raised(node: ast.Raise, module: ModuleType, local: set[str]) -> Any:
-    """The class that a statement raises; None for one that passes on what was caught."""
+    """Returns the class that a statement raises, or None if it raises a caught error again."""
     named = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
     if isinstance(named, ast.Attribute):
         owner = ast.unparse(named.value)
         found = getattr(getattr(module, owner, None), named.attr, None)
-        if found is None:  # a method: the one of that name in this module
+        if found is None:  # a method of a class in this module
             kinds = [kind for kind in vars(module).values() if inspect.isclass(kind)]
             found = next(vars(kind)[named.attr] for kind in kinds if named.attr in vars(kind))
     elif isinstance(named, ast.Name):
@@ -69,7 +69,7 @@ def raised(node: ast.Raise, module: ModuleType, local: set[str]) -> Any:
 
 
 @pytest.mark.parametrize(("name", "path"), list(modules()), ids=str)
-def test_what_a_module_raises_derives_from_hfclip_error(name: str, path: Path) -> None:
+def test_every_raised_error_derives_from_hfclip_error(name: str, path: Path) -> None:
     module, tree = import_module(name), ast.parse(path.read_text())
     for node in ast.walk(tree):
         if not isinstance(node, ast.Raise):
@@ -81,12 +81,12 @@ def test_what_a_module_raises_derives_from_hfclip_error(name: str, path: Path) -
         assert known, f"{path.name}:{node.lineno} raises {kind.__name__}"
 
 
-def test_no_exception_to_the_rule_is_out_of_date() -> None:
+def test_every_listed_exception_to_the_rule_is_needed() -> None:
     for name, kind in OTHERS:
         assert f"raise {kind}(" in Path(import_module(name).__file__ or "").read_text()
 
 
-def test_the_rule_sees_what_it_looks_for() -> None:
+def test_the_rule_detects_an_error_of_another_kind() -> None:
     module = import_module("hfclip.config")
     tree = ast.parse("raise ValueError('x')\nraise ConfigError('x')\nraise error\n")
     found = [raised(node, module, {"error"}) for node in tree.body if isinstance(node, ast.Raise)]

@@ -31,20 +31,20 @@ def test_the_nine_names_come_in_the_order_of_openai() -> None:
         ("digit", "digits"),
     ],
 )
-def test_a_misspelt_name_suggests_the_nearest(typed: str, meant: str) -> None:
+def test_an_error_for_a_misspelt_name_suggests_the_nearest_name(typed: str, meant: str) -> None:
     with pytest.raises(hfclip.ModelNotFoundError, match=f"Did you mean '{meant}'") as caught:
         hfclip.load(typed)
     assert isinstance(caught.value, RuntimeError)
     assert all(name in str(caught.value) for name in hfclip.available_models())
 
 
-def test_a_name_like_no_other_suggests_nothing() -> None:
+def test_an_error_for_an_unrelated_name_suggests_nothing() -> None:
     with pytest.raises(hfclip.ModelNotFoundError) as caught:
         hfclip.load("resnet-of-my-own-making")
     assert "Did you mean" not in str(caught.value)
 
 
-def test_a_folder_without_weights_says_what_is_missing(tmp_path: Path) -> None:
+def test_an_error_for_a_folder_without_weights_names_the_missing_file(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(
         hfclip.RepositoryError, match=r"neither config\.json with model\.safetensors"
@@ -61,7 +61,7 @@ def test_the_model_is_ready_to_use() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_dtype_that_is_asked_for_is_given(dtype: torch.dtype) -> None:
+def test_the_requested_dtype_is_used(dtype: torch.dtype) -> None:
     model, _ = hfclip.load("digits", device="cpu", dtype=dtype)
     assert model.dtype == dtype
     assert model.ln_final.weight.dtype == torch.float32
@@ -102,13 +102,13 @@ def test_the_script_module_computes_the_same_for_any_batch() -> None:
         assert torch.allclose(scripted.encode_text(text), model.encode_text(text), atol=1e-5)
 
 
-def test_the_script_module_tells_its_numbers() -> None:
+def test_the_script_module_has_the_numbers_of_the_model() -> None:
     scripted, _ = hfclip.load("digits", device="cpu", jit=True)
     numbers = [scripted.input_resolution, scripted.context_length, scripted.vocab_size]
     assert [int(number) for number in numbers] == [32, 77, 49408]
 
 
-def test_every_release_is_pinned_by_forty_or_sixty_four_digits() -> None:
+def test_every_release_is_pinned_by_40_or_64_hexadecimal_digits() -> None:
     for release in RELEASES.values():
         assert len(release.original.sha256) == 64
         assert release.hub.revision is None or len(release.hub.revision) == 40

@@ -19,7 +19,7 @@ NUMBERS = (8, 32, 1, 64, 16, 6, 50, 64, 1, 1)
 
 
 def filled(module: torch.nn.Module) -> Any:
-    """The module with weights that follow from their position: no random numbers involved."""
+    """Sets the weights of a module by position, without random numbers."""
     with torch.no_grad():
         for tensor in [*module.parameters(), *module.buffers()]:
             if tensor.is_floating_point():
@@ -51,7 +51,7 @@ def test_a_block_of_width_four_gives_known_numbers() -> None:
     x = torch.linspace(-1, 1, 12).view(3, 1, 4)
     with torch.no_grad():
         out = block(x)
-    # The numbers that OpenAI's block gives for these weights.
+    # The output of OpenAI's block for these weights.
     expected = [
         [0.2354688, -0.4801226, 1.2480537, -0.2353601],
         [0.9627416, 0.2471502, 1.9753263, 0.4919126],
@@ -60,7 +60,7 @@ def test_a_block_of_width_four_gives_known_numbers() -> None:
     assert torch.allclose(out[:, 0], torch.tensor(expected), atol=1e-6)
 
 
-def test_what_lies_ahead_does_not_change_a_masked_position() -> None:
+def test_later_tokens_do_not_change_a_masked_position() -> None:
     mask = torch.full((5, 5), float("-inf")).triu(1)
     block = filled(ResidualAttentionBlock(4, 2, mask))
     x = torch.linspace(-1, 1, 12).view(3, 1, 4)
@@ -92,7 +92,7 @@ TEXTS = torch.tensor([[48, 3, 4, 49, 0, 0], [48, 7, 49, 0, 0, 0]], dtype=torch.i
 
 
 @torch.no_grad()
-def test_logits_are_the_scaled_cosines(model: hfclip.CLIP, images: Tensor) -> None:
+def test_logits_are_scaled_cosine_similarities(model: hfclip.CLIP, images: Tensor) -> None:
     per_image, per_text = model(images, TEXTS)
     cosines = torch.nn.functional.cosine_similarity(
         model.encode_image(images)[:, None], model.encode_text(TEXTS)[None], dim=-1
@@ -108,13 +108,13 @@ def test_padding_after_the_end_token_changes_nothing(model: hfclip.CLIP) -> None
 
 
 @torch.no_grad()
-def test_features_may_be_written_to(model: hfclip.CLIP, images: Tensor) -> None:
+def test_features_are_writable(model: hfclip.CLIP, images: Tensor) -> None:
     features = model.encode_image(images)
     features /= features.norm(dim=-1, keepdim=True)
     assert features.norm(dim=-1).tolist() == pytest.approx([1.0, 1.0])
 
 
-def test_forward_goes_through_the_two_encoders(model: hfclip.CLIP, images: Tensor) -> None:
+def test_forward_calls_encode_image_and_encode_text(model: hfclip.CLIP, images: Tensor) -> None:
     model.encode_image = lambda image: torch.ones(len(image), 8)  # type: ignore[method-assign]
     model.encode_text = lambda text: torch.ones(len(text), 8)  # type: ignore[method-assign]
     assert model(images, TEXTS)[0].flatten().tolist() == pytest.approx([1 / 0.07] * 4, rel=1e-4)
@@ -128,7 +128,7 @@ def test_the_mask_is_causal_and_a_plain_attribute(model: hfclip.CLIP) -> None:
     assert not any("attn_mask" in key for key in model.state_dict())
 
 
-def test_a_first_call_in_inference_mode_leaves_training_possible(images: Tensor) -> None:
+def test_training_works_after_a_first_call_in_inference_mode(images: Tensor) -> None:
     model = hfclip.CLIP(*NUMBERS).double()
     with torch.inference_mode():
         model(images, TEXTS)
@@ -136,7 +136,7 @@ def test_a_first_call_in_inference_mode_leaves_training_possible(images: Tensor)
     assert model.token_embedding.weight.grad is not None
 
 
-def test_nothing_is_drawn_when_weights_exist(model: hfclip.CLIP, images: Tensor) -> None:
+def test_loading_weights_draws_no_random_numbers(model: hfclip.CLIP, images: Tensor) -> None:
     checkpoint = checkpoint_of(model)
     before = torch.get_rng_state()
     rebuilt = hfclip.CLIP.from_checkpoint(checkpoint)
@@ -145,7 +145,7 @@ def test_nothing_is_drawn_when_weights_exist(model: hfclip.CLIP, images: Tensor)
     assert not rebuilt.training
 
 
-def test_weights_are_taken_over_and_not_copied(model: hfclip.CLIP) -> None:
+def test_loaded_weights_are_not_copied(model: hfclip.CLIP) -> None:
     checkpoint = checkpoint_of(model)
     rebuilt = hfclip.CLIP.from_checkpoint(checkpoint)
     convert_weights(rebuilt, torch.float32)
@@ -153,7 +153,7 @@ def test_weights_are_taken_over_and_not_copied(model: hfclip.CLIP) -> None:
         assert tensor.data_ptr() == checkpoint.tensors[key].data_ptr(), key
 
 
-def test_another_thread_draws_its_weights_while_one_loads(model: hfclip.CLIP) -> None:
+def test_another_thread_can_initialise_weights_during_a_load(model: hfclip.CLIP) -> None:
     from hfclip.model import _NoInitialization
 
     drawn: list[Tensor] = []
@@ -166,7 +166,7 @@ def test_another_thread_draws_its_weights_while_one_loads(model: hfclip.CLIP) ->
     assert 0.05 < drawn[0].std().item() < 0.1
 
 
-def test_half_precision_leaves_norms_and_embeddings_alone(model: hfclip.CLIP) -> None:
+def test_half_precision_keeps_norms_and_embeddings_in_float32(model: hfclip.CLIP) -> None:
     convert_weights(model)
     halves = {key for key, value in model.state_dict().items() if value.dtype == torch.float16}
     assert "visual.conv1.weight" in halves
@@ -181,7 +181,7 @@ def test_half_precision_leaves_norms_and_embeddings_alone(model: hfclip.CLIP) ->
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @torch.no_grad()
-def test_other_precisions_stay_near_float32(
+def test_other_precisions_are_close_to_float32(
     dtype: torch.dtype, model: hfclip.CLIP, images: Tensor
 ) -> None:
     expected = model(images, TEXTS)[0]
@@ -198,7 +198,7 @@ def test_copies_compute_the_same(clone: Any, model: hfclip.CLIP, images: Tensor)
     assert twin.config == model.config
 
 
-def test_saved_and_loaded_it_is_the_same_model(
+def test_a_saved_model_loads_as_the_same_model(
     tmp_path: Any, model: hfclip.CLIP, images: Tensor
 ) -> None:
     model.save_pretrained(tmp_path)

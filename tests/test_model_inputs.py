@@ -1,4 +1,4 @@
-"""What a CLIP says to inputs that it cannot encode, and that it encodes what people give it."""
+"""Errors of a CLIP for invalid inputs, and unusual inputs that it accepts."""
 
 import warnings
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from hfclip.config import ClipConfig
 
 both_kinds = pytest.mark.parametrize("config", [TINY_VIT, TINY_RESNET], ids=["ViT", "ResNet"])
 
-# Of a side S; a larger image of the ViT gives the same number of patches, or one more row of them.
+# By the side S. A few more pixels give a ViT the same number of patches, or one more row.
 BAD_IMAGES: dict[str, Callable[[int], Any]] = {
     "unbatched": lambda side: torch.zeros(3, side, side),
     "a few pixels more": lambda side: torch.zeros(2, 3, side + 4, side),
@@ -49,7 +49,7 @@ BAD_TEXTS: dict[str, Callable[[int], Any]] = {
 
 @pytest.mark.parametrize("kind", BAD_IMAGES)
 @both_kinds
-def test_images_that_do_not_fit_are_refused_as_fast_clip_refuses_them(
+def test_invalid_images_are_refused_with_the_errors_of_fast_clip(
     config: ClipConfig, kind: str
 ) -> None:
     model, side = draw(config), config.image_resolution
@@ -64,7 +64,7 @@ def test_images_that_do_not_fit_are_refused_as_fast_clip_refuses_them(
 
 
 @pytest.mark.parametrize("kind", BAD_TEXTS)
-def test_texts_that_do_not_fit_are_refused_as_fast_clip_refuses_them(kind: str) -> None:
+def test_invalid_texts_are_refused_with_the_errors_of_fast_clip(kind: str) -> None:
     model, length = draw(TINY_VIT), TINY_VIT.context_length
     given = BAD_TEXTS[kind](length)
     with pytest.raises(hfclip.ShapeError, match=rf"\(T, L\) with L from 1 to {length}") as ours:
@@ -75,14 +75,14 @@ def test_texts_that_do_not_fit_are_refused_as_fast_clip_refuses_them(kind: str) 
 
 
 @pytest.mark.parametrize("token", [-1, TINY_VIT.vocab_size])
-def test_an_id_that_has_no_row_is_named(token: int) -> None:
+def test_an_id_outside_the_vocabulary_is_named(token: int) -> None:
     text = torch.tensor([[5, token, 7]])
     with pytest.raises(hfclip.UnknownTokenError, match=f"ids from {min(5, token)} to "):
         draw(TINY_VIT).encode_text(text)
 
 
 @both_kinds
-def test_no_inputs_give_no_features(config: ClipConfig) -> None:
+def test_an_empty_batch_gives_empty_features(config: ClipConfig) -> None:
     model, side = draw(config), config.image_resolution
     assert model.encode_image(torch.zeros(0, 3, side, side)).shape == (0, config.embed_dim)
     for width in (0, 1, config.context_length):
@@ -92,9 +92,9 @@ def test_no_inputs_give_no_features(config: ClipConfig) -> None:
     assert (per_image.shape, per_text.shape) == ((2, 0), (0, 2))
 
 
-def test_another_tower_may_take_other_pixels() -> None:
+def test_a_custom_image_tower_may_accept_other_images() -> None:
     class FromBytes(nn.Module):
-        """Normalises in the model, and takes any size."""
+        """Normalises images in the model and accepts any size."""
 
         def __init__(self, tower: nn.Module) -> None:
             super().__init__()
@@ -114,7 +114,7 @@ def test_another_tower_may_take_other_pixels() -> None:
     assert torch.equal(model.encode_image(wide), expected)
 
 
-def test_an_error_of_a_patched_part_is_not_taken_for_one_of_the_input() -> None:
+def test_an_error_in_a_patched_module_is_not_reported_as_an_input_error() -> None:
     model: Any = draw(TINY_VIT)
 
     def fail(*_: Any) -> None:
@@ -128,7 +128,7 @@ def test_an_error_of_a_patched_part_is_not_taken_for_one_of_the_input() -> None:
         model.encode_text(torch.ones(2, 4, dtype=torch.int64))
 
 
-def test_a_lack_of_memory_is_not_taken_for_a_wrong_shape() -> None:
+def test_out_of_memory_is_not_reported_as_a_wrong_shape() -> None:
     model = draw(TINY_VIT)
 
     def fail(*_: Any) -> None:
@@ -151,7 +151,7 @@ TRACERS: dict[str, Callable[[nn.Module, Tensor], Any]] = {
 
 @pytest.mark.parametrize("tracer", TRACERS.values(), ids=TRACERS)
 @both_kinds
-def test_tracers_record_the_towers_as_they_are(
+def test_traced_towers_give_the_same_features(
     config: ClipConfig, tracer: Callable[[nn.Module, Tensor], Any]
 ) -> None:
     tower, side = draw(config).visual, config.image_resolution
@@ -159,7 +159,7 @@ def test_tracers_record_the_towers_as_they_are(
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=FutureWarning)
-        # torch's own attention warns; hfclip does not.
+        # torch's attention gives warnings, hfclip does not.
         warnings.filterwarnings("ignore", category=TracerWarning, module=r"torch\.")
         traced = tracer(tower, torch.zeros(2, 3, side, side))
         assert torch.allclose(traced(images), tower(images), atol=1e-5)

@@ -38,7 +38,7 @@ def filled(shell: hfclip.CLIP, model: hfclip.CLIP) -> hfclip.CLIP:
 @torch.no_grad()
 @pytest.mark.parametrize("is_called", [False, True])
 @both_kinds
-def test_a_model_built_on_the_meta_device_computes_once_it_has_weights(
+def test_a_model_built_on_the_meta_device_computes_after_loading_weights(
     config: ClipConfig, is_called: bool
 ) -> None:
     model, (images, text) = draw(config), inputs_for(config)
@@ -46,7 +46,7 @@ def test_a_model_built_on_the_meta_device_computes_once_it_has_weights(
     with torch.device("meta"):
         shell = hfclip.CLIP(**config.to_dict())
     assert all(tensor.is_meta for tensor in shell.state_dict().values())
-    if is_called:  # for the shapes
+    if is_called:  # to get the shapes
         assert shell(images.to("meta"), text.to("meta"))[0].is_meta
     found = filled(shell, model)(images, text)[0]
     assert torch.equal(found, model(images, text)[0])
@@ -55,7 +55,7 @@ def test_a_model_built_on_the_meta_device_computes_once_it_has_weights(
 
 
 @torch.no_grad()
-def test_the_meta_device_as_default_is_no_different(meta_by_default: None) -> None:
+def test_a_model_built_with_meta_as_default_device_computes_the_same(meta_by_default: None) -> None:
     config = TINY_VIT
     shell = hfclip.CLIP(**config.to_dict())
     torch.set_default_device(None)
@@ -64,7 +64,7 @@ def test_the_meta_device_as_default_is_no_different(meta_by_default: None) -> No
 
 
 class Classifier(hfclip.CLIP):
-    """A CLIP with a head, and with an argument of its own that has a default."""
+    """A CLIP with a head and an additional argument with a default."""
 
     def __init__(self, *args: Any, classes: int = 5, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -89,7 +89,7 @@ def test_a_subclass_with_a_head_is_saved_and_loaded_by_its_class(
         assert torch.equal(again.state_dict()[name], tensor), name
 
 
-def test_an_argument_of_the_subclass_is_given_when_it_is_loaded(tmp_path: Path) -> None:
+def test_from_pretrained_passes_arguments_to_the_subclass(tmp_path: Path) -> None:
     model = headed(TINY_VIT, classes=7)
     model.save_pretrained(tmp_path / "headed")
     again = Classifier.from_pretrained(tmp_path / "headed", classes=7)
@@ -100,7 +100,7 @@ def test_an_argument_of_the_subclass_is_given_when_it_is_loaded(tmp_path: Path) 
         Classifier.from_pretrained(tmp_path / "headed")
 
 
-def test_a_plain_clip_refuses_the_head_by_its_name(tmp_path: Path) -> None:
+def test_a_plain_clip_names_the_unexpected_head(tmp_path: Path) -> None:
     headed(TINY_VIT).save_pretrained(tmp_path / "headed")
     with pytest.raises(hfclip.WeightsMismatchError, match=r"head\.bias.*head\.weight"):
         hfclip.CLIP.from_pretrained(tmp_path / "headed")
@@ -111,7 +111,7 @@ def test_a_plain_clip_refuses_the_head_by_its_name(tmp_path: Path) -> None:
         Classifier.from_pretrained(tmp_path / "plain")
 
 
-def test_a_plain_clip_with_something_added_is_still_not_saved(tmp_path: Path) -> None:
+def test_a_plain_clip_with_an_added_module_is_not_saved(tmp_path: Path) -> None:
     model = draw(TINY_VIT)
     model.add_module("head", nn.Linear(2, 2))
     with pytest.raises(hfclip.WeightsMismatchError, match=r"unexpected head\.weight"):
@@ -126,7 +126,7 @@ def test_a_subclass_whose_sizes_contradict_its_configuration_is_not_saved(tmp_pa
         model.save_pretrained(tmp_path / "headed")
 
 
-def test_a_folder_under_the_home_is_written_and_read_there(
+def test_a_path_with_a_tilde_is_written_and_read_in_the_home_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -163,7 +163,7 @@ def test_recomputed_activations_give_the_same_gradients_and_statistics(
 
 
 @both_kinds
-def test_recomputing_keeps_few_activations_and_is_off_unless_asked_for(config: ClipConfig) -> None:
+def test_recomputing_keeps_few_activations_and_is_off_by_default(config: ClipConfig) -> None:
     model, (images, text) = draw(config).train(), inputs_for(config, 8)
 
     def kept() -> int:
@@ -200,7 +200,7 @@ def test_a_model_that_recomputes_is_scripted_and_made_fast() -> None:
     assert hfclip.optimize(model).measured.difference < 1e-5
 
 
-def test_hooks_see_a_block_once_in_the_forward_pass_of_a_model_that_recomputes() -> None:
+def test_forward_hooks_run_once_per_block_when_activations_are_recomputed() -> None:
     model: Any = draw(TINY_VIT)
     images, _ = inputs_for(TINY_VIT)
     model.set_grad_checkpointing()

@@ -1,4 +1,4 @@
-"""The package as a whole: its public names, its silence, the direction of its imports."""
+"""The package as a whole: public names, warnings, and the layers of imports."""
 
 import ast
 import subprocess
@@ -123,7 +123,7 @@ def test_nothing_imports_the_workshop_or_the_tests() -> None:
         assert "from conversion" not in path.read_text(), path
 
 
-def test_every_public_name_is_there_and_documented() -> None:
+def test_every_public_name_exists_and_is_documented() -> None:
     for name in hfclip.__all__:
         assert getattr(hfclip, name).__doc__, name
     assert set(hfclip.__all__) <= set(dir(hfclip))
@@ -137,16 +137,16 @@ def test_every_error_is_exported() -> None:
     assert kinds <= set(hfclip.__all__)
 
 
-def test_type_checkers_are_told_that_the_package_is_typed() -> None:
+def test_the_package_has_a_py_typed_file() -> None:
     assert (PACKAGE / "py.typed").is_file()
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
+def test_an_unknown_name_raises_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = hfclip.nothing
 
 
-def test_importing_costs_no_torch_and_a_load_warns_of_nothing() -> None:
+def test_importing_does_not_import_torch_and_a_load_gives_no_warning() -> None:
     code = (
         "import sys, hfclip\n"
         "assert not {'torch', 'click', 'huggingface_hub'} & set(sys.modules)\n"

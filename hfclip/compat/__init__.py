@@ -1,13 +1,13 @@
-"""Stands in for OpenAI's `clip` package, so that code written for it runs as it is.
+"""Replaces OpenAI's `clip` package, so that code written for it runs unchanged.
 
 >>> from hfclip import compat
 >>> compat.install()
->>> import clip  # hfclip, from here on
+>>> import clip  # imports hfclip from now on
 
-Without a change to the code: `python -m hfclip.compat script.py args...`.
+To run a script without editing it: `python -m hfclip.compat script.py args...`.
 
-Each module here is what one module of `clip` becomes: `clip` is `package`, `clip.clip` is `clip`,
-and so on. What hfclip itself computes lies outside, and nothing there knows of this room.
+Each module of `clip` has a replacement here: `package` replaces `clip`, `clip` replaces
+`clip.clip`, and so on. Nothing else in hfclip imports this package.
 """
 
 import sys
@@ -19,57 +19,57 @@ from hfclip.errors import ClipImportedError
 
 __all__ = ["ClipImportedError", "install", "uninstall"]
 
-_HOMES = {
+_REPLACEMENTS = {
     "clip": "hfclip.compat.package",
     "clip.clip": "hfclip.compat.clip",
     "clip.model": "hfclip.compat.model",
     "clip.simple_tokenizer": "hfclip.compat.simple_tokenizer",
 }
-# A process that this one starts with multiprocessing takes over sys.path, and nothing else:
-# what it finds there as `clip` installs hfclip in it too.
-_SPAWNED = str(Path(__file__).with_name("spawned"))
+# A process started by `multiprocessing` inherits sys.path and nothing else of `install`. The
+# `clip.py` in this folder calls `install` in that process.
+_SPAWNED_FOLDER = str(Path(__file__).with_name("spawned"))
 
 
 def install(*, replace: bool = False) -> None:
-    """Makes `import clip` and its three modules mean hfclip, in this process.
+    """Makes `import clip` and its three submodules load hfclip in this process.
 
-    Processes that `multiprocessing` starts from this one follow. Calling it again does nothing.
+    It also applies to processes that `multiprocessing` starts later. A second call does nothing.
 
     Args:
-        replace: Whether to take the place of another `clip` that is imported already. What
-            `from clip import ...` has given out before stays the other's.
+        replace: Whether to replace another `clip` package that is already imported. Names that
+            code took from it before, with `from clip import ...`, still refer to that package.
 
     Raises:
-        ClipImportedError: Another `clip` is imported already, and `replace` is off.
+        ClipImportedError: Another `clip` is already imported and `replace` is False.
     """
     imported = sys.modules.get("clip")
-    if imported is not None and imported.__name__ != _HOMES["clip"]:
+    if imported is not None and imported.__name__ != _REPLACEMENTS["clip"]:
         if not replace:
-            where = getattr(imported, "__file__", None) or "an unknown place"
+            where = getattr(imported, "__file__", None) or "an unknown location"
             raise ClipImportedError(
-                f"A module named clip is imported already, from {where}, and code may hold on to "
-                "it; hfclip.compat must come first. Call hfclip.compat.install() before anything "
-                "imports clip, run `python -m hfclip.compat script.py`, or say replace=True."
+                f"A module named clip is already imported from {where}, and other code may use it. "
+                "Call hfclip.compat.install() before anything imports clip, run "
+                "`python -m hfclip.compat script.py`, or pass replace=True."
             )
         _forget()
-    sys.modules.update({name: import_module(home) for name, home in _HOMES.items()})
-    # So that importlib.util.find_spec("clip") has an answer, as for any package.
+    sys.modules.update({name: import_module(module) for name, module in _REPLACEMENTS.items()})
+    # importlib.util.find_spec("clip") needs a spec.
     package = sys.modules["clip"]
     package.__spec__ = ModuleSpec("clip", None, origin=package.__file__, is_package=True)
-    if _SPAWNED not in sys.path:
-        sys.path.insert(0, _SPAWNED)
+    if _SPAWNED_FOLDER not in sys.path:
+        sys.path.insert(0, _SPAWNED_FOLDER)
 
 
 def uninstall() -> None:
-    """Lets `import clip` mean what it meant before; without an `install` it does nothing.
+    """Undoes `install`, so that `import clip` loads the original package again.
 
-    What has been patched stays so.
+    It does nothing if `install` was not called. Patches to hfclip's classes stay.
     """
     imported = sys.modules.get("clip")
-    if imported is not None and imported.__name__ == _HOMES["clip"]:
+    if imported is not None and imported.__name__ == _REPLACEMENTS["clip"]:
         _forget()
-    if _SPAWNED in sys.path:
-        sys.path.remove(_SPAWNED)
+    if _SPAWNED_FOLDER in sys.path:
+        sys.path.remove(_SPAWNED_FOLDER)
 
 
 def _forget() -> None:

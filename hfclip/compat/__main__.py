@@ -1,4 +1,4 @@
-"""`python -m hfclip.compat script.py args...` runs a script for which `clip` is hfclip."""
+"""Runs a script with hfclip in place of `clip`: `python -m hfclip.compat script.py args...`."""
 
 import runpy
 import sys
@@ -9,11 +9,11 @@ from hfclip import compat
 _USAGE = """usage: python -m hfclip.compat script.py [argument ...]
        python -m hfclip.compat -m module [argument ...]
 
-Runs a script or module as Python itself would; `import clip` in it means hfclip."""
+Runs a script or module as Python does, with hfclip in place of the `clip` package."""
 
 
 def main(arguments: list[str]) -> None:
-    """Installs the stand-in, and gives the process to a script as if it had been called itself."""
+    """Installs hfclip as `clip` and runs the script or module as `__main__`."""
     if arguments in (["-h"], ["--help"]):
         print(_USAGE)  # noqa: T201
     elif arguments[:1] == ["-m"] and len(arguments) > 1:

@@ -1,7 +1,7 @@
-"""What `import clip.clip` gives: `load`, `tokenize`, and the private names that people took to.
+"""Replaces `clip.clip`: `load`, `tokenize`, and the private names that existing code uses.
 
-Every function looks the others up when it is called, so that to assign to `clip.clip._MODELS`,
-`_download`, `_transform`, `_tokenizer`, `build_model` or `BICUBIC` has the effect it had in `clip`.
+The functions look up module globals at call time. So assigning to `clip.clip._MODELS`, `_download`,
+`_transform`, `_tokenizer`, `build_model` or `BICUBIC` has the same effect as in `clip`.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ _tokenizer = _Tokenizer()
 
 
 def available_models() -> list[str]:
-    """The names in `_MODELS`: the nine models that OpenAI released, unless someone edited it."""
+    """Returns the names in `_MODELS`: OpenAI's nine releases, unless it was edited."""
     return list(_MODELS)
 
 
@@ -54,22 +54,22 @@ def load(
     jit: bool = False,
     download_root: str | Path | None = None,
 ) -> tuple[Any, Any]:
-    """Loads a CLIP in eval mode and the transform that prepares its images.
+    """Loads a CLIP in eval mode and its image transform.
 
-    A release comes from the Hub, in safetensors, as with `hfclip.load`, unless its URL in
-    `_MODELS` or `_download` has been replaced: then from there.
+    Releases come from the Hub as safetensors, as with `hfclip.load`. If the URL in `_MODELS` or the
+    function `_download` was replaced, the replacement is used instead.
 
     Args:
-        name: One of `available_models()`, or whatever else `hfclip.load` takes.
-        device: Where to put the model; by default the GPU if there is one, else the CPU.
+        name: One of `available_models()`, or any other name that `hfclip.load` accepts.
+        device: The device of the model. By default a GPU if there is one, otherwise the CPU.
         jit: Whether to return a `torch.jit.ScriptModule`.
-        download_root: The folder for downloaded files; by default ~/.cache/clip.
+        download_root: The folder for downloaded files. By default ~/.cache/clip.
 
     Returns:
-        The model, in mixed float16 on a GPU and float32 elsewhere, and the transform.
+        The model, in mixed float16 on a GPU and in float32 elsewhere, and the transform.
 
     Raises:
-        HfclipError: As `hfclip.load` does.
+        HfclipError: The same errors as `hfclip.load`.
     """
     target = choose_device(device)
     checkpoint = read_checkpoint(_find(str(name), download_root))
@@ -86,10 +86,10 @@ def load(
 def tokenize(
     texts: str | Sequence[str], context_length: int = 77, truncate: bool = False
 ) -> Tensor:
-    """Makes a batch of token ids with `_tokenizer`: int32 (n, context_length), ended by zeros.
+    """Returns the token ids of `texts`: int32 (n, context_length), padded with zeros.
 
     Raises:
-        TextTooLongError: A text has too many tokens and `truncate` is off.
+        TextTooLongError: A text has more than `context_length` tokens and `truncate` is False.
     """
     if isinstance(_tokenizer, SimpleTokenizer) and _tokenizer.is_untouched():
         return hfclip.text.tokenizer.tokenize(texts, context_length, truncate)
@@ -106,18 +106,18 @@ def _ids(text: str, context_length: int, truncate: bool) -> list[int]:
     ids = [start, *_tokenizer.encode(text), end]
     if len(ids) > context_length and not truncate:
         raise TextTooLongError(
-            f"Input {text} is too long for context length {context_length}: with start and end it "
-            f"has {len(ids)} tokens. truncate=True cuts it."
+            f"Input {text} is too long for context length {context_length}: it has {len(ids)} "
+            "tokens, including the start and end tokens. Pass truncate=True to cut it."
         )
     return ids if len(ids) <= context_length else [*ids[: context_length - 1], end]
 
 
 def _find(name: str, download_root: str | Path | None) -> Source:
-    """The weight file of a model: from the Hub, or from where `_MODELS` has come to point."""
+    """Finds the weights on the Hub, or at the URL if `_MODELS` or `_download` was edited."""
     if name not in _MODELS:
         if name in RELEASES:
             raise ModelNotFoundError(
-                f"Model {name} not found: clip.clip._MODELS has been edited and does not hold it. "
+                f"Model {name} not found: clip.clip._MODELS was edited and has no such key. "
                 f"Available models: {', '.join(available_models())}."
             )
         return find(name, download_root=download_root)
@@ -145,20 +145,21 @@ def _preprocess(model: Any, checkpoint: Checkpoint) -> Any:
 
 
 def _download(url: str, root: str | Path | None = None) -> str:
-    """Fetches a file whose URL has its sha256 before its name, unless it is here and whole.
+    """Downloads a file and verifies its sha256, unless a verified copy exists.
+
+    An interrupted download is resumed. The file gets its name only when it is complete.
 
     Args:
-        url: Such as those of `_MODELS`.
-        root: The folder to put it in; by default ~/.cache/clip.
+        url: A URL of the form `.../<sha256>/<file>`, like those in `_MODELS`.
+        root: The folder of the file. By default ~/.cache/clip.
 
     Returns:
-        Its path. What was cut off before is taken up again; under this name there never is
-        anything but the whole file.
+        The path of the file.
 
     Raises:
-        IntegrityError: The URL names no sha256, or what lies there hashes to another.
-        NetworkError: It cannot be fetched.
-        CacheError: It cannot be written.
+        IntegrityError: The URL contains no sha256, or the downloaded file has another sha256.
+        NetworkError: The download fails.
+        CacheError: The file cannot be written.
     """
     folder = Path(root).expanduser() if root else fetching.default_root()
     return str(fetching.fetch(url, folder))
@@ -169,7 +170,7 @@ def _convert_image_to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _transform(n_px: int) -> Compose:
-    """The preprocess of OpenAI's models: PIL image -> float32 tensor (3, n_px, n_px)."""
+    """Returns OpenAI's preprocess: PIL image -> float32 tensor (3, n_px, n_px)."""
     return Compose(
         [
             Resize(n_px, interpolation=BICUBIC),

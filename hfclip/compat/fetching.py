@@ -1,4 +1,4 @@
-"""Fetches a file from a URL that names its sha256, as OpenAI's do."""
+"""Downloads files from URLs that contain the sha256 of the file, like OpenAI's URLs."""
 
 import time
 import urllib.error
@@ -18,31 +18,31 @@ from hfclip.hub.integrity import Digest
 
 _CHUNK = 2**20
 _TIMEOUT = 30.0  # seconds without a byte
-_ATTEMPTS = 5  # in a row that bring nothing new
-_PAUSE = 0.5  # seconds after the first of these, then twice as long each time
+_ATTEMPTS = 5  # failed requests in a row without a new byte
+_PAUSE = 0.5  # seconds; doubles with each failed request
 
 
 def default_root() -> Path:
-    """Where `clip` has always put its files."""
+    """Returns the folder where `clip` stores its files."""
     return Path("~/.cache/clip").expanduser()
 
 
 def fetch(url: str, root: Path) -> Path:
-    """Gives the file's path in the folder `root`, fetching it unless it is there and whole.
+    """Returns the path of the file in `root`, downloading it unless a verified copy exists.
 
     Raises:
-        IntegrityError: The URL names no sha256, or what lies there hashes to another.
-        NetworkError: It cannot be fetched.
-        CacheError: It cannot be written.
+        IntegrityError: The URL contains no sha256, or the downloaded file has another sha256.
+        NetworkError: The download fails.
+        CacheError: The file cannot be written.
     """
     digest, target = _digest(url), root / _file_name(url)
     if target.exists() and not target.is_file():
-        raise CacheError(f"{target} exists and is not a regular file. Move it out of the way.")
+        raise CacheError(f"{target} exists and is not a regular file. Move or remove it.")
     if target.is_file():
         if integrity.matches(target, digest):
             return target
         warnings.warn(
-            f"{target} exists, but does not hash to {digest.value}; fetching it again.",
+            f"{target} exists, but its sha256 is not {digest.value}; downloading it again.",
             stacklevel=3,
         )
     try:
@@ -54,8 +54,8 @@ def fetch(url: str, root: Path) -> Path:
                 unfinished.replace(target)
     except OSError as error:
         raise CacheError(
-            f"{target} cannot be written: {error.strerror or error}. Make room on the disk and the "
-            "folder writable, or use another folder."
+            f"{target} cannot be written: {error.strerror or error}. Check the free space and the "
+            "permissions of the folder, or use another folder."
         ) from error
     return target
 
@@ -65,8 +65,8 @@ def _digest(url: str) -> Digest:
     digest = integrity.digest_named(parts[-2].lower()) if len(parts) > 1 else None
     if digest is None or digest.kind != "sha256":
         raise IntegrityError(
-            f"{url} does not name its sha256: expected .../<64 hexadecimal digits>/<file>, as in "
-            "OpenAI's URLs. Fetch the file yourself and give its path to load."
+            f"{url} does not contain a sha256. Expected .../<64 hexadecimal digits>/<file>, as in "
+            "OpenAI's URLs. Download the file yourself and pass its path to load."
         )
     return digest
 
@@ -74,12 +74,12 @@ def _digest(url: str) -> Digest:
 def _file_name(url: str) -> str:
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     if name in {"", ".", ".."}:
-        raise IntegrityError(f"{url} names no file.")
+        raise IntegrityError(f"{url} has no file name. Expected .../<sha256>/<file>.")
     return name
 
 
 def _fetch_verified(url: str, digest: Digest, path: Path) -> None:
-    """Completes the file; once more from its start if what was there before spoils it."""
+    """Completes the file. Starts again if a resumed file has the wrong sha256."""
     resumed = path.exists()
     _complete(url, path)
     if integrity.compute(path, "sha256") != digest.value and resumed:
@@ -89,13 +89,13 @@ def _fetch_verified(url: str, digest: Digest, path: Path) -> None:
     if actual != digest.value:
         path.unlink()
         raise IntegrityError(
-            f"{url} has been downloaded, but its sha256 is {actual}, not the {digest.value} that "
-            "the URL names; it was removed. The server or the network hands out wrong bytes."
+            f"The file from {url} has the sha256 {actual}, but the URL says {digest.value}. The "
+            "file was removed. The server or the network delivers wrong bytes."
         )
 
 
 def _complete(url: str, path: Path) -> None:
-    """Asks for the rest until there is none; gives up when nothing new comes any more."""
+    """Requests the missing bytes, until the file is complete or `_ATTEMPTS` requests fail."""
     failures = 0
     while True:
         before = path.stat().st_size if path.exists() else 0
@@ -119,18 +119,18 @@ def _fetch_rest(url: str, path: Path, start: int) -> None:
         response: HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT)  # noqa: S310
     except urllib.error.HTTPError as error:
         with error:
-            if start and error.code == 416:  # there is no more than what is here
+            if start and error.code == 416:  # the file is complete already
                 return
             raise
     with response:
-        # A server that knows no ranges sends the whole file.
+        # A server without range support sends the whole file.
         resumes = start > 0 and response.status == 206
         length = response.headers.get("Content-Length")
         total = int(length) + (start if resumes else 0) if length else None
         with path.open("ab" if resumes else "wb") as file, _bar(path, total, file.tell()) as bar:
             _copy(response, file, bar)
         if total is not None and path.stat().st_size < total:
-            raise ConnectionError(f"{path.stat().st_size} of {total} bytes came")
+            raise ConnectionError(f"received {path.stat().st_size} of {total} bytes")
 
 
 def _copy(response: HTTPResponse, file: IO[bytes], bar: Any) -> None:
@@ -147,6 +147,6 @@ def _bar(path: Path, total: int | None, initial: int) -> Any:
 def _unavailable(url: str, error: Exception) -> NetworkError:
     reason = getattr(error, "reason", None) or error
     return NetworkError(
-        f"{url} cannot be fetched: {reason}. Try again, and what has come so far is kept; "
-        "hfclip.load has the same weights from the Hub."
+        f"{url} cannot be downloaded: {reason}. Try again to resume the download, or use "
+        "hfclip.load, which gets the same weights from the Hub."
     )

@@ -1,7 +1,7 @@
-"""What `import clip.model` gives: hfclip's own classes, and how a model is made of a state dict.
+"""Replaces `clip.model`: hfclip's classes, and `build_model` for a state dict.
 
-To assign to a class here is to replace it: hfclip's towers are built of what stands in this
-module, so `clip.model.LayerNorm = torch.nn.LayerNorm` has the effect that it had in `clip`.
+Assigning to a class of this module replaces it in hfclip's towers. So
+`clip.model.LayerNorm = torch.nn.LayerNorm` has the same effect as in `clip`.
 """
 
 import sys
@@ -26,7 +26,7 @@ from hfclip.network.layers import LayerNorm, QuickGELU, ResidualAttentionBlock, 
 from hfclip.network.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
 from hfclip.network.vit import VisionTransformer
 
-# All that `from clip.model import *` used to give.
+# The names that `from clip.model import *` gives with OpenAI's package.
 __all__ = [
     "CLIP",
     "AttentionPool2d",
@@ -46,7 +46,7 @@ __all__ = [
     "torch",
 ]
 
-_PARTS = frozenset(
+_REPLACEABLE = frozenset(
     {
         "AttentionPool2d",
         "Bottleneck",
@@ -58,26 +58,28 @@ _PARTS = frozenset(
         "VisionTransformer",
     }
 )
-_HOMES = (hfclip.network.layers, hfclip.network.resnet, hfclip.network.vit, hfclip.model)
-# OpenAI's archives hold these beside the weights.
-_NOT_WEIGHTS = frozenset({"input_resolution", "context_length", "vocab_size"})
+_MODULES = (hfclip.network.layers, hfclip.network.resnet, hfclip.network.vit, hfclip.model)
+# OpenAI's archives contain these numbers beside the weights.
+_METADATA_KEYS = frozenset({"input_resolution", "context_length", "vocab_size"})
 
 
 def convert_weights(model: nn.Module) -> None:
-    """Casts to float16, in place, what OpenAI's releases hold in it; the rest stays as it is."""
+    """Casts to float16, in place, the weights that OpenAI's releases store in float16."""
     hfclip.model.convert_weights(model, torch.float16)
 
 
 def build_model(state_dict: Mapping[str, Tensor]) -> nn.Module:
-    """Makes a model of a state dict in OpenAI's layout, in mixed float16 and in eval mode.
+    """Builds a model from a state dict in OpenAI's layout, in mixed float16 and in eval mode.
 
-    The tensors are copied. The configuration is read off their shapes.
+    The tensors are copied. The configuration is inferred from their shapes.
 
     Raises:
-        WeightsMismatchError: They are not the tensors of one of OpenAI's architectures.
+        WeightsMismatchError: The tensors do not fit any of OpenAI's architectures.
     """
     tensors = {
-        key: value.detach().clone() for key, value in state_dict.items() if key not in _NOT_WEIGHTS
+        key: value.detach().clone()
+        for key, value in state_dict.items()
+        if key not in _METADATA_KEYS
     }
     source = Path("the given state dict")
     config = infer_config(tensors, source)
@@ -85,10 +87,10 @@ def build_model(state_dict: Mapping[str, Tensor]) -> nn.Module:
 
 
 def assemble(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
-    """Makes a model of what this module holds at the time, in `dtype` where a CLIP computes.
+    """Builds a model from the current classes of this module, in eval mode, computing in `dtype`.
 
-    A `convert_weights` that someone has put here decides on the types instead, but for float32,
-    which is what a model on the CPU is cast to in the end.
+    If `convert_weights` was replaced, the replacement chooses the dtypes. With `dtype` float32 (on
+    the CPU) the model is cast to float32 afterwards.
     """
     model: Any
     if CLIP is hfclip.model.CLIP:
@@ -100,7 +102,7 @@ def assemble(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
     if convert_weights is _own_convert_weights:
         hfclip.model.convert_weights(model, dtype)
     else:
-        model.float()  # as a model of `clip` is before its conversion
+        model.float()  # models of `clip` are float32 before convert_weights
         convert_weights(model)
         if dtype == torch.float32:
             model.float()
@@ -112,14 +114,14 @@ _own_convert_weights = convert_weights
 
 
 class _Replaceable(ModuleType):
-    """A module whose classes, when assigned to, are replaced wherever hfclip builds of them."""
+    """A module in which assigning to a class also replaces it in hfclip's modules."""
 
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)
-        if name in _PARTS:
-            for home in _HOMES:
-                if name in vars(home):
-                    setattr(home, name, value)
+        if name in _REPLACEABLE:
+            for module in _MODULES:
+                if name in vars(module):
+                    setattr(module, name, value)
 
 
 sys.modules[__name__].__class__ = _Replaceable

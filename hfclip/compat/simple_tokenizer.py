@@ -1,7 +1,7 @@
-"""What `import clip.simple_tokenizer` gives: the byte-pair tokenizer with its tables open.
+"""Replaces `clip.simple_tokenizer`: the byte-pair tokenizer with its tables as attributes.
 
-Whoever only encodes and decodes is served by `hfclip.text`. The tables are made when someone
-first looks at one; from then on, and in subclasses, they decide, so that edits take effect.
+`encode` and `decode` call `hfclip.text` as long as no table was accessed. The first access to
+a table builds them all. From then on, and in subclasses, the tables are used, so edits take effect.
 """
 
 import gzip
@@ -22,7 +22,7 @@ from hfclip.text.tokenizer import VOCAB_SIZE, Tokenizer
 from hfclip.text.vocabulary import END, START
 
 _WORD_END = "</w>"
-_MERGES = VOCAB_SIZE - 512 - 2  # in a file of merges, which may have more
+_MERGES = VOCAB_SIZE - 512 - 2  # merges to read; the file may contain more
 _TABLES = frozenset(
     {"bpe_ranks", "byte_decoder", "byte_encoder", "cache", "decoder", "encoder", "pat"}
 )
@@ -30,15 +30,16 @@ _TABLES = frozenset(
 
 @cache
 def default_bpe() -> str:
-    """The path of the merges in the form that OpenAI ships: gzip, a title, then a pair a line.
+    """Returns the path of OpenAI's merges file: gzip, a title line, then one pair per line.
 
-    The first call writes the file, to hfclip's folder beside the Hub's cache.
+    The first call writes the file to `hfclip` in the Hub's home folder, or to a temporary folder if
+    that is not writable.
     """
     lines = ["#version: 0.2", *map(" ".join, tokenizer_files.merges()), ""]
     content = gzip.compress("\n".join(lines).encode(), mtime=0)
     try:
         return _written(Path(constants.HF_HOME) / "hfclip", content)
-    except OSError:  # a read-only home
+    except OSError:  # the home folder is read-only
         return _written(Path(tempfile.mkdtemp(prefix="hfclip-")), content)
 
 
@@ -54,40 +55,40 @@ def _written(folder: Path, content: bytes) -> str:
 
 @cache
 def bytes_to_unicode() -> dict[int, str]:
-    """The character that stands for each byte: itself if it prints in Latin-1."""
+    """Returns the character for each byte: the Latin-1 character if it is printable."""
     return tokenizer_files.byte_characters()
 
 
 def get_pairs(word: Sequence[str]) -> set[tuple[str, str]]:
-    """The pairs of neighbours in a word of symbols."""
+    """Returns the pairs of adjacent symbols of a word."""
     return set(pairwise(word))
 
 
 def basic_clean(text: str) -> str:
-    """Repairs broken encoding, replaces character references, and strips."""
+    """Fixes encoding errors, resolves HTML character references, and strips the text."""
     return html.unescape(html.unescape(ftfy.fix_text(text))).strip()
 
 
 def whitespace_clean(text: str) -> str:
-    """Makes every run of white space one blank, and strips."""
+    """Replaces each run of white space with one space, and strips the text."""
     squeezed: str = re.sub(r"\s+", " ", text)
     return squeezed.strip()
 
 
 class SimpleTokenizer:
-    """Text to token ids and back, by tables that may be looked at, edited and added to.
+    """Converts text to token ids and back, with tables that code may read and edit.
 
     Args:
-        bpe_path: A gzip file of merges, one pair a line after a title; by default OpenAI's.
+        bpe_path: A gzip file of merges: a title line, then one pair per line. By default OpenAI's.
 
     Attributes:
-        encoder: A token as it is spelled -> its id.
-        decoder: An id -> the token.
-        bpe_ranks: A pair of symbols -> how early it merges.
-        byte_encoder: A byte -> the character that stands for it.
-        byte_decoder: The reverse.
-        cache: A word as it is spelled -> its tokens, joined by blanks.
-        pat: The pattern whose matches are the words of a text.
+        encoder: Token -> id.
+        decoder: Id -> token.
+        bpe_ranks: Pair of symbols -> rank of the merge. The lowest rank merges first.
+        byte_encoder: Byte -> character that represents it.
+        byte_decoder: Character -> byte.
+        cache: Word, in the characters of `byte_encoder` -> its tokens, joined by spaces.
+        pat: Pattern that matches the words of a text.
     """
 
     encoder: dict[str, int]
@@ -110,11 +111,11 @@ class SimpleTokenizer:
         return vars(self)[name]
 
     def is_untouched(self) -> bool:
-        """Whether nobody can have changed what this tokenizer does."""
+        """Returns whether no table was accessed and no method or function was replaced."""
         return type(self) is SimpleTokenizer and not vars(self) and _steps() == _own_steps
 
     def bpe(self, token: str) -> str:
-        """Merges a word, spelled with a character a byte, to its tokens, joined by blanks."""
+        """Returns the tokens of a word in the characters of `byte_encoder`, joined by spaces."""
         if token in self.cache:
             return self.cache[token]
         word = [*token[:-1], token[-1] + _WORD_END]
@@ -129,7 +130,7 @@ class SimpleTokenizer:
         return self.cache[token]
 
     def encode(self, text: str) -> list[int]:
-        """Gives the ids of a text, without start and end."""
+        """Returns the token ids of a text, without the start and end tokens."""
         if self.is_untouched():
             return _shared().encode(text)
         ids: list[int] = []
@@ -139,7 +140,7 @@ class SimpleTokenizer:
         return ids
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Gives the text of ids: lower case, and a blank after each word and mark."""
+        """Returns the text of token ids: lower case, with a space after each word."""
         if self.is_untouched():
             return _shared().decode(list(tokens))
         spelled = "".join(self.decoder[token] for token in tokens)
@@ -153,7 +154,7 @@ def _shared() -> Tokenizer:
 
 
 def _merged(word: Sequence[str], pair: tuple[str, str]) -> list[str]:
-    """Joins the pair wherever it stands, from the left."""
+    """Merges each occurrence of the pair, from left to right."""
     merged: list[str] = []
     place = 0
     while place < len(word):
@@ -189,7 +190,7 @@ def _tables(merges: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _steps() -> tuple[object, ...]:
-    """All that people replace to change what a tokenizer does."""
+    """Returns the methods and functions that code may replace to change the tokenizer."""
     own = (SimpleTokenizer.bpe, SimpleTokenizer.encode, SimpleTokenizer.decode)
     return (*own, SimpleTokenizer.__init__, basic_clean, whitespace_clean, get_pairs)
 

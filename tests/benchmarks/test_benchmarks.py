@@ -51,7 +51,7 @@ def finished() -> Run:
     return run([ours, theirs, absent])
 
 
-def test_a_summary_is_the_median_and_the_whole_spread() -> None:
+def test_a_summary_has_the_median_and_the_range() -> None:
     assert summarize([3.0, 1.0, 10.0, 2.0]) == Summary(2.5, 1.0, 10.0)
 
 
@@ -73,7 +73,7 @@ def test_ratios_are_taken_round_by_round() -> None:
         ([1.4, 1.5, 1.6], 1.5, "at least 1.5 x: the spread is too wide to tell"),
     ],
 )
-def test_a_claim_stands_only_if_every_round_bears_it_out(
+def test_a_claim_holds_only_if_every_round_confirms_it(
     times: list[float], goal: float | None, verdict: str
 ) -> None:
     assert judge(times, goal) == verdict
@@ -280,7 +280,7 @@ def two_laps() -> Iterator[str]:
     yield "load"
 
 
-def test_a_task_gives_seconds_and_memory_for_each_lap() -> None:
+def test_a_task_reports_seconds_and_memory_of_each_lap() -> None:
     laps = child.run(f"{__name__}:two_laps")
     assert list(laps) == ["import", "load"]
     for lap in laps.values():
@@ -295,12 +295,12 @@ def one_figure() -> Iterator[str | tuple[str, float]]:
     yield "difference", 0.25
 
 
-def test_a_task_gives_the_figures_that_it_finds() -> None:
+def test_a_task_reports_its_own_figures() -> None:
     lap = child.run(f"{__name__}:one_figure")["difference"]
     assert Lap(**lap).found == 0.25  # type: ignore[arg-type]
 
 
-def test_a_lap_without_a_figure_says_so() -> None:
+def test_a_lap_without_a_figure_raises_an_error() -> None:
     with pytest.raises(ValueError, match="this lap has no figure"):
         _ = Lap(1.0, 2, 3).found
 
@@ -333,7 +333,7 @@ RATES = Section(
 )
 
 
-def test_a_rate_is_compared_the_other_way_round_and_a_difference_not_at_all() -> None:
+def test_rates_are_compared_inversely_and_differences_are_not_compared() -> None:
     ours, theirs = result("fast", [0.5, 0.5, 0.4], 1), result("theirs", [2.0, 1.5, 1.0], 1)
     ours.samples = [{**sample, "difference": Lap(0, 0, 0, 3.0)} for sample in ours.samples]
     ours.case = Case("tiny", "fast", "")
@@ -365,7 +365,7 @@ def test_a_rate_is_compared_the_other_way_round_and_a_difference_not_at_all() ->
         ([5.0], None, None, ""),
     ],
 )
-def test_a_bound_is_kept_if_every_round_keeps_it(
+def test_a_bound_is_met_if_every_round_meets_it(
     values: list[float], least: float | None, most: float | None, verdict: str
 ) -> None:
     assert judge_bounds(values, least, most) == verdict
@@ -418,7 +418,7 @@ def test_the_report_of_the_repository_is_what_its_results_give(tmp_path: Path) -
         assert path.read_text() == (FOLDER / path.relative_to(tmp_path)).read_text(), path.name
 
 
-def test_json_of_another_kind_is_not_written_over(tmp_path: Path) -> None:
+def test_a_json_file_of_another_kind_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"section": "load"}')
     with pytest.raises(ValueError, match="holds no runs by section"):
         store.read(tmp_path / "results.json")
@@ -447,7 +447,7 @@ def test_an_engine_that_is_not_installed_gets_a_row_and_no_numbers() -> None:
     assert found.absence == "not installed: No module named 'no_such_engine'"
 
 
-def test_the_run_with_the_fewest_neighbours_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_run_with_the_least_other_load_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     shares, seconds = iter([0.3, 0.2, 0.05]), iter([1.0, 9.0, 4.0])
     monkeypatch.setattr("benchmarks.machine.wait_for_calm", lambda *_: None)
     monkeypatch.setattr("benchmarks.machine.Neighbours.share", lambda _: next(shares))
@@ -458,7 +458,7 @@ def test_the_run_with_the_fewest_neighbours_counts(monkeypatch: pytest.MonkeyPat
     assert others == 0.05
 
 
-def test_without_patience_a_run_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_not_repeated_without_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.machine.Neighbours.share", lambda _: 0.9)
     monkeypatch.setattr("benchmarks.measure._start", lambda _: {"laps": {}})
     assert _least_disturbed(Case("tiny", "ours", ""), patience=0) == ({"laps": {}}, 0.9)
@@ -470,7 +470,7 @@ def test_an_engine_that_fails_gets_a_row_and_no_numbers() -> None:
     assert found.absence.startswith("failed: json.decoder.JSONDecodeError")
 
 
-def test_weights_that_exist_are_not_written_again(
+def test_existing_weights_are_not_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
@@ -478,7 +478,7 @@ def test_weights_that_exist_are_not_written_again(
     assert weights.provide("archive", "ViT-L/14@336px", tmp_path).name == "ViT-L-14-336px.pt"
 
 
-def test_weights_that_cannot_be_written_leave_nothing_behind(
+def test_weights_that_cannot_be_written_leave_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")

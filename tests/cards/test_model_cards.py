@@ -1,4 +1,4 @@
-"""The cards in model_cards/: generated, valid on the Hub, and right in their numbers."""
+"""The cards in model_cards/ are generated, valid on the Hub, and have correct numbers."""
 
 import re
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from hfclip.errors import ConfigError
 from hfclip.releases import RELEASES, repository_name
 
 NAMES = [f"{repository_name(name)}.md" for name in RELEASES]
-# Of what the Hub takes: its own identifiers of licences and of languages.
+# Identifiers of licences and languages that the Hub accepts.
 LICENSES = {"mit", "apache-2.0", "cc-by-4.0", "cc-by-nc-4.0", "openrail", "other"}
 
 
@@ -37,13 +37,13 @@ def load(name: str) -> ModelCard:
     return ModelCard((cards.FOLDER / name).read_text(encoding="utf-8"))
 
 
-def test_generating_them_again_makes_no_difference() -> None:
+def test_generated_cards_equal_the_stored_ones() -> None:
     for name, text in cards.all_cards().items():
         assert (cards.FOLDER / name).read_text(encoding="utf-8") == text, name
     assert {path.name for path in cards.FOLDER.iterdir()} == {*NAMES, "digits.md"}
 
 
-def test_a_card_that_differs_is_told_and_mended(
+def test_a_different_card_is_reported_and_rewritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cards, "FOLDER", tmp_path)
@@ -56,7 +56,7 @@ def test_a_card_that_differs_is_told_and_mended(
 
 
 @pytest.mark.parametrize("name", [*NAMES, "digits.md"])
-def test_the_metadata_keep_the_hubs_rules(name: str, hub: LoopbackHub) -> None:
+def test_the_metadata_follow_the_rules_of_the_hub(name: str, hub: LoopbackHub) -> None:
     card = load(name)
     card.validate()
     data = card.data
@@ -71,7 +71,7 @@ def test_the_metadata_keep_the_hubs_rules(name: str, hub: LoopbackHub) -> None:
 
 
 @pytest.mark.parametrize("name", RELEASES)
-def test_the_numbers_are_those_of_the_table(name: str) -> None:
+def test_the_numbers_equal_those_of_the_release_table(name: str) -> None:
     release, text = RELEASES[name], load(f"{repository_name(name)}.md").text
     assert f'hfclip.load("{name}", device=device)' in text
     assert release.original.sha256 in text
@@ -86,7 +86,7 @@ def test_the_numbers_are_those_of_the_table(name: str) -> None:
     assert set(re.findall(r"[0-9a-f]{40,}", text)) <= known
 
 
-def test_a_card_calls_pinned_only_what_is_pinned() -> None:
+def test_a_card_calls_only_pinned_releases_pinned() -> None:
     words = {
         "yes": "is pinned to this commit and this sha256",
         "hash only": "accepts only this sha256.\nThe commit is not pinned",
@@ -110,7 +110,7 @@ SNIPPET = re.compile(r"```python\n(import hfclip\n.*?)```", re.DOTALL)
 def test_the_first_snippet_runs_on_the_device_of_the_model(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Runs each snippet as on a machine with a GPU, and notes what is moved there."""
+    """Runs each snippet with a simulated GPU and records the objects moved to it."""
     if path.name == "digits.md":
         pytest.skip("its snippet is a command")
     snippet = SNIPPET.search(path.read_text(encoding="utf-8"))
@@ -140,7 +140,7 @@ def test_the_first_snippet_runs_on_the_device_of_the_model(
     assert "tensor([[" in capsys.readouterr().out
 
 
-def test_a_figure_has_its_source() -> None:
+def test_every_figure_has_a_source() -> None:
     for name in RELEASES:
         for result in load(f"{repository_name(name)}.md").data.get("eval_results") or []:
             assert result.source_url == "https://arxiv.org/abs/2103.00020"
@@ -159,7 +159,7 @@ def test_a_fine_tune_names_its_base_and_its_data() -> None:
     assert index["results"][0]["metrics"] == [{"type": "accuracy", "value": 0.9}]
 
 
-def test_a_card_says_how_to_load_each_layout(tmp_path: Path) -> None:
+def test_a_card_shows_how_to_load_each_layout(tmp_path: Path) -> None:
     config, about = ClipConfig(8, 16, 1, 64, 16, 8, 600, 64, 1, 1), About("me/my-clip")
     text = {
         layout: model_card(tmp_path, config, about, layout).text
@@ -187,7 +187,7 @@ def test_a_metric_is_a_number(content: str, words: str, tmp_path: Path) -> None:
         read_metrics(tmp_path / "results.json", ["mnist"])
 
 
-def test_metrics_say_what_they_were_measured_on(tmp_path: Path) -> None:
+def test_metrics_need_the_name_of_their_data_set(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text('{"accuracy": 0.9}')
     with pytest.raises(ConfigError, match="--dataset"):

@@ -1,4 +1,4 @@
-"""README.md when the files beside it are written again: ours is renewed, a person's stays."""
+"""A second save renews a generated README.md and keeps a handwritten one."""
 
 import hashlib
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def card(folder: Path) -> str:
 
 
 def head_of(text: str) -> Any:
-    """The metadata of a card, whose fields depend on its kind."""
+    """Returns the metadata of a card. Its fields depend on the kind of card."""
     return ModelCard(text).data
 
 
@@ -44,7 +44,7 @@ def train(model: hfclip.CLIP) -> None:
         model.text_projection[0, 0] += 1
 
 
-def test_a_generated_card_names_the_hash_of_the_second_save(tmp_path: Path) -> None:
+def test_a_second_save_updates_the_hash_in_a_generated_card(tmp_path: Path) -> None:
     model = draw(TINY_VIT)
     model.save_pretrained(tmp_path)
     first = digest(tmp_path / "model.safetensors")
@@ -60,7 +60,7 @@ def test_a_generated_card_names_the_hash_of_the_second_save(tmp_path: Path) -> N
     assert first not in card(tmp_path)
 
 
-def test_what_the_first_save_was_told_stays_but_not_what_was_measured_on_other_weights(
+def test_a_second_save_keeps_card_fields_but_drops_metrics_of_other_weights(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = draw(TINY_VIT)
@@ -100,9 +100,7 @@ EDITS: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_in_an_edited_card_the_table_of_files_is_renewed_and_nothing_else(
-    edit: str, tmp_path: Path
-) -> None:
+def test_only_the_table_of_files_is_renewed_in_an_edited_card(edit: str, tmp_path: Path) -> None:
     model = draw(TINY_VIT)
     model.save_pretrained(tmp_path, model_card_kwargs={"license": "mit"})
     first = digest(tmp_path / "model.safetensors")
@@ -123,7 +121,7 @@ def test_in_an_edited_card_the_table_of_files_is_renewed_and_nothing_else(
     assert first not in after
 
 
-def test_a_card_of_which_only_line_ends_changed_counts_as_ours(tmp_path: Path) -> None:
+def test_a_card_with_other_line_endings_counts_as_generated(tmp_path: Path) -> None:
     model = draw(TINY_VIT)
     model.save_pretrained(tmp_path)
     (tmp_path / "README.md").write_bytes(card(tmp_path).replace("\n", "\r\n").encode())
@@ -139,7 +137,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("kind", OWN)
-def test_a_card_of_ones_own_stays_byte_for_byte(kind: str, tmp_path: Path) -> None:
+def test_a_handwritten_card_stays_unchanged(kind: str, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_bytes(OWN[kind])
     draw(TINY_VIT).save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_bytes() == OWN[kind]
@@ -150,7 +148,7 @@ def test_a_card_of_ones_own_stays_byte_for_byte(kind: str, tmp_path: Path) -> No
     assert head_of(text).license == "mit"
 
 
-def test_a_value_that_is_given_changes_the_head_and_keeps_the_rest_of_it(tmp_path: Path) -> None:
+def test_a_given_value_changes_only_its_field_in_the_card_metadata(tmp_path: Path) -> None:
     own = "---\ntags:\n- mine\nlicense: mit\nwidget: []\n---\n\n# Mine\n\n---\nlicense: text\n---\n"
     (tmp_path / "README.md").write_text(own)
     draw(TINY_VIT).save_pretrained(tmp_path, model_card_kwargs=ABOUT)
@@ -163,7 +161,7 @@ def test_a_value_that_is_given_changes_the_head_and_keeps_the_rest_of_it(tmp_pat
     assert text.endswith("---\n\n# Mine\n\n---\nlicense: text\n---\n")
 
 
-def test_a_head_that_is_no_yaml_is_told_when_it_must_be_changed(tmp_path: Path) -> None:
+def test_invalid_yaml_in_a_card_is_reported_when_the_metadata_must_change(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("---\na: [\n---\n# Mine\n")
     draw(TINY_VIT).save_pretrained(tmp_path)
     with pytest.raises(hfclip.ConfigError, match=r"head of README\.md is not YAML"):
@@ -179,7 +177,7 @@ def test_a_head_that_is_no_yaml_is_told_when_it_must_be_changed(tmp_path: Path) 
         ({"licence": "mit"}, "has no field 'licence'; the fields are repo_id, license"),
     ],
 )
-def test_what_a_card_cannot_say_is_refused_before_a_file_is_written(
+def test_an_invalid_card_value_is_refused_before_a_file_is_written(
     given: dict[str, str], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(hfclip.ArgumentError, match=words):
@@ -187,7 +185,7 @@ def test_what_a_card_cannot_say_is_refused_before_a_file_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_licence_of_the_list_passes() -> None:
+def test_every_listed_licence_is_accepted() -> None:
     assert len(LICENSES) > 70
     assert {"mit", "apache-2.0", "cc-by-nc-4.0", "apple-amlr", "other"} <= LICENSES
     for name in LICENSES:
@@ -195,7 +193,7 @@ def test_every_licence_of_the_list_passes() -> None:
 
 
 @pytest.mark.parametrize("layout", ["open_clip", "transformers", "onnx", "openai"])
-def test_an_export_keeps_what_the_card_of_its_folder_says(layout: str, tmp_path: Path) -> None:
+def test_an_export_keeps_the_fields_of_the_card_in_its_folder(layout: str, tmp_path: Path) -> None:
     draw(TINY_VIT).save_pretrained(tmp_path / "model", model_card_kwargs=ABOUT)
     export(tmp_path / "model", tmp_path / "out", layout)
     text = card(tmp_path / "out")
@@ -210,7 +208,7 @@ def test_an_export_keeps_what_the_card_of_its_folder_says(layout: str, tmp_path:
     assert "| exported from | the folder `model` |" in text
 
 
-def test_an_export_takes_a_persons_card_along_and_leaves_one_that_is_there(tmp_path: Path) -> None:
+def test_an_export_copies_a_handwritten_card_and_keeps_an_existing_one(tmp_path: Path) -> None:
     draw(TINY_VIT).save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
     export(tmp_path / "model", tmp_path / "out", "open_clip")
@@ -220,7 +218,7 @@ def test_an_export_takes_a_persons_card_along_and_leaves_one_that_is_there(tmp_p
     assert card(tmp_path / "out") == "# Another\n"
 
 
-def test_an_export_again_renews_its_own_card(tmp_path: Path) -> None:
+def test_a_second_export_renews_its_own_card(tmp_path: Path) -> None:
     model = draw(TINY_VIT)
     model.save_pretrained(tmp_path / "model")
     export(tmp_path / "model", tmp_path / "out", "open_clip")
@@ -230,7 +228,7 @@ def test_an_export_again_renews_its_own_card(tmp_path: Path) -> None:
     assert digest(tmp_path / "out" / "open_clip_model.safetensors") in card(tmp_path / "out")
 
 
-def test_the_readme_of_a_project_is_no_card_of_a_lone_weight_file(tmp_path: Path) -> None:
+def test_a_project_readme_is_not_the_card_of_a_single_weight_file(tmp_path: Path) -> None:
     torch.save(draw(TINY_VIT).state_dict(), tmp_path / "last.pt")
     (tmp_path / "README.md").write_text("# How to train\n")
     export(tmp_path / "last.pt", tmp_path / "out", "hfclip")
@@ -273,7 +271,7 @@ def test_an_origin_on_a_card_holds_no_path(weights: str, origin: str, expected: 
     assert public_origin(Source(Path(weights), None, origin)) == expected
 
 
-def test_another_base_is_a_fine_tune_again(tmp_path: Path) -> None:
+def test_another_base_makes_the_card_that_of_a_fine_tune(tmp_path: Path) -> None:
     model = draw(TINY_VIT)
     copy = {"base_model": "org/name", "relation": "copy"}
     model.save_pretrained(tmp_path, model_card_kwargs=copy)
@@ -284,7 +282,7 @@ def test_another_base_is_a_fine_tune_again(tmp_path: Path) -> None:
     assert head_of(card(tmp_path)).get("base_model_relation") == "finetune"
 
 
-def test_a_seal_of_a_later_version_is_read(tmp_path: Path) -> None:
+def test_a_card_marker_of_a_later_version_is_read(tmp_path: Path) -> None:
     model = draw(TINY_VIT)
     model.save_pretrained(tmp_path, model_card_kwargs={"license": "mit"})
     is_whole, about = card_marks.unseal(card(tmp_path))

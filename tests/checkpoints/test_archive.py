@@ -46,14 +46,14 @@ TRICKS = list(malicious.system_calls(""))
 
 @pytest.fixture
 def marker(tmp_path: Path) -> Iterator[Path]:
-    """A file that exists once a command has run; and the agreed number for os.system."""
+    """Returns a file that a command would create, and registers the code for os.system."""
     copyreg.add_extension("os", "system", malicious.EXTENSION)
     yield tmp_path / "it-ran"
     copyreg.remove_extension("os", "system", malicious.EXTENSION)
 
 
 @pytest.mark.parametrize("trick", TRICKS)
-def test_the_malicious_pickles_do_run_commands_when_python_reads_them(
+def test_the_malicious_pickles_run_commands_when_python_reads_them(
     trick: str, marker: Path
 ) -> None:
     pickled = malicious.system_calls(f"touch '{marker}'")[trick]
@@ -102,9 +102,7 @@ def test_a_pickle_that_calls_os_system_is_refused_before_it_runs(
     ],
 )
 @pytest.mark.parametrize("place", ["archive", "state dict", "legacy"])
-def test_a_name_that_is_not_listed_is_refused_and_named(
-    place: str, name: str, tmp_path: Path
-) -> None:
+def test_an_unlisted_name_is_refused_and_named(place: str, name: str, tmp_path: Path) -> None:
     module, _, attribute = name.rpartition(".")
     write, read = PLACES[place]
     path = write(
@@ -123,7 +121,7 @@ def test_a_name_with_control_characters_does_not_reach_the_terminal(tmp_path: Pa
     assert str(refusal.value).isprintable()
 
 
-def test_an_archive_holds_what_torch_reads_from_it(saved_model: SavedModel) -> None:
+def test_an_archive_gives_the_tensors_that_torch_reads(saved_model: SavedModel) -> None:
     tensors = read_archive(saved_model.archive)
     with pytest.warns(FutureWarning, match="torch.jit"):
         expected = torch.jit.load(saved_model.archive).state_dict()  # type: ignore[no-untyped-call]
@@ -133,7 +131,7 @@ def test_an_archive_holds_what_torch_reads_from_it(saved_model: SavedModel) -> N
         assert torch.equal(tensor, expected[name])
 
 
-def test_each_type_of_number_is_read_from_zip_and_legacy(tmp_path: Path) -> None:
+def test_each_dtype_is_read_from_zip_and_legacy_files(tmp_path: Path) -> None:
     content = {str(dtype): torch.tensor([0, 1, 1], dtype=dtype) for dtype in TYPES}
     torch.save(content, tmp_path / "zip")
     torch.save(content, tmp_path / "legacy", _use_new_zipfile_serialization=False)
@@ -147,7 +145,7 @@ def test_each_type_of_number_is_read_from_zip_and_legacy(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_views_and_odd_shapes_are_read_as_they_were_saved(
+def test_views_and_unusual_shapes_are_read_correctly(
     protocol: int, legacy: bool, tmp_path: Path
 ) -> None:
     whole = torch.arange(24.0).reshape(2, 3, 4)
@@ -169,7 +167,7 @@ def test_views_and_odd_shapes_are_read_as_they_were_saved(
         assert torch.equal(tensor, expected)
 
 
-def test_what_trainers_save_beside_weights_is_passed_over(tmp_path: Path) -> None:
+def test_objects_that_trainers_save_beside_weights_are_ignored(tmp_path: Path) -> None:
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.ones(1, 2)).sum().backward()
@@ -227,7 +225,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("case", DAMAGED)
 @pytest.mark.parametrize("as_module", [False, True])
-def test_a_tensor_that_reaches_past_its_bytes_or_makes_no_sense_is_refused(
+def test_a_tensor_beyond_its_storage_or_with_invalid_sizes_is_refused(
     as_module: bool, case: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.pt"
@@ -248,7 +246,7 @@ def _read_one(path: Path, pickled: bytes, as_module: bool) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("elements", [5, 2**40, -1, -(2**62)])
-def test_a_legacy_storage_that_reaches_past_the_file_is_refused(
+def test_a_legacy_storage_beyond_the_end_of_the_file_is_refused(
     elements: int, tmp_path: Path
 ) -> None:
     pickled = malicious.described({"w": Described(Storage())})
@@ -263,7 +261,7 @@ def test_a_legacy_storage_that_reaches_past_the_file_is_refused(
 
 
 @pytest.mark.parametrize("keys", [["1"], [1], [None], [["0"]], "0", None])
-def test_legacy_keys_that_name_no_storage_are_refused(keys: object, tmp_path: Path) -> None:
+def test_legacy_keys_without_a_storage_are_refused(keys: object, tmp_path: Path) -> None:
     pickled = malicious.described({"w": Described(Storage())})
     tail = pickle.dumps(keys, 2) + (4).to_bytes(8, "little") + BYTES
     path = malicious.write_legacy(tmp_path / "model.pt", pickled, tail=tail)
@@ -291,7 +289,7 @@ def test_compressed_tensors_are_refused(method: int, saved_vit: SavedModel, tmp_
         read_archive(path)
 
 
-def test_an_archive_packed_again_by_another_program_reads_the_same(
+def test_an_archive_repacked_by_another_program_reads_the_same(
     saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     path = malicious.rewrite(saved_vit.archive, tmp_path / "a.pt", lambda _, data: data)
@@ -301,7 +299,7 @@ def test_an_archive_packed_again_by_another_program_reads_the_same(
 
 
 @pytest.mark.parametrize("name", ["data.pkl", "data/0"])
-def test_two_entries_of_one_name_are_refused(name: str, tmp_path: Path) -> None:
+def test_two_entries_with_one_name_are_refused(name: str, tmp_path: Path) -> None:
     path = malicious.write_state_dict(tmp_path / "a.pt", malicious.described({}), _0=BYTES)
     with (
         zipfile.ZipFile(path, "a") as archive,
@@ -312,7 +310,7 @@ def test_two_entries_of_one_name_are_refused(name: str, tmp_path: Path) -> None:
         read_zip(path)
 
 
-def test_a_zip_that_holds_no_pickle_is_refused(tmp_path: Path) -> None:
+def test_a_zip_without_a_pickle_is_refused(tmp_path: Path) -> None:
     path = malicious.write_zip(tmp_path / "a.zip", {"holiday.jpg": b"..."})
     with pytest.raises(CheckpointError, match="is a zip file without a"):
         read_zip(path)
@@ -334,7 +332,7 @@ def test_another_byte_order_is_refused(order: str, read: bool, tmp_path: Path) -
         assert str(refusal.value).isprintable()
 
 
-def test_a_legacy_file_of_another_byte_order_is_refused(tmp_path: Path) -> None:
+def test_a_legacy_file_with_another_byte_order_is_refused(tmp_path: Path) -> None:
     system = pickle.dumps({"little_endian": sys.byteorder != "little"}, 2)
     path = malicious.write_legacy(tmp_path / "a.pt", pickle.dumps({}, 2), system=system)
     with pytest.raises(CheckpointError, match="byte order"):
@@ -371,7 +369,9 @@ def test_a_legacy_file_of_another_byte_order_is_refused(tmp_path: Path) -> None:
         b"c__torch__\nM\nN\x81",
     ],
 )
-def test_instructions_that_build_no_weights_are_refused(body: bytes, tmp_path: Path) -> None:
+def test_pickle_instructions_that_weights_do_not_need_are_refused(
+    body: bytes, tmp_path: Path
+) -> None:
     path = malicious.write_archive(tmp_path / "a.pt", malicious.program(body))
     with pytest.raises(CheckpointError, match="damaged or holds more than weights") as refusal:
         read_archive(path)
@@ -389,7 +389,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "module in itself": malicious.module_in_itself,
     "exponential modules": malicious.exponential_modules,
 }
-# Reads each file and says how it went, how long it took and what memory the process came to.
+# Reads each file and prints the outcome, the time and the peak memory of the process.
 READER = """
 import resource, sys, time
 from pathlib import Path
@@ -408,7 +408,7 @@ for path in sys.argv[1:]:
 """
 
 
-def test_files_that_would_hang_crash_or_fill_memory_are_refused_soon(tmp_path: Path) -> None:
+def test_files_that_would_hang_crash_or_fill_memory_are_refused_quickly(tmp_path: Path) -> None:
     paths = []
     for name, bomb in BOMBS.items():
         pickled = bomb()
@@ -478,7 +478,7 @@ DTYPE = b"cnumpy\ndtype\n(" + malicious.text("f8") + b"\x89\x88tR"
     ],
 )
 @pytest.mark.parametrize("place", ["archive", "state dict", "legacy"])
-def test_of_numpy_no_more_is_read_than_scalars(place: str, name: str, tmp_path: Path) -> None:
+def test_only_scalars_are_read_from_numpy(place: str, name: str, tmp_path: Path) -> None:
     for module, attribute in _splits(name):
         body = malicious.text(module) + malicious.text(attribute) + b"\x93" + DTYPE + b"\x85R"
         write, read = PLACES[place]
@@ -487,7 +487,7 @@ def test_of_numpy_no_more_is_read_than_scalars(place: str, name: str, tmp_path: 
 
 
 def _splits(name: str) -> list[tuple[str, str]]:
-    """Each way to tell the module of a dotted name from the attributes in it."""
+    """Returns each way to split a dotted name into a module and attributes."""
     parts = name.split(".")
     return [(".".join(parts[:at]), ".".join(parts[at:])) for at in range(1, len(parts))]
 
@@ -507,7 +507,7 @@ def _splits(name: str) -> list[tuple[str, str]]:
         b"]N\x86",
     ],
 )
-def test_what_numpy_does_not_write_for_a_scalar_is_refused(
+def test_scalars_in_a_form_that_numpy_does_not_write_are_refused(
     arguments: bytes, tmp_path: Path
 ) -> None:
     for write, read in PLACES.values():
@@ -516,7 +516,7 @@ def test_what_numpy_does_not_write_for_a_scalar_is_refused(
             read(write(tmp_path / "model.pt", pickled))
 
 
-def test_a_dtype_with_a_state_of_its_own_stays_nothing(tmp_path: Path, marker: Path) -> None:
+def test_a_numpy_dtype_with_a_state_is_not_built(tmp_path: Path, marker: Path) -> None:
     command = b"cos\nsystem\n" + malicious.text(f"touch '{marker}'") + b"\x85R"
     path = tmp_path / "model.pt"
     for body in (DTYPE + command + b"b", SCALAR + DTYPE + command + b"\x86R"):
@@ -528,7 +528,7 @@ def test_a_dtype_with_a_state_of_its_own_stays_nothing(tmp_path: Path, marker: P
     assert read.content is None
 
 
-def test_entries_that_share_their_bytes_do_not_fill_the_memory(tmp_path: Path) -> None:
+def test_entries_that_share_bytes_do_not_fill_the_memory(tmp_path: Path) -> None:
     size, count = 2**16, 40
     content = {f"w{n}": Described(Storage(key=str(n), elements=size // 4)) for n in range(count)}
     storages = {f"_{n}": bytes(size if n == 0 else 1) for n in range(count)}

@@ -1,4 +1,4 @@
-"""Throws damage of many kinds at the readers: a sound model comes out, or an error of our own."""
+"""Damaged files give a valid model or an HfclipError."""
 
 import json
 import warnings
@@ -22,7 +22,7 @@ from hfclip.model import CLIP
 
 Edit = tuple[str, int, bytes]
 
-# The same examples each time, and no limit on the time of one: machines are busy.
+# The same examples in every run, without a time limit, because machines may be busy.
 FUZZ = settings(
     derandomize=True,
     database=None,
@@ -47,7 +47,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def edited(data: bytes, edits: list[Edit], start: int = 0, end: int | None = None) -> bytes:
-    """Makes each edit in turn at a place between start and end."""
+    """Applies the edits in order, each between start and end."""
     for kind, place, value in edits:
         at = start + place % max(1, min(end or len(data), len(data)) - start)
         size = value[0]
@@ -64,7 +64,7 @@ def edited(data: bytes, edits: list[Edit], start: int = 0, end: int | None = Non
 
 
 def outcome(path: Path) -> str:
-    """Reads a file and builds its model; gives 'model' or the kind of refusal."""
+    """Reads a file and builds its model; returns 'model' or the kind of error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
@@ -76,7 +76,7 @@ def outcome(path: Path) -> str:
 
 
 def refusal(path: Path, error: HfclipError) -> str:
-    """The kind of an error that says which file it is about, and not more than fits a screen."""
+    """Checks that an error names the file and is short, and returns its kind."""
     assert str(path) in str(error)
     assert str(error).isprintable()
     assert len(str(error)) < 2_000
@@ -84,7 +84,7 @@ def refusal(path: Path, error: HfclipError) -> str:
 
 
 def fuzz(strategy: st.SearchStrategy[Any], attempt: Callable[[Any], str]) -> Counter[str]:
-    """Makes every attempt and counts how they ended."""
+    """Runs every attempt and counts the outcomes."""
     outcomes: Counter[str] = Counter()
 
     @FUZZ
@@ -96,7 +96,7 @@ def fuzz(strategy: st.SearchStrategy[Any], attempt: Callable[[Any], str]) -> Cou
     return outcomes
 
 
-def test_random_bytes_are_refused_behind_any_beginning(scratch: Path) -> None:
+def test_random_bytes_are_refused_after_any_header(scratch: Path) -> None:
     beginnings = st.sampled_from(
         [b"", b"PK\x03\x04", b"\x80\x02", b"\x80\x04\x95", b"\x10" + bytes(7) + b'{"']
     )
@@ -115,7 +115,7 @@ def test_a_file_edited_anywhere_gives_a_model_or_a_refusal(
     name: str, saved_vit: SavedModel, scratch: Path
 ) -> None:
     data = (saved_vit.safetensors.parent / name).read_bytes()
-    # Half of the edits where the description lies; bytes of tensors may well change unnoticed.
+    # Half of the edits change the header or pickle. Changes of tensor bytes may stay unnoticed.
     at_start = name in {"model.safetensors", "legacy.pt"}
     ends = (0, 6_000) if at_start else (len(data) - 6_000, len(data))
 
@@ -143,7 +143,7 @@ def test_an_edited_pickle_with_a_right_checksum_gives_a_model_or_a_refusal(
     assert outcomes["WeightsMismatchError"] + outcomes["model"] > 0
 
 
-# Whatever a pickle for torch is made of, and some of what no such pickle should hold.
+# Instructions of torch's pickles, and some that such pickles must not contain.
 PIECES = [
     *(b"N", b"\x88", b"(", b"t", b"l", b"d", b"o", b"0", b"1", b"2", b")", b"]", b"}", b"\x8f"),
     *(b"\x85", b"\x86", b"\x87", b"a", b"e", b"s", b"u", b"R", b"\x81", b"\x92", b"b", b"Q"),
@@ -162,7 +162,7 @@ PIECES = [
 @pytest.mark.parametrize(
     "write", [malicious.write_archive, malicious.write_state_dict, malicious.write_legacy]
 )
-def test_random_programs_of_pickle_are_refused(
+def test_random_pickle_programs_are_refused(
     write: Callable[[Path, bytes], Path], scratch: Path
 ) -> None:
     programs = st.lists(st.sampled_from(PIECES), max_size=25).map(b"".join)
@@ -210,7 +210,7 @@ JSON = st.recursive(
 
 
 def config_outcome(path: Path) -> str:
-    """Reads a config.json; gives 'config' or the kind of refusal."""
+    """Reads a config.json; returns 'config' or the kind of error."""
     try:
         config = ClipConfig.from_json(path)
     except ConfigError as error:
@@ -220,7 +220,7 @@ def config_outcome(path: Path) -> str:
     return "config"
 
 
-def test_a_config_with_values_of_any_kind_is_sound_or_refused(scratch: Path) -> None:
+def test_a_config_with_values_of_any_kind_is_valid_or_refused(scratch: Path) -> None:
     keys = st.sampled_from([*TINY_VIT.to_dict(), "model_type", "extra"])
 
     def attempt(changes: dict[str, object]) -> str:
@@ -240,7 +240,7 @@ def test_any_json_and_any_bytes_are_refused_as_a_config(scratch: Path) -> None:
     assert set(fuzz(texts, attempt)) == {"ConfigError"}
 
 
-def test_an_edited_config_is_sound_or_refused(scratch: Path) -> None:
+def test_an_edited_config_is_valid_or_refused(scratch: Path) -> None:
     data = json.dumps(TINY_VIT.to_dict()).encode()
 
     def attempt(edits: list[Edit]) -> str:

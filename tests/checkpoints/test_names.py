@@ -1,4 +1,4 @@
-"""Names of tensors as trainers leave them: prefixes, wrappers, and what is no part of a CLIP."""
+"""Tensor names in files of trainers: prefixes, wrappers, and foreign tensors."""
 
 import json
 import time
@@ -55,7 +55,7 @@ PREFIXES = (
 
 @pytest.mark.parametrize("by_transformers", [False, True])
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_any_prefix_is_taken_off(prefix: str, by_transformers: bool, tmp_path: Path) -> None:
+def test_any_prefix_is_removed(prefix: str, by_transformers: bool, tmp_path: Path) -> None:
     expected = state()
     named = to_transformers(expected) if by_transformers else expected
     torch.save({"state_dict": prefixed(prefix, named)}, tmp_path / "a.pt")
@@ -65,7 +65,7 @@ def test_any_prefix_is_taken_off(prefix: str, by_transformers: bool, tmp_path: P
     assert read_checkpoint(Source(tmp_path / "a.pt", None, "a test")).prefix == prefix
 
 
-def test_a_resnets_prefix_is_taken_off(tmp_path: Path) -> None:
+def test_the_prefix_of_a_resnet_is_removed(tmp_path: Path) -> None:
     expected = state(TINY_RESNET)
     torch.save(prefixed("module.net.", expected), tmp_path / "a.pt")
     assert_whole(build(tmp_path / "a.pt"), expected)
@@ -73,7 +73,7 @@ def test_a_resnets_prefix_is_taken_off(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_state_dict", "module"])
 @pytest.mark.parametrize("legacy", [False, True])
-def test_each_wrapper_is_looked_into(wrapper: str, legacy: bool, tmp_path: Path) -> None:
+def test_weights_are_found_in_each_wrapper(wrapper: str, legacy: bool, tmp_path: Path) -> None:
     expected = state()
     content = {
         "epoch": 3,
@@ -87,13 +87,13 @@ def test_each_wrapper_is_looked_into(wrapper: str, legacy: bool, tmp_path: Path)
     assert_whole(build(tmp_path / "a.pt"), expected)
 
 
-def test_two_wrappers_with_tensors_are_refused_by_naming_both(tmp_path: Path) -> None:
+def test_two_wrappers_with_tensors_are_refused_and_both_are_named(tmp_path: Path) -> None:
     torch.save({"model": state(), "state_dict": {"model": state()}}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="under 'state_dict' and under 'model'"):
         build(tmp_path / "a.pt")
 
 
-def test_what_torchs_own_wrappers_leave_loads(tmp_path: Path) -> None:
+def test_state_dicts_of_torchs_wrappers_load(tmp_path: Path) -> None:
     model, expected = draw(TINY_VIT), state()
     averaged = torch.optim.swa_utils.AveragedModel(model)
     compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
@@ -155,7 +155,7 @@ def test_open_clips_nonscalar_scale_loads_with_its_configuration(
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "model._orig_mod."])
-def test_position_ids_of_old_transformers_are_no_weights(prefix: str, tmp_path: Path) -> None:
+def test_position_ids_of_old_transformers_are_not_weights(prefix: str, tmp_path: Path) -> None:
     expected = state()
     theirs = to_transformers(expected)
     for tower in ("text_model", "vision_model"):
@@ -232,13 +232,13 @@ REFUSED: dict[str, tuple[Callable[[Weights], Weights], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("with_config", [False, True])
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_no_clip_is_refused_by_its_name_and_prefix(
+def test_weights_of_another_model_are_refused_by_name_and_prefix(
     case: str, with_config: bool, tmp_path: Path
 ) -> None:
     change, told = REFUSED[case]
     torch.save(change(state()), tmp_path / "a.pt")
     if with_config and case in {"head alone", "adapter alone", "another model"}:
-        told = (f"{tmp_path / 'a.pt'} holds",)  # so few numbers, for such a model
+        told = (f"{tmp_path / 'a.pt'} holds",)  # too few numbers for this configuration
     with pytest.raises(WeightsMismatchError) as refusal:
         build(tmp_path / "a.pt", TINY_VIT if with_config else None)
     for words in told:
@@ -259,7 +259,7 @@ def test_a_mismatch_shows_both_lists_shortened() -> None:
     assert list_names(["a" * 300]) == "a" * 77 + "..."
 
 
-def test_order_and_types_do_not_matter_to_the_naming() -> None:
+def test_the_naming_does_not_depend_on_the_order_of_names() -> None:
     names = list(OrderedDict(prefixed("x.", state())))
     assert find_naming(names, "a file") == find_naming(names[::-1], "a file") == ("x.", False)
 
@@ -272,7 +272,7 @@ HOSTILE: dict[str, Callable[[], list[str]]] = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_names_made_to_take_long_are_refused_soon(case: str) -> None:
+def test_names_crafted_to_be_slow_are_refused_quickly(case: str) -> None:
     names = dict.fromkeys(HOSTILE[case]())
     start = time.process_time()
     with pytest.raises(WeightsMismatchError) as refusal:
@@ -282,7 +282,7 @@ def test_names_made_to_take_long_are_refused_soon(case: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a" * 256, ".".join("a" * 100_000), "a\nb"])
-def test_a_name_that_no_weight_has_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_name_that_is_too_long_or_not_printable_is_refused(name: str, tmp_path: Path) -> None:
     for save, path in ((torch.save, tmp_path / "a.pt"), (save_file, tmp_path / "a.safetensors")):
         save({**state(), name: torch.ones(1)}, path)
         with pytest.raises(CheckpointError, match="too long or not printable") as refusal:

@@ -1,6 +1,6 @@
-"""Weight files that are written again, by the trainer itself or by another program.
+"""Weight files that are overwritten by the trainer or another program.
 
-A process dies with SIGBUS where a mapped file is shortened, so each case runs in one of its own:
+A process dies with SIGBUS if a mapped file is shortened, so each case runs in a separate process:
 `python tests/test_overwriting.py FUNCTION KIND FOLDER`.
 """
 
@@ -39,7 +39,7 @@ def _save_legacy(model: CLIP, path: Path) -> None:
     torch.save(model.state_dict(), path, _use_new_zipfile_serialization=False)
 
 
-# How a trainer writes each kind of file, under the name that it has loaded.
+# Functions of a trainer that overwrite each kind of loaded file.
 SAVERS: dict[str, Callable[[CLIP, Path], object]] = {
     "state_dict.pt": lambda model, path: torch.save(model.state_dict(), path),
     "legacy.pt": _save_legacy,
@@ -66,7 +66,7 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 def read_back(path: Path) -> dict[str, Tensor]:
-    """What other programs read from a file or folder."""
+    """Returns the tensors that other programs read from a file or folder."""
     if path.is_dir() or path.suffix == ".safetensors":
         return load_file(path / "model.safetensors" if path.is_dir() else path)
     tensors: dict[str, Tensor] = torch.load(path, weights_only=True)
@@ -76,7 +76,7 @@ def read_back(path: Path) -> dict[str, Tensor]:
 def train_and_save_over(kind: str, folder: Path) -> None:
     path, original = folder / kind, folder / "original"
     for turn in range(TIMES):
-        if kind == "archive.pt":  # training leaves a state dict under its name
+        if kind == "archive.pt":  # training replaces it with a state dict
             shutil.copyfile(original, path)
         load = list(LOADERS.values())[turn % len(LOADERS)]
         model = load(path, folder / "base")
@@ -102,7 +102,7 @@ def spoil_after_loading(kind: str, folder: Path) -> None:
             model = load(path, folder / "base")
             inode = weights.stat().st_ino
             weights.write_bytes(content)
-            assert weights.stat().st_ino == inode  # the very file, not another one of its name
+            assert weights.stat().st_ino == inode  # the same file, not a new one with its name
             assert_equal(values(model), expected)
             features = model.encode_text(torch.tensor([[3, 1, 599, *[0] * 13]]))
             assert features.isfinite().all()
@@ -110,7 +110,7 @@ def spoil_after_loading(kind: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", SAVERS)
 @pytest.mark.parametrize("function", [train_and_save_over, spoil_after_loading])
-def test_a_model_keeps_its_values_whatever_is_written_to_its_file(
+def test_a_model_keeps_its_values_when_its_file_is_overwritten(
     function: Callable[[str, Path], None], kind: str, saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     saved_vit.model.save_pretrained(tmp_path / "base")
@@ -130,7 +130,7 @@ def test_a_model_keeps_its_values_whatever_is_written_to_its_file(
 
 
 def is_mapped(tensor: Tensor, name: str) -> bool:
-    """Whether the memory of a tensor is a mapping of a file of that name."""
+    """Returns whether the memory of a tensor is a mapping of the file."""
     maps = Path("/proc/self/maps")
     if not maps.exists():
         pytest.skip("this system does not tell what is mapped")
@@ -168,9 +168,7 @@ def test_only_the_hubs_cache_and_the_bundled_model_stay_mapped(
         assert not is_mapped(tensor, cached.weights.resolve().name), mine
 
 
-def test_a_file_that_is_shortened_while_it_is_read_is_refused(
-    saved_vit: SavedModel, tmp_path: Path
-) -> None:
+def test_a_file_shortened_during_the_read_is_refused(saved_vit: SavedModel, tmp_path: Path) -> None:
     for source in (saved_vit.state_dict, saved_vit.legacy):
         path = tmp_path / source.name
         shutil.copyfile(source, path)
@@ -185,7 +183,7 @@ def test_a_file_that_is_shortened_while_it_is_read_is_refused(
 
 
 @pytest.mark.parametrize("kind", ["state_dict.pt", "legacy.pt", "archive.pt", "model.safetensors"])
-def test_a_file_that_is_written_while_it_is_read_is_refused(
+def test_a_file_written_during_the_read_is_refused(
     kind: str, saved_vit: SavedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / kind
@@ -203,7 +201,7 @@ def test_a_file_that_is_written_while_it_is_read_is_refused(
         read_checkpoint(Source(path, None, "a test"))
 
 
-def test_each_storage_is_read_once_and_only_where_it_is_used(
+def test_each_used_storage_is_read_exactly_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = torch.arange(1000.0)

@@ -58,7 +58,7 @@ def assert_same_to_the_bit(model: CLIP, expected: CLIP) -> None:
         assert torch.equal(weights[name], tensor), name
 
 
-def test_every_kind_of_file_gives_the_same_model_to_the_bit(saved_model: SavedModel) -> None:
+def test_every_kind_of_file_gives_identical_weights(saved_model: SavedModel) -> None:
     for path in saved_model.files:
         checkpoint = read(path)
         assert checkpoint.format == KINDS[path.name]
@@ -66,7 +66,7 @@ def test_every_kind_of_file_gives_the_same_model_to_the_bit(saved_model: SavedMo
         assert_same_to_the_bit(CLIP.from_checkpoint(checkpoint), saved_model.model)
 
 
-def test_every_kind_of_file_gives_the_same_features_to_the_bit(saved_vit: SavedModel) -> None:
+def test_every_kind_of_file_gives_identical_features(saved_vit: SavedModel) -> None:
     config = saved_vit.model.config
     image = torch.linspace(-1, 1, 3 * config.image_resolution**2).reshape(1, 3, 32, 32)
     text = torch.arange(config.context_length).reshape(1, -1)
@@ -76,7 +76,7 @@ def test_every_kind_of_file_gives_the_same_features_to_the_bit(saved_vit: SavedM
             assert torch.equal(build(path)(image, text)[0], expected), path.name
 
 
-def test_a_kind_is_told_by_its_bytes_and_not_by_its_name(
+def test_the_kind_of_a_file_is_detected_by_its_bytes_and_not_its_name(
     saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     for path in saved_vit.files:
@@ -91,11 +91,11 @@ def test_an_ordinary_read_gives_no_warning(saved_vit: SavedModel) -> None:
         warnings.simplefilter("always")
         for path in saved_vit.files:
             build(path)
-        gc.collect()  # where files that were left open would be told of
+        gc.collect()  # files that were left open give warnings here
     assert [str(warning.message) for warning in caught] == []
 
 
-def test_writing_to_a_model_leaves_its_file_as_it_was(saved_model: SavedModel) -> None:
+def test_writing_to_a_model_leaves_its_file_unchanged(saved_model: SavedModel) -> None:
     for path in saved_model.files:
         before = path.read_bytes()
         model = build(path)
@@ -110,7 +110,7 @@ def test_writing_to_a_model_leaves_its_file_as_it_was(saved_model: SavedModel) -
 
 
 @pytest.mark.parametrize("mapped", [True, False])
-def test_weights_are_mapped_only_where_their_source_says_so(
+def test_weights_are_mapped_only_if_their_source_allows_it(
     mapped: bool, saved_vit: SavedModel
 ) -> None:
     maps = Path("/proc/self/maps")
@@ -140,7 +140,7 @@ def prefixed(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     [(), ("state_dict",), ("model",), ("model", "state_dict"), ("state_dict", "model")],
     ids="-".join,
 )
-def test_wrappers_and_prefixes_are_taken_off(
+def test_wrappers_and_prefixes_are_removed(
     wrappers: tuple[str, ...], prefix: str, saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     content: dict[str, object] = {**prefixed(saved_vit.model.state_dict(), prefix)}
@@ -151,14 +151,14 @@ def test_wrappers_and_prefixes_are_taken_off(
 
 
 @pytest.mark.parametrize("prefix", ["module.", "model.", "module.model."])
-def test_prefixes_are_taken_off_in_safetensors_too(
+def test_prefixes_are_removed_in_safetensors_too(
     prefix: str, saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     save_file(prefixed(saved_vit.model.state_dict(), prefix), tmp_path / "a.safetensors")
     assert_same_to_the_bit(build(tmp_path / "a.safetensors"), saved_vit.model)
 
 
-def test_what_openai_put_beside_the_weights_is_no_weight(
+def test_the_extra_numbers_of_openais_archives_are_not_weights(
     saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     beside = {name: torch.tensor(7) for name in ("input_resolution", "context_length")}
@@ -167,7 +167,7 @@ def test_what_openai_put_beside_the_weights_is_no_weight(
     assert_same_to_the_bit(build(tmp_path / "a.pt"), saved_vit.model)
 
 
-def test_parameters_and_views_are_weights_as_well(saved_vit: SavedModel, tmp_path: Path) -> None:
+def test_parameters_and_views_are_read_as_weights(saved_vit: SavedModel, tmp_path: Path) -> None:
     weights: dict[str, Tensor] = dict(saved_vit.model.named_parameters())
     turned = weights["text_projection"].data.t().contiguous().t()
     assert not turned.is_contiguous()
@@ -177,9 +177,7 @@ def test_parameters_and_views_are_weights_as_well(saved_vit: SavedModel, tmp_pat
     assert model.text_projection.requires_grad
 
 
-def test_a_checkpoint_of_a_training_run_gives_its_model(
-    saved_vit: SavedModel, tmp_path: Path
-) -> None:
+def test_the_model_of_a_training_checkpoint_is_read(saved_vit: SavedModel, tmp_path: Path) -> None:
     model = build(saved_vit.safetensors)
     optimizer = torch.optim.AdamW(model.parameters())
     for parameter in model.parameters():
@@ -190,7 +188,7 @@ def test_a_checkpoint_of_a_training_run_gives_its_model(
     assert_same_to_the_bit(build(tmp_path / "epoch_1.pt"), model)
 
 
-def test_a_training_run_that_kept_its_arguments_is_refused_and_told_how_to_save(
+def test_a_training_checkpoint_with_arguments_is_refused_with_advice_on_saving(
     saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     import argparse
@@ -202,7 +200,9 @@ def test_a_training_run_that_kept_its_arguments_is_refused_and_told_how_to_save(
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_whole_saved_module_is_refused_and_told_how_to_save(legacy: bool, tmp_path: Path) -> None:
+def test_a_whole_saved_module_is_refused_with_advice_on_saving(
+    legacy: bool, tmp_path: Path
+) -> None:
     path = tmp_path / "a.pt"
     torch.save(torch.nn.Linear(2, 2), path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(UnsafeCheckpointError, match=r"'torch\.nn\.modules\.linear\.Linear'"):
@@ -225,7 +225,7 @@ def test_a_whole_saved_module_is_refused_and_told_how_to_save(legacy: bool, tmp_
         ({str(n): n for n in range(9)}, "holds '0', '1', '2' and 6 more among"),
     ],
 )
-def test_what_is_no_state_dict_is_refused_and_described(
+def test_content_that_is_not_a_state_dict_is_refused_and_described(
     content: object, told: str, tmp_path: Path
 ) -> None:
     torch.save(content, tmp_path / "a.pt")
@@ -235,7 +235,7 @@ def test_what_is_no_state_dict_is_refused_and_described(
 
 
 @pytest.mark.parametrize("content", [{"vocab_size": torch.ones(1)}, {"module.": torch.ones(1)}])
-def test_a_file_without_a_weight_is_refused(content: dict[str, Tensor], tmp_path: Path) -> None:
+def test_a_file_without_weights_is_refused(content: dict[str, Tensor], tmp_path: Path) -> None:
     save_file(content, tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError):
         read(tmp_path / "a.safetensors")
@@ -247,7 +247,7 @@ def test_a_safetensors_file_without_tensors_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "a.safetensors")
 
 
-def test_a_name_that_would_write_on_the_terminal_is_refused(tmp_path: Path) -> None:
+def test_a_name_with_terminal_control_characters_is_refused(tmp_path: Path) -> None:
     save_file({"\x1b[2J": torch.ones(1)}, tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match="too long or not printable") as refusal:
         read(tmp_path / "a.safetensors")
@@ -277,7 +277,9 @@ def test_a_name_that_would_write_on_the_terminal_is_refused(tmp_path: Path) -> N
         (b"(lp0\n.", "neither a safetensors file"),
     ],
 )
-def test_what_is_no_weight_file_is_refused_and_said(data: bytes, told: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_weight_file_is_refused_and_described(
+    data: bytes, told: str, tmp_path: Path
+) -> None:
     path = malicious.write(tmp_path / "model.pt", data)
     with pytest.raises(CheckpointError, match=told) as refusal:
         read(path)
@@ -285,9 +287,7 @@ def test_what_is_no_weight_file_is_refused_and_said(data: bytes, told: str, tmp_
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_that_was_cut_off_anywhere_is_refused(
-    kind: str, saved_vit: SavedModel, tmp_path: Path
-) -> None:
+def test_a_truncated_file_is_refused(kind: str, saved_vit: SavedModel, tmp_path: Path) -> None:
     whole = (saved_vit.safetensors.parent / kind).read_bytes()
     path = tmp_path / "cut"
     ends = {*range(20), *range(100, len(whole), len(whole) // 40), *range(-60, 0, 7), -1}
@@ -306,18 +306,18 @@ def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
         read(tmp_path / "nothing")
 
 
-def test_a_file_that_may_not_be_read_is_refused(
+def test_a_file_without_read_permission_is_refused(
     saved_vit: SavedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", denied)  # the superuser may read every file
+    monkeypatch.setattr(Path, "open", denied)  # root can read every file
     with pytest.raises(CheckpointError, match="cannot be opened: Permission denied"):
         read(saved_vit.state_dict)
 
 
-def test_a_zip_whose_entry_is_damaged_is_refused(saved_vit: SavedModel, tmp_path: Path) -> None:
+def test_a_zip_with_a_damaged_entry_is_refused(saved_vit: SavedModel, tmp_path: Path) -> None:
     for source in (saved_vit.state_dict, saved_vit.archive):
         data = bytearray(source.read_bytes())
         data[data.index(b"visual.conv1" if source == saved_vit.state_dict else b"visual")] ^= 1
@@ -326,7 +326,7 @@ def test_a_zip_whose_entry_is_damaged_is_refused(saved_vit: SavedModel, tmp_path
             read(path)
 
 
-def test_a_locked_zip_is_refused(saved_vit: SavedModel, tmp_path: Path) -> None:
+def test_an_encrypted_zip_is_refused(saved_vit: SavedModel, tmp_path: Path) -> None:
     data = bytearray(saved_vit.state_dict.read_bytes())
     with zipfile.ZipFile(saved_vit.state_dict) as archive:
         start = archive.getinfo("state_dict/data.pkl").header_offset
@@ -360,7 +360,7 @@ MISFITS: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize("with_config", [False, True])
 @pytest.mark.parametrize("case", MISFITS)
-def test_weights_that_do_not_fit_are_refused_by_name(
+def test_weights_that_do_not_fit_are_refused_and_named(
     case: str, with_config: bool, saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     change, told = MISFITS[case]
@@ -372,7 +372,9 @@ def test_weights_that_do_not_fit_are_refused_by_name(
         build(tmp_path / "a.safetensors", config)
 
 
-def test_a_count_of_batches_in_floats_is_refused(saved_resnet: SavedModel, tmp_path: Path) -> None:
+def test_a_floating_point_num_batches_tracked_is_refused(
+    saved_resnet: SavedModel, tmp_path: Path
+) -> None:
     name = "visual.bn1.num_batches_tracked"
     weights = {**saved_resnet.model.state_dict(), name: torch.tensor(7.0)}
     torch.save(weights, tmp_path / "a.pt")
@@ -395,7 +397,7 @@ def test_a_count_of_batches_in_floats_is_refused(saved_resnet: SavedModel, tmp_p
         ("ln_final.weight", torch.tensor(1.0)),
     ],
 )
-def test_shapes_from_which_no_model_follows_are_refused(
+def test_shapes_that_describe_no_model_are_refused(
     name: str, tensor: Tensor, saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     torch.save({**saved_vit.model.state_dict(), name: tensor}, tmp_path / "a.pt")
@@ -415,7 +417,7 @@ def test_a_resnet_without_a_stage_is_refused(
 
 
 @pytest.mark.parametrize("name", ["visual.conv1.weight", "text_projection", "ln_final.weight"])
-def test_bare_weights_without_what_tells_the_model_are_refused(
+def test_bare_weights_that_do_not_determine_the_model_are_refused(
     name: str, saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     weights = dict(saved_vit.model.state_dict())
@@ -431,7 +433,7 @@ def test_the_weights_of_another_project_are_refused(tmp_path: Path) -> None:
         read(tmp_path / "a.safetensors")
 
 
-def test_a_config_beside_the_weights_counts_more_than_their_shapes(
+def test_a_config_beside_the_weights_overrides_their_shapes(
     saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(TINY_VIT, activation="gelu", image_mean=(0.0, 0.0, 0.0))
@@ -444,7 +446,7 @@ def test_a_config_of_another_model_is_refused(saved_vit: SavedModel, tmp_path: P
         build(saved_vit.safetensors, config)
 
 
-def test_a_small_file_does_not_make_a_huge_model(saved_vit: SavedModel, tmp_path: Path) -> None:
+def test_a_small_file_does_not_build_a_huge_model(saved_vit: SavedModel, tmp_path: Path) -> None:
     config = write_config(tmp_path, RELEASES["ViT-L/14"].config)
     with pytest.raises(
         WeightsMismatchError, match="297,473 numbers, but its configuration gives 427,616,513"
@@ -452,7 +454,7 @@ def test_a_small_file_does_not_make_a_huge_model(saved_vit: SavedModel, tmp_path
         read(saved_vit.safetensors, config)
 
 
-def test_many_small_layers_do_not_make_a_huge_model(saved_vit: SavedModel, tmp_path: Path) -> None:
+def test_many_small_layers_do_not_build_a_huge_model(saved_vit: SavedModel, tmp_path: Path) -> None:
     weights = dict(saved_vit.model.state_dict())
     weights["visual.conv1.weight"] = torch.ones(4096, 3, 1, 1)
     weights |= {f"visual.transformer.resblocks.{n}.x": torch.ones(1) for n in range(40)}
@@ -463,14 +465,16 @@ def test_many_small_layers_do_not_make_a_huge_model(saved_vit: SavedModel, tmp_p
         read(tmp_path / "a.pt")
 
 
-def test_a_broken_config_is_refused_as_such(saved_vit: SavedModel, tmp_path: Path) -> None:
+def test_a_broken_config_is_refused_as_a_config_error(
+    saved_vit: SavedModel, tmp_path: Path
+) -> None:
     config = malicious.write(tmp_path / "config.json", b"{")
     with pytest.raises(ConfigError, match="is not JSON"):
         read(saved_vit.safetensors, config)
 
 
 @pytest.mark.parametrize("name", RELEASES)
-def test_the_configuration_of_a_release_follows_from_its_shapes(name: str) -> None:
+def test_the_configuration_of_a_release_is_inferred_from_its_shapes(name: str) -> None:
     config = RELEASES[name].config
     with torch.device("meta"):
         weights = CLIP(**config.to_dict()).state_dict()
@@ -487,7 +491,7 @@ WRITERS: dict[str, Callable[[Path, bytes], Path]] = {
 
 @pytest.mark.parametrize("trick", malicious.system_calls(""))
 @pytest.mark.parametrize("place", WRITERS)
-def test_whatever_asks_for_a_command_is_refused_and_nothing_runs(
+def test_a_pickle_that_runs_a_command_is_refused_and_nothing_runs(
     place: str, trick: str, tmp_path: Path
 ) -> None:
     marker = tmp_path / "it-ran"
@@ -498,7 +502,7 @@ def test_whatever_asks_for_a_command_is_refused_and_nothing_runs(
     assert not marker.exists()
 
 
-def test_a_command_among_the_weights_of_a_sound_archive_is_refused(
+def test_a_command_among_the_weights_of_a_valid_archive_is_refused(
     saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     marker = tmp_path / "it-ran"
@@ -514,7 +518,7 @@ def test_a_command_among_the_weights_of_a_sound_archive_is_refused(
         assert_same_to_the_bit(build(path), saved_vit.model)
 
 
-def test_code_in_an_archive_is_left_alone(saved_vit: SavedModel, tmp_path: Path) -> None:
+def test_code_in_an_archive_is_not_run(saved_vit: SavedModel, tmp_path: Path) -> None:
     path = malicious.rewrite(
         saved_vit.archive,
         tmp_path / "a.pt",
@@ -542,7 +546,7 @@ def test_a_tensor_that_is_not_in_the_file_is_refused(case: Described, tmp_path: 
     assert not isinstance(refusal.value, WeightsMismatchError)
 
 
-def test_a_header_of_safetensors_that_lies_is_refused(tmp_path: Path) -> None:
+def test_a_safetensors_header_with_wrong_offsets_or_shapes_is_refused(tmp_path: Path) -> None:
     for offsets, shape in [([0, 8], [4]), ([0, 16], [2**62]), ([0, 99], [4]), ([8, 4], [4])]:
         header = {"w": {"dtype": "F32", "shape": shape, "data_offsets": offsets}}
         encoded = json.dumps(header).encode()

@@ -1,4 +1,4 @@
-"""`hfclip classify` on people's files: labels, templates, the label cache, forms of output."""
+"""`hfclip classify`: labels, templates, the label cache and output formats."""
 
 import codecs
 import json
@@ -39,7 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The class of each encoder whose encode_text is called from here on."""
+    """Records the class of each encoder whose encode_text is called."""
     calls: list[str] = []
 
     def spied(kind: type) -> Callable[[Any, Tensor], Tensor]:
@@ -61,7 +61,7 @@ def classify(*arguments: str) -> Result:
 
 
 def labels_of(*arguments: str) -> dict[str, float]:
-    """The labels and probabilities of one picture."""
+    """Returns the labels and probabilities of one picture."""
     result = classify(SEVEN, "--json", "--top", "99", *arguments)
     assert result.exit_code == 0, result.output
     (row,) = json.loads(result.stdout)
@@ -103,7 +103,7 @@ def test_a_file_has_a_label_on_each_line_that_is_not_blank(tmp_path: Path, conte
         (b"\xff\xfeo", "labels.txt is not in UTF-8"),
     ],
 )
-def test_a_file_that_holds_no_labels_is_refused_with_its_line(
+def test_a_file_with_invalid_labels_is_refused_and_the_line_named(
     tmp_path: Path, content: bytes, message: str
 ) -> None:
     result = classify(SEVEN, "--labels-file", write(tmp_path / "labels.txt", content))
@@ -148,7 +148,7 @@ def test_options_that_contradict_each_other_are_refused(
         ("cat,dog,cat", "Labels occur more than once: cat. Give each label once."),
     ],
 )
-def test_labels_that_make_no_classifier_are_refused_before_the_model_is_loaded(
+def test_invalid_labels_are_refused_before_the_model_is_loaded(
     labels: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hfclip.loading.load", None)
@@ -192,7 +192,7 @@ def test_a_line_without_a_place_for_the_label_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("many", [1, 10_000], ids=["optimized", "as loaded"])
-def test_labels_are_encoded_once_and_the_results_stay_the_same_to_the_bit(
+def test_labels_are_encoded_once_and_the_results_stay_identical(
     encoded: list[str], monkeypatch: pytest.MonkeyPatch, many: int, home: Path
 ) -> None:
     monkeypatch.setattr(encoding, "MANY_CAPTIONS", many)
@@ -255,7 +255,7 @@ def test_the_namespace_and_the_device_reach_the_model(monkeypatch: pytest.Monkey
     ("device", "message"),
     [("gpu", "which torch does not know; expected 'cpu', 'cuda'"), ("cuda", "cannot be used here")],
 )
-def test_a_device_that_is_not_there_is_one_message(device: str, message: str) -> None:
+def test_a_missing_device_is_one_message(device: str, message: str) -> None:
     result = classify(SEVEN, "--labels", "one,seven", "--device", device)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ")
@@ -319,7 +319,7 @@ def interrupted_in_the_third_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("interrupted_in_the_third_batch")
 @pytest.mark.parametrize("form", ["--json", "--json-lines", "text"])
-def test_an_interruption_keeps_what_is_complete(tmp_path: Path, form: str) -> None:
+def test_an_interruption_keeps_the_complete_results(tmp_path: Path, form: str) -> None:
     folder = copies(tmp_path / "many", 50)
     options = [] if form == "text" else [form]
     result = classify(folder, "--labels", "one,seven", *options)
@@ -353,7 +353,7 @@ def environment(home: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("form", "per_picture"), [("--json-lines", 1), ("--no-label-cache", 3)])
-def test_results_are_written_as_soon_as_a_batch_is_done(
+def test_results_are_written_after_each_batch(
     tmp_path: Path, home: Path, form: str, per_picture: int
 ) -> None:
     folder = copies(tmp_path / "many", 20)
@@ -367,7 +367,7 @@ def test_results_are_written_as_soon_as_a_batch_is_done(
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        # The second batch waits for this test, so these lines come before it.
+        # The second batch waits for this test, so these lines belong to the first.
         early = [process.stdout.readline() for _ in range(16 * per_picture)]
         assert "015.png" in early[15 * per_picture]
         process.stdin.write("\n")
@@ -380,7 +380,7 @@ def read_terminal(descriptor: int) -> Iterator[bytes]:
     while True:
         try:
             part = os.read(descriptor, 65536)
-        except OSError:  # Linux's way to say that the other end is closed
+        except OSError:  # Linux raises this when the other end is closed
             return
         if not part:
             return
@@ -388,7 +388,7 @@ def read_terminal(descriptor: int) -> Iterator[bytes]:
 
 
 def shown(written: str) -> list[str]:
-    """What stays on the lines of a terminal: a carriage return goes back to the line's start."""
+    """Returns the visible lines of a terminal: a carriage return overwrites the line."""
     lines = []
     for line in written.replace("\r\n", "\n").split("\n"):
         cells: list[str] = []
@@ -424,8 +424,8 @@ def test_results_and_the_bar_do_not_share_a_line_on_a_terminal(
         written = b"".join(read_terminal(ours)).decode()
     os.close(ours)
     assert process.returncode == 1
-    assert "encoding labels: " in written  # there was a bar of captions
-    assert "image/s" in written  # and one of pictures
+    assert "encoding labels: " in written  # the progress bar of the captions
+    assert "image/s" in written  # the progress bar of the pictures
     lines = [line for line in shown(written) if line]
     bars = [line for line in lines if "%|" in line]
     results = [line for line in lines if "%|" not in line]
@@ -445,7 +445,7 @@ def test_results_and_the_bar_do_not_share_a_line_on_a_terminal(
 
 
 @pytest.mark.parametrize("form", ["--json", "--json-lines", "--no-label-cache"])
-def test_ctrl_c_ends_with_status_130_and_what_is_complete(
+def test_ctrl_c_ends_with_status_130_and_the_complete_results(
     tmp_path: Path, home: Path, form: str
 ) -> None:
     folder = copies(tmp_path / "many", 40)

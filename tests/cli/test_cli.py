@@ -32,7 +32,7 @@ def classify(*arguments: str, stdin: bytes | None = None) -> Result:
 
 
 @pytest.mark.parametrize("word", WORDS.split(","))
-def test_every_picture_that_ships_is_ranked_right(word: str) -> None:
+def test_every_bundled_picture_is_ranked_correctly(word: str) -> None:
     result = classify(str(DIGITS / f"{word}.png"), "--json")
     (row,) = json.loads(result.stdout)
     assert row["labels"][0]["label"] == word
@@ -41,7 +41,7 @@ def test_every_picture_that_ships_is_ranked_right(word: str) -> None:
     assert result.exit_code == 0
 
 
-def test_a_person_reads_the_name_and_the_ranking() -> None:
+def test_the_output_shows_the_name_and_the_ranking() -> None:
     result = classify(str(DIGITS / "seven.png"), "--top", "2")
     name, first, second = result.stdout.splitlines()
     assert name == str(DIGITS / "seven.png")
@@ -52,7 +52,7 @@ def test_a_person_reads_the_name_and_the_ranking() -> None:
 
 
 @pytest.mark.parametrize("many", [1, 21], ids=["optimized", "as loaded"])
-def test_the_answers_of_many_pictures_keep_their_order(
+def test_results_of_many_pictures_keep_the_order_of_the_arguments(
     tmp_path: Path, many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoding, "MANY_PICTURES", many)
@@ -66,21 +66,21 @@ def test_the_answers_of_many_pictures_keep_their_order(
     assert [(row["image"], row["labels"][0]["label"]) for row in rows] == expected
 
 
-def test_the_model_is_optimized_where_that_pays() -> None:
+def test_the_model_is_optimized_for_many_pictures() -> None:
     model, _ = hfclip.load("digits", device="cpu")
     assert Encoders(model).for_pictures(63) is model
     assert repr(Encoders(model).for_pictures(64)).startswith("FastCLIP(ViT")
     assert Encoders(model.to("meta")).for_pictures(64) is model
 
 
-def test_a_model_that_cannot_be_optimized_classifies_as_it_is() -> None:
+def test_a_model_that_cannot_be_optimized_classifies_unoptimized() -> None:
     model, _ = hfclip.load("digits", device="cpu")
     with torch.no_grad():
         model.text_projection.fill_(float("nan"))
     assert Encoders(model).for_pictures(64) is model
 
 
-def test_a_broken_picture_is_reported_and_the_rest_go_on(tmp_path: Path) -> None:
+def test_a_broken_picture_is_reported_and_the_others_are_classified(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no picture")
     (tmp_path / "b.png").write_bytes((DIGITS / "four.png").read_bytes())
     text = classify(str(tmp_path), "missing.png")
@@ -95,7 +95,7 @@ def test_a_broken_picture_is_reported_and_the_rest_go_on(tmp_path: Path) -> None
     assert "not a picture" in json.loads(as_json.stdout)[0]["error"]
 
 
-def test_a_picture_comes_from_standard_input() -> None:
+def test_a_picture_is_read_from_standard_input() -> None:
     result = classify("-", "--json", stdin=(DIGITS / "nine.png").read_bytes())
     assert json.loads(result.stdout)[0]["labels"][0]["label"] == "nine"
 
@@ -111,7 +111,7 @@ def test_a_picture_comes_from_standard_input() -> None:
         (["inspect", "nowhere.pt"], "nowhere.pt not found"),
     ],
 )
-def test_a_refusal_is_one_message_and_status_one(arguments: list[str], message: str) -> None:
+def test_an_error_is_one_message_with_status_one(arguments: list[str], message: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ")
@@ -137,7 +137,7 @@ def test_models_lists_the_nine_and_the_bundled_one(
     assert "ViT, 12 blocks of width 768, patch 32" in text[6]
 
 
-def test_inspect_tells_what_a_file_is() -> None:
+def test_inspect_describes_a_file() -> None:
     facts = json.loads(run("inspect", "digits", "--json").stdout)
     assert facts["format"] == "safetensors file"
     assert facts["bytes"] == (DIGITS / "model.safetensors").stat().st_size
@@ -147,7 +147,7 @@ def test_inspect_tells_what_a_file_is() -> None:
     assert "parameters     4,099,905" in run("inspect", "digits").stdout
 
 
-def test_help_and_the_list_of_models_come_without_torch() -> None:
+def test_help_and_models_do_not_import_torch() -> None:
     code = (
         "import sys, hfclip, hfclip.cli\n"
         "for arguments in (['--help'], ['classify', '--help'], ['models']):\n"

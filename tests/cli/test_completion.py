@@ -50,7 +50,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize("place", PLACES, ids=" ".join)
-def test_models_are_completed_wherever_one_is_named(place: tuple[str, ...]) -> None:
+def test_model_names_are_completed_in_every_model_argument(place: tuple[str, ...]) -> None:
     everything = [*hfclip.available_models(), "digits", "laion/CLIP-ViT-B-32", "me/my-clip"]
     assert complete(*place, "") == everything
     assert complete(*place, "ViT-L") == ["ViT-L/14", "ViT-L/14@336px"]
@@ -70,7 +70,7 @@ def test_commands_and_templates_are_completed() -> None:
     assert "--labels-file" in complete("classify", "--label")
 
 
-def test_without_a_cache_the_names_are_completed(
+def test_release_names_are_completed_without_a_cache(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "nowhere"))
@@ -92,7 +92,7 @@ def test_bash_completes_a_name_with_the_script(tmp_path: Path) -> None:
     script = (
         'eval "$(hfclip completion bash)"\n'
         "COMP_WORDS=(hfclip inspect RN5); COMP_CWORD=2\n"
-        "compopt() { :; }\n"  # it works only while a person completes
+        "compopt() { :; }\n"  # it works only during an interactive completion
         "_hfclip_completion hfclip\n"
         'printf "%s\\n" "${COMPREPLY[@]}"\n'
     )

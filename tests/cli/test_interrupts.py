@@ -1,4 +1,4 @@
-"""Ctrl-C ends every command soon, with status 130, and leaves nothing half-written."""
+"""Ctrl-C ends every command quickly, with status 130 and without partial files."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ import hfclip
 from hfclip.cli import main
 
 WEIGHTS = "model.safetensors"
-# A shell starts background jobs, and so perhaps these tests, with SIGINT switched off.
+# Shells start background jobs, possibly these tests too, with SIGINT ignored.
 HEAR = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 DOWNLOAD = """
 print("started", flush=True)
@@ -40,13 +40,13 @@ def start(code: str, environment: dict[str, str] | None = None) -> subprocess.Po
 
 
 def shell_status(child: subprocess.Popen[str]) -> int:
-    """The exit status as a shell shows it: 130 for a process that SIGINT has ended, too."""
+    """Returns the exit status that a shell shows: 130 also for a process ended by SIGINT."""
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
 @dataclass(frozen=True)
 class Moment:
-    """So many seconds after a download has started, asked for metadata, or asked for weights."""
+    """A delay in seconds after the start, the metadata request or the weights request."""
 
     after: str
     seconds: float
@@ -87,7 +87,7 @@ def interrupt_a_download(moment: Moment, folder: Path, home: Path) -> None:
         assert list(cache.glob(f"models--*/snapshots/*/{WEIGHTS}")) == [], moment
 
 
-def test_an_interrupt_at_each_of_twenty_moments_ends_a_download(tmp_path: Path) -> None:
+def test_an_interrupt_ends_a_download_at_each_of_twenty_moments(tmp_path: Path) -> None:
     assert len(MOMENTS) == 20
     draw(TINY_VIT).save_pretrained(tmp_path / "model")
     homes = [tmp_path / str(number) for number in range(len(MOMENTS))]
@@ -141,7 +141,7 @@ main(["go-on"])
 """
 
 
-def test_an_interrupt_that_python_loses_is_raised_again() -> None:
+def test_an_interrupt_lost_by_python_is_raised_again() -> None:
     child, began = start(LOST), time.monotonic()
     _, errors = child.communicate(timeout=25)
     assert "Exception ignored" in errors
@@ -151,7 +151,7 @@ def test_an_interrupt_that_python_loses_is_raised_again() -> None:
 
 
 @pytest.mark.parametrize("code", [NATIVE, SWALLOWED], ids=["native code", "swallowed"])
-def test_what_does_not_hear_an_interrupt_is_ended(code: str) -> None:
+def test_code_that_ignores_an_interrupt_is_ended(code: str) -> None:
     child = start(code)
     assert child.stdout is not None
     assert child.stdout.readline() == "started\n"
@@ -175,7 +175,7 @@ def from_an_interrupt(kind: type[Exception]) -> Exception:
     [KeyboardInterrupt(), from_an_interrupt(RuntimeError), from_an_interrupt(hfclip.NetworkError)],
     ids=["an interrupt", "what Python makes of it", "what hfclip makes of it"],
 )
-def test_what_was_printed_stays_and_the_status_is_130(
+def test_printed_output_stays_and_the_status_is_130(
     error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @click.command()

@@ -41,7 +41,7 @@ def run(*arguments: str) -> Result:
 
 
 def messages(result: Result) -> list[str]:
-    """The lines on standard error without progress bars."""
+    """Returns the lines of standard error without progress bars."""
     return [line for line in result.stderr.splitlines() if "|" not in line]
 
 
@@ -56,7 +56,7 @@ def damage(path: Path) -> None:
     path.resolve().write_bytes(content)
 
 
-def test_download_goes_on_after_a_failure_and_says_so_at_the_end(hub: LoopbackHub) -> None:
+def test_download_continues_after_a_failure_and_reports_it_at_the_end(hub: LoopbackHub) -> None:
     result = run("download", "me/one", "me/missing", "nonsense", "me/two")
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
@@ -83,7 +83,7 @@ def test_download_prints_a_row_for_each_name_as_json(hub: LoopbackHub) -> None:
     assert (digits["digest"], Path(digits["path"]).name) == (None, WEIGHTS)
 
 
-def test_one_name_that_fails_is_one_line(hub: LoopbackHub) -> None:
+def test_a_single_failed_name_is_one_line(hub: LoopbackHub) -> None:
     for command in ("download", "verify"):
         result = run(command, "me/missing")
         assert result.exit_code == 1
@@ -91,7 +91,7 @@ def test_one_name_that_fails_is_one_line(hub: LoopbackHub) -> None:
         assert result.stdout == ""
 
 
-def test_verify_goes_on_after_a_failure_and_says_so_at_the_end(hub: LoopbackHub) -> None:
+def test_verify_continues_after_a_failure_and_reports_it_at_the_end(hub: LoopbackHub) -> None:
     run("download", "me/one", "me/two")
     damage(cached("me/one", CONFIG))
     result = run("verify", "me/one", "me/missing", "me/two", "digits")
@@ -134,7 +134,7 @@ def test_verify_prints_a_row_for_each_model_as_json(hub: LoopbackHub) -> None:
     assert run("verify", "--all").exit_code == 0
 
 
-def test_verify_all_of_an_empty_cache_says_so_and_succeeds(hub: LoopbackHub) -> None:
+def test_verify_all_reports_an_empty_cache_and_succeeds(hub: LoopbackHub) -> None:
     result = run("verify", "--all")
     assert (result.exit_code, result.stdout) == (
         0,
@@ -154,7 +154,7 @@ def test_verify_refuses_arguments_that_contradict_each_other(arguments: list[str
     assert "--all" in messages(result)[-1]
 
 
-def test_models_says_where_the_namespace_comes_from(
+def test_models_names_the_source_of_the_namespace(
     hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def row() -> list[str]:
@@ -173,7 +173,7 @@ def test_models_says_where_the_namespace_comes_from(
     )
 
 
-def test_models_keeps_the_keys_of_its_json_and_adds_to_them(hub: LoopbackHub) -> None:
+def test_models_keeps_its_json_keys_and_adds_new_ones(hub: LoopbackHub) -> None:
     run("download", "me/one")
     commit = hub.repository("me/one").branches["main"].id
     rows = json.loads(run("models", "--json").stdout)

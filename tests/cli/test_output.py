@@ -1,7 +1,7 @@
 from hfclip.cli.output import sentence, table
 
 
-def test_values_are_written_for_people() -> None:
+def test_values_are_formatted_for_people() -> None:
     assert sentence(True) == "yes"
     assert sentence(False) == "no"
     assert sentence(1_234_567) == "1,234,567"

@@ -1,4 +1,4 @@
-"""`hfclip classify` on the files and folders that people have."""
+"""`hfclip classify` with rotated, 16-bit and HEIC pictures, folders and other files."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ def classify(*arguments: str | Path, model: str = "digits") -> Result:
 
 
 def best(result: Result) -> dict[str, str]:
-    """The first label of each picture, by its name."""
+    """Returns the first label of each picture, by file name."""
     return {Path(row["image"]).name: row["labels"][0]["label"] for row in json.loads(result.stdout)}
 
 
@@ -32,7 +32,7 @@ def seven() -> Image.Image:
     return Image.open(DIGITS / "seven.png").convert("L")
 
 
-# How a camera that is held otherwise stores the picture, and what its EXIF data says.
+# The stored pixels of a rotated camera, and the orientation in its EXIF data.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -44,7 +44,7 @@ TURNS = {
 }
 
 
-def test_a_turned_seven_is_a_seven(seven: Image.Image, tmp_path: Path) -> None:
+def test_a_rotated_seven_is_classified_as_seven(seven: Image.Image, tmp_path: Path) -> None:
     for orientation, turn in TURNS.items():
         exif = Image.Exif()
         exif[0x0112] = orientation
@@ -57,7 +57,7 @@ def test_a_turned_seven_is_a_seven(seven: Image.Image, tmp_path: Path) -> None:
     assert "seven" not in untouched.values()
 
 
-def test_a_deep_seven_is_a_seven(seven: Image.Image, tmp_path: Path) -> None:
+def test_a_16_bit_seven_is_classified_as_seven(seven: Image.Image, tmp_path: Path) -> None:
     levels = np.asarray(seven)
     Image.fromarray(levels * np.uint16(257)).save(tmp_path / "deep.png")
     Image.fromarray(levels * np.uint16(257)).save(tmp_path / "deep.tif")
@@ -66,7 +66,7 @@ def test_a_deep_seven_is_a_seven(seven: Image.Image, tmp_path: Path) -> None:
     (row,) = json.loads(classify(DIGITS / "seven.png", "--json").stdout)
     rows = json.loads(classify(tmp_path, "--json").stdout)
     assert len(rows) == 4
-    for other in rows:  # in a batch of four, which sums in another order
+    for other in rows:  # a batch of four sums in another order
         for found, expected in zip(other["labels"], row["labels"], strict=True):
             assert found["label"] == expected["label"]
             assert found["probability"] == pytest.approx(expected["probability"], rel=1e-4)
@@ -96,7 +96,7 @@ def test_an_empty_folder_beside_a_picture_is_reported_too(tmp_path: Path) -> Non
     assert row["labels"][0]["label"] == "two"
 
 
-def test_other_files_of_a_folder_are_named_and_no_failures(tmp_path: Path) -> None:
+def test_other_files_of_a_folder_are_named_but_are_not_failures(tmp_path: Path) -> None:
     shutil.copy(DIGITS / "four.png", tmp_path)
     for name in ("notes.pdf", "._four.png", "features.h5"):
         (tmp_path / name).write_bytes(b"something else")
@@ -119,7 +119,7 @@ def test_a_long_list_of_skipped_files_is_shortened(tmp_path: Path) -> None:
     assert result.stderr.endswith(f"{tmp_path / '0004.txt'} and 1,200 more\n")
 
 
-def test_a_file_that_is_named_is_tried_whatever_its_ending(tmp_path: Path) -> None:
+def test_a_named_file_is_read_whatever_its_extension(tmp_path: Path) -> None:
     shutil.copy(DIGITS / "four.png", tmp_path / "picture.txt")
     shutil.copy(DIGITS / "five.png", tmp_path / "._five.png")
     result = classify(tmp_path / "picture.txt", tmp_path / "._five.png", "--json")
@@ -132,7 +132,7 @@ def test_a_file_that_is_named_is_tried_whatever_its_ending(tmp_path: Path) -> No
     )
 
 
-def test_without_its_decoder_heic_says_what_to_install(
+def test_heic_without_its_decoder_names_the_package_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)

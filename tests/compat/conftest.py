@@ -1,4 +1,4 @@
-"""The real `clip` and hfclip's stand-in for it, and weights for both."""
+"""Fixtures: OpenAI's `clip`, hfclip's replacement for it, and weights for both."""
 
 import functools
 import importlib
@@ -14,7 +14,7 @@ from .world import CONFIGS, draw_weights
 
 @pytest.fixture(scope="session")
 def real() -> ModuleType:
-    """OpenAI's package, as clip-anytorch ships it; its import of pkg_resources warns."""
+    """Returns OpenAI's package from clip-anytorch; ignores the warning about pkg_resources."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module("clip")
@@ -22,13 +22,13 @@ def real() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def standin() -> ModuleType:
-    """What `import clip` gives after `hfclip.compat.install()`."""
+    """Returns the module that `import clip` loads after `hfclip.compat.install()`."""
     return importlib.import_module("hfclip.compat.package")
 
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """The weight file of "vit" or "resnet": a state dict in mixed float16."""
+    """Returns a function: "vit" or "resnet" -> path of a state dict in mixed float16."""
 
     @functools.cache
     def file(kind: str) -> str:

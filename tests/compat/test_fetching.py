@@ -1,4 +1,4 @@
-"""`_download`: verified, whole or not at all, and taken up where it was cut off."""
+"""`_download` verifies files, writes them only when complete, and resumes downloads."""
 
 import hashlib
 import re
@@ -20,12 +20,12 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Origin:
-    """A server of one file, with a log and a fault for each of the first requests."""
+    """A server of one file that logs requests and applies a fault to the first requests."""
 
     def __init__(self) -> None:
         self.content = CONTENT
         self.knows_ranges = True
-        self.faults: list[int | None] = []  # a status to answer, or None to cut off half-way
+        self.faults: list[int | None] = []  # an HTTP status, or None to cut the body in half
         self.ranges: list[str | None] = []
         self.server = LoopbackServer(self.answer)
 
@@ -72,7 +72,7 @@ def leftovers(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
-def test_a_file_is_fetched_once_and_its_path_given(
+def test_a_file_is_fetched_once_and_its_path_returned(
     standin: ModuleType, origin: Origin, tmp_path: Path
 ) -> None:
     path = standin.clip._download(origin.url(), str(tmp_path / "a" / "b"))
@@ -83,13 +83,13 @@ def test_a_file_is_fetched_once_and_its_path_given(
     assert leftovers(tmp_path / "a" / "b") == ["model.pt"]
 
 
-def test_without_a_root_it_is_the_folder_that_clip_has_always_used(
+def test_the_default_root_is_the_folder_of_clip(
     standin: ModuleType, origin: Origin, home: Path
 ) -> None:
     assert standin.clip._download(origin.url()) == str(home / ".cache" / "clip" / "model.pt")
 
 
-def test_a_connection_that_breaks_is_taken_up_again(origin: Origin, tmp_path: Path) -> None:
+def test_a_broken_connection_is_resumed(origin: Origin, tmp_path: Path) -> None:
     origin.faults = [None, 503, None]
     path = fetching.fetch(origin.url(), tmp_path / "root")
     assert path.read_bytes() == CONTENT
@@ -97,14 +97,14 @@ def test_a_connection_that_breaks_is_taken_up_again(origin: Origin, tmp_path: Pa
     assert origin.ranges == [None, *[f"bytes={half}-"] * 2, f"bytes={half + rest}-"]
 
 
-def test_what_a_killed_process_left_is_taken_up_again(origin: Origin, tmp_path: Path) -> None:
+def test_the_partial_file_of_a_killed_process_is_resumed(origin: Origin, tmp_path: Path) -> None:
     (tmp_path / f"model.pt.{SHA256[:16]}.part").write_bytes(CONTENT[:1_000_000])
     assert fetching.fetch(origin.url(), tmp_path).read_bytes() == CONTENT
     assert origin.ranges == ["bytes=1000000-"]
 
 
 @pytest.mark.parametrize("size", [1_000, len(CONTENT), len(CONTENT) + 5])
-def test_what_was_left_of_another_file_is_thrown_away(
+def test_a_partial_file_with_wrong_bytes_is_discarded(
     origin: Origin, tmp_path: Path, size: int
 ) -> None:
     (tmp_path / f"model.pt.{SHA256[:16]}.part").write_bytes(b"x" * size)
@@ -113,59 +113,65 @@ def test_what_was_left_of_another_file_is_thrown_away(
     assert leftovers(tmp_path) == ["hf", "model.pt"] or leftovers(tmp_path) == ["model.pt"]
 
 
-def test_a_server_without_ranges_sends_all_of_it_again(origin: Origin, tmp_path: Path) -> None:
+def test_a_server_without_range_support_sends_the_whole_file_again(
+    origin: Origin, tmp_path: Path
+) -> None:
     origin.knows_ranges, origin.faults = False, [None]
     assert fetching.fetch(origin.url(), tmp_path).read_bytes() == CONTENT
     assert len(origin.ranges) == 2
 
 
-def test_wrong_bytes_never_get_the_name(origin: Origin, tmp_path: Path) -> None:
+def test_a_file_with_wrong_bytes_never_gets_its_name(origin: Origin, tmp_path: Path) -> None:
     origin.content = CONTENT[:-1] + b"?"
-    with pytest.raises(IntegrityError, match=f"not the {SHA256}"):
+    with pytest.raises(IntegrityError, match=f"URL says {SHA256}"):
         fetching.fetch(origin.url(), tmp_path / "root")
     assert leftovers(tmp_path / "root") == []
 
 
 def test_a_damaged_file_is_fetched_again_with_a_warning(origin: Origin, tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(CONTENT[:-1] + b"?")
-    with pytest.warns(UserWarning, match="does not hash to"):
+    with pytest.warns(UserWarning, match="sha256 is not"):
         path = fetching.fetch(origin.url(), tmp_path)
     assert path.read_bytes() == CONTENT
 
 
-def test_a_refusal_is_final(origin: Origin, tmp_path: Path) -> None:
+def test_a_client_error_is_not_retried(origin: Origin, tmp_path: Path) -> None:
     origin.faults = [404]
-    with pytest.raises(NetworkError, match=r"model\.pt cannot be fetched.*Not Found"):
+    with pytest.raises(NetworkError, match=r"model\.pt cannot be downloaded.*Not Found"):
         fetching.fetch(origin.url(), tmp_path)
     assert len(origin.ranges) == 1
 
 
-def test_a_server_that_is_down_is_given_up(origin: Origin, tmp_path: Path) -> None:
+def test_an_unavailable_server_is_given_up_after_five_requests(
+    origin: Origin, tmp_path: Path
+) -> None:
     origin.faults = [503] * 9
-    with pytest.raises(NetworkError, match=r"hfclip\.load has the same weights"):
+    with pytest.raises(NetworkError, match=r"hfclip\.load, which gets the same weights"):
         fetching.fetch(origin.url(), tmp_path)
     assert len(origin.ranges) == 5
 
 
-def test_nobody_there_is_an_error_of_ours(tmp_path: Path) -> None:
-    with pytest.raises(NetworkError, match="cannot be fetched"):
+def test_a_refused_connection_raises_a_network_error(tmp_path: Path) -> None:
+    with pytest.raises(NetworkError, match="cannot be downloaded"):
         fetching.fetch(f"http://127.0.0.1:9/{SHA256}/model.pt", tmp_path)
 
 
 @pytest.mark.parametrize("part", ["main", SHA256[:63], "g" * 64])
-def test_a_url_without_a_hash_is_refused_unasked(origin: Origin, tmp_path: Path, part: str) -> None:
-    with pytest.raises(IntegrityError, match="does not name its sha256"):
+def test_a_url_without_a_hash_is_refused_without_a_request(
+    origin: Origin, tmp_path: Path, part: str
+) -> None:
+    with pytest.raises(IntegrityError, match="does not contain a sha256"):
         fetching.fetch(origin.url(part), tmp_path)
     assert origin.ranges == []
 
 
-def test_a_folder_in_the_way_is_not_touched(origin: Origin, tmp_path: Path) -> None:
+def test_a_folder_in_place_of_the_file_is_not_touched(origin: Origin, tmp_path: Path) -> None:
     (tmp_path / "model.pt").mkdir()
     with pytest.raises(CacheError, match="not a regular file"):
         fetching.fetch(origin.url(), tmp_path)
 
 
-def test_a_folder_that_cannot_be_made_is_named(origin: Origin, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_named(origin: Origin, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CacheError, match=r"model\.pt cannot be written"):
         fetching.fetch(origin.url(), tmp_path / "file")
@@ -178,7 +184,7 @@ def test_a_file_url_needs_no_server(tmp_path: Path) -> None:
     assert fetching.fetch(source.as_uri(), tmp_path / "root").read_bytes() == CONTENT
 
 
-def test_load_fetches_from_the_url_that_the_table_of_models_has_come_to_hold(
+def test_load_fetches_from_an_edited_url_in_the_table_of_models(
     standin: ModuleType,
     origin: Origin,
     weights: object,

@@ -1,4 +1,4 @@
-"""Standing in for `clip`: in this process, for a script, for the processes it starts."""
+"""hfclip in place of `clip`: in this process, in a script, and in its child processes."""
 
 import ast
 import importlib
@@ -18,7 +18,7 @@ from hfclip import compat
 
 PACKAGE = Path(hfclip.__file__).parent
 OUTSIDE = sorted(path for path in PACKAGE.rglob("*.py") if "compat" not in path.parts)
-# Those of `clip` that mean nothing else: any module may have a `_download` or `_transform`.
+# Names that only `clip` has. Other modules may have a `_download` or `_transform`.
 OLD_NAMES = {
     "_MODELS",
     "_Tokenizer",
@@ -75,7 +75,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(autouse=True)
 def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No `clip` is imported, and what a test imports as such is forgotten."""
+    """Removes each imported `clip` package before and after a test."""
     others = {name: module for name, module in sys.modules.items() if _is_clip(name)}
     for name in others:
         del sys.modules[name]
@@ -96,7 +96,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_clip_and_its_three_modules_mean_hfclip() -> None:
+def test_import_clip_and_its_three_modules_load_hfclip() -> None:
     compat.install()
     clip = importlib.import_module("clip")
     model = importlib.import_module("clip.model")
@@ -114,7 +114,7 @@ def test_clip_and_its_three_modules_mean_hfclip() -> None:
         importlib.import_module("clip.nothing")
 
 
-def test_installing_twice_is_installing_once() -> None:
+def test_a_second_install_changes_nothing() -> None:
     compat.install()
     first, path = sys.modules["clip"], list(sys.path)
     compat.install()
@@ -122,7 +122,7 @@ def test_installing_twice_is_installing_once() -> None:
     assert sys.path == path
 
 
-def test_another_clip_is_not_replaced_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_clip_is_replaced_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     other, inner = ModuleType("clip"), ModuleType("clip.model")
     other.__file__ = "/somewhere/clip/__init__.py"
     sys.modules.update({"clip": other, "clip.model": inner})
@@ -133,12 +133,12 @@ def test_another_clip_is_not_replaced_unless_told(monkeypatch: pytest.MonkeyPatc
     assert importlib.import_module("clip.model").CLIP is hfclip.CLIP
 
 
-def test_the_refusal_is_of_our_tree() -> None:
+def test_the_import_error_is_an_hfclip_error() -> None:
     assert issubclass(compat.ClipImportedError, hfclip.HfclipError)
     assert issubclass(compat.ClipImportedError, ImportError)
 
 
-def test_uninstalling_gives_the_name_back() -> None:
+def test_uninstall_restores_the_original_clip() -> None:
     before = list(sys.path)
     compat.install()
     compat.uninstall()
@@ -166,7 +166,7 @@ def test_a_script_runs_unchanged_and_gives_the_same_values(tmp_path: Path) -> No
     assert logits[0] == pytest.approx(expected[0], rel=1e-5)
 
 
-def test_processes_that_a_script_spawns_follow_it(tmp_path: Path) -> None:
+def test_processes_that_a_script_spawns_use_hfclip_too(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SPAWNING)
     result = run("-W", "error", "-m", "hfclip.compat", tmp_path / "script.py")
     assert (result.returncode, result.stderr) == (0, "")
@@ -188,7 +188,7 @@ def test_a_module_runs_like_a_script() -> None:
         (("--help",), 0, "usage: python -m hfclip.compat script.py"),
     ],
 )
-def test_a_call_that_names_no_script_is_told_how(
+def test_a_call_without_a_script_prints_the_usage(
     arguments: tuple[str, ...], status: int, words: str
 ) -> None:
     result = run("-m", "hfclip.compat", *arguments)
@@ -196,7 +196,7 @@ def test_a_call_that_names_no_script_is_told_how(
     assert (result.stderr if status else result.stdout).startswith(words)
 
 
-def test_importing_the_room_costs_no_torch() -> None:
+def test_importing_compat_does_not_import_torch() -> None:
     code = "import sys, hfclip.compat; assert not {'torch', 'clip'} & set(sys.modules)"
     assert run("-c", code).returncode == 0
 
@@ -220,14 +220,14 @@ def modules_in(tree: ast.AST) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: path.stem)
-def test_nothing_outside_the_room_knows_of_it(path: Path) -> None:
+def test_no_other_module_uses_compat(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert not [name for name in modules_in(tree) if name.startswith("hfclip.compat")]
     assert not [name for name in modules_in(tree) if _is_clip(name)]
     assert OLD_NAMES.isdisjoint(names_in(tree))
 
 
-def test_the_test_of_direction_sees_what_it_looks_for() -> None:
+def test_the_import_check_detects_a_forbidden_import() -> None:
     assert len(OUTSIDE) > 15
     code = "from hfclip import compat\nimport hfclip.compat.clip as c\nc._MODELS['x']"
     tree = ast.parse(code)

@@ -1,4 +1,4 @@
-"""Every program gives with hfclip the values that it gives with clip-anytorch."""
+"""Every program gives the same values with hfclip as with clip-anytorch."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import Tensor
 from . import programs
 from .world import DTYPES, PROGRAMS, Program, World, outcome, silently
 
-# Most are equal to the bit; where memory lies otherwise, a product may be summed in another order.
+# Most values are identical; another memory layout may change the order of a sum.
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 
 RUNS = [
@@ -20,7 +20,8 @@ RUNS = [
     for program in PROGRAMS
     for kind in program.kinds
     for dtype in program.dtypes
-    if dtype != "bfloat16" or kind == program.kinds[0]  # either half tells most; time is short
+    if dtype != "bfloat16"
+    or kind == program.kinds[0]  # one architecture is enough in bfloat16, to save time
 ]
 
 
@@ -31,7 +32,7 @@ def test_there_are_many_programs_of_many_kinds() -> None:
 
 
 @pytest.mark.parametrize(("program", "kind", "dtype"), RUNS)
-def test_values_are_those_of_clip(
+def test_a_program_gives_the_values_of_clip(
     program: Program,
     kind: str,
     dtype: str,
@@ -53,7 +54,7 @@ def test_values_are_those_of_clip(
 
 
 def assert_tell_something(values: list[Any]) -> None:
-    """Values that are none, no numbers or all alike would be the same whatever a model did."""
+    """Raises if the values are missing, not finite or constant: these do not test the model."""
     assert values
     numbers = [v for v in values if isinstance(v, Tensor) and v.is_floating_point()]
     assert all(value.isfinite().all() for value in numbers)

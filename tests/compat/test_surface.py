@@ -1,4 +1,4 @@
-"""Names, arguments, pickles and optimizer states: what programs of `clip` hold on to."""
+"""Names, arguments, pickles and optimizer states that programs written for `clip` use."""
 
 import copy
 import gzip
@@ -24,13 +24,13 @@ from hfclip.network.layers import LayerNorm
 from .world import World, silently
 
 MODULES = ["clip", "model", "simple_tokenizer"]
-# What clip-anytorch's modules import for themselves, and the names of types.
+# Names that clip-anytorch's modules import for internal use, and names of types.
 _THEIR_IMPORTS = {"packaging", "Any", "Union", "List", "Tuple", "lru_cache", "tqdm"}
 
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """`import clip` means hfclip while a test runs."""
+    """Makes `import clip` load hfclip during a test."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "clip"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -48,14 +48,14 @@ def own_names(module: ModuleType) -> set[str]:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_every_name_of_the_old_modules_is_there(
+def test_every_name_of_clips_modules_exists(
     name: str, real: ModuleType, standin: ModuleType
 ) -> None:
     ours = getattr(standin, name)
     assert own_names(getattr(real, name)) - set(vars(ours)) == set()
 
 
-def test_the_package_gives_what_it_gave(real: ModuleType, standin: ModuleType) -> None:
+def test_the_package_has_the_public_names_of_clip(real: ModuleType, standin: ModuleType) -> None:
     public = {name for name in vars(real) if not name.startswith("_")}
     assert public <= set(vars(standin))
     assert standin.clip.__all__ == real.clip.__all__
@@ -87,7 +87,7 @@ def test_functions_and_methods_take_the_same_arguments(
         assert found == wanted, path
 
 
-def test_the_urls_are_those_that_openai_published(real: ModuleType, standin: ModuleType) -> None:
+def test_the_urls_equal_those_that_openai_published(real: ModuleType, standin: ModuleType) -> None:
     assert list(standin.clip._MODELS.items()) == list(real.clip._MODELS.items())
 
 
@@ -102,14 +102,14 @@ def test_a_loaded_model_is_an_hfclip_model(
     assert preprocess.transforms[0].size == 64
 
 
-def test_a_model_with_a_mean_of_its_own_keeps_it(standin: ModuleType, tmp_path: Path) -> None:
+def test_a_model_with_another_mean_keeps_it(standin: ModuleType, tmp_path: Path) -> None:
     model = hfclip.CLIP(8, 32, 1, 64, 16, 6, 50, 64, 1, 1, image_mean=(0.1, 0.2, 0.3))
     model.save_pretrained(tmp_path / "mine")
     _, preprocess = standin.load(str(tmp_path / "mine"), device="cpu")
     assert tuple(preprocess.transforms[-1].mean) == (0.1, 0.2, 0.3)
 
 
-def test_loading_for_torchscript_gives_a_script_with_equal_features(
+def test_loading_with_jit_gives_a_script_with_equal_features(
     real: ModuleType, standin: ModuleType, weights: Callable[[str], str], tmp_path: Path
 ) -> None:
     script, _ = standin.load(weights("vit"), device="cpu", jit=True)
@@ -121,7 +121,7 @@ def test_loading_for_torchscript_gives_a_script_with_equal_features(
 
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
-def test_a_pickle_of_a_whole_old_model_loads_on_the_users_word(
+def test_a_pickle_of_a_whole_clip_model_loads_with_weights_only_off(
     kind: str,
     real: ModuleType,
     weights: Callable[[str], str],
@@ -153,7 +153,7 @@ def steps(world: World, model: Any, optimizer: Any, count: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
-def test_the_optimizer_of_a_model_trained_with_clip_goes_on_here(
+def test_an_optimizer_state_from_clip_continues_with_hfclip(
     kind: str,
     real: ModuleType,
     standin: ModuleType,
@@ -184,7 +184,7 @@ def test_the_optimizer_of_a_model_trained_with_clip_goes_on_here(
         assert torch.allclose(value.float(), other.float(), rtol=1e-5, atol=1e-7)
 
 
-def test_a_replaced_class_takes_effect_until_it_is_put_back(
+def test_a_replaced_class_takes_effect_until_it_is_restored(
     standin: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbers = (8, 32, 1, 64, 16, 6, 50, 64, 1, 1)
@@ -194,17 +194,17 @@ def test_a_replaced_class_takes_effect_until_it_is_put_back(
     assert type(hfclip.CLIP(*numbers).visual.ln_post) is LayerNorm
 
 
-def test_weights_are_not_rounded_on_the_way_to_the_cpu(standin: ModuleType, tmp_path: Path) -> None:
-    """Where clip went through float16: a fine-tuned float32 model stays what it is."""
+def test_loading_on_the_cpu_does_not_round_float32_weights(
+    standin: ModuleType, tmp_path: Path
+) -> None:
+    """OpenAI's clip rounds float32 weights to float16 when it loads them on the CPU."""
     model = hfclip.CLIP(8, 32, 1, 64, 16, 6, 50, 64, 1, 1)
     torch.save(model.state_dict(), tmp_path / "fine.pt")
     loaded, _ = standin.load(str(tmp_path / "fine.pt"), device="cpu")
     assert torch.equal(loaded.visual.conv1.weight, model.visual.conv1.weight)
 
 
-def test_the_tensors_that_a_model_is_built_of_are_copied(
-    standin: ModuleType, weights: Callable[[str], str]
-) -> None:
+def test_build_model_copies_the_tensors(standin: ModuleType, weights: Callable[[str], str]) -> None:
     state = torch.load(weights("vit"))
     before = copy.deepcopy(state)
     model = standin.model.build_model(state)
@@ -214,7 +214,7 @@ def test_the_tensors_that_a_model_is_built_of_are_copied(
     assert all(torch.equal(state[name], before[name]) for name in before)
 
 
-def test_the_tokenizer_works_the_fast_way_until_someone_looks_inside() -> None:
+def test_the_tokenizer_builds_its_tables_on_first_access() -> None:
     tokenizer = SimpleTokenizer()
     assert tokenizer.is_untouched()
     assert tokenizer.encode("a photo of a cat") == [320, 1125, 539, 320, 2368]
@@ -229,7 +229,7 @@ def test_a_tokenizer_has_no_other_attributes() -> None:
         _ = SimpleTokenizer().vocab
 
 
-def test_the_merges_can_be_read_as_openai_shipped_them(
+def test_the_merges_file_equals_the_one_of_openai(
     real: ModuleType, standin: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     default_bpe = standin.simple_tokenizer.default_bpe

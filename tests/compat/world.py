@@ -1,4 +1,4 @@
-"""What a downstream program finds: a `clip`, a weight file, pictures and captions."""
+"""Inputs of a downstream program: a `clip` package, a weight file, pictures and captions."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ import hfclip
 from hfclip.config import ClipConfig
 from hfclip.model import convert_weights
 
-# Heads of width 64, as OpenAI's rule has them: two a block in the ViT, four in the ResNet's pool.
+# Heads have width 64, as in OpenAI's models: two per ViT block, four in the ResNet's pooling.
 VIT = ClipConfig(64, 64, 3, 128, 16, 77, 49408, 64, 1, 2)
 RESNET = ClipConfig(64, 64, (1, 2, 1, 1), 8, None, 77, 49408, 64, 1, 2)
 CONFIGS = {"vit": VIT, "resnet": RESNET}
@@ -27,12 +27,12 @@ CAPTIONS = ["a photo of a cat", "two dogs in the snow", "a diagram", "an X-ray o
 
 @dataclass(frozen=True)
 class World:
-    """One of the two `clip`s, and the same files and pictures for both.
+    """One of the two `clip` packages, with the same files and pictures for both.
 
     Attributes:
         weights: A state dict of one of `CONFIGS`, in OpenAI's mixed half precision.
         kind: "vit" or "resnet".
-        dtype: What the loaded model is to compute in.
+        dtype: The dtype in which the loaded model computes.
         folder: An empty folder.
     """
 
@@ -43,31 +43,31 @@ class World:
     folder: Path
 
     def load(self) -> tuple[Any, Any]:
-        """Calls `clip.load` as programs on the CPU do, and goes on as it was left at a seed.
+        """Calls `clip.load` on the CPU and sets the random seed afterwards.
 
-        In half precision, what `clip.model.convert_weights` would cast is cast.
+        In half precision, it casts the same weights as `clip.model.convert_weights`.
         """
         model, preprocess = self.clip.load(self.weights, device="cpu")
         if self.dtype != torch.float32:
             convert_weights(model, self.dtype)
-        torch.manual_seed(0)  # the two draw differently much on the way here
+        torch.manual_seed(0)  # the two packages draw different amounts of random numbers in load
         return model, preprocess
 
     def pictures(self) -> list[Image.Image]:
         return [picture(number) for number in range(4)]
 
     def images(self, preprocess: Any) -> Tensor:
-        """The pictures as a batch, (4, 3, 64, 64) float32."""
+        """Returns the pictures as a batch, (4, 3, 64, 64) float32."""
         return torch.stack([preprocess(image) for image in self.pictures()])
 
     def tokens(self) -> Tensor:
-        """The captions as a batch, (4, 77) integers."""
+        """Returns the captions as a batch of token ids, (4, 77)."""
         return torch.as_tensor(self.clip.tokenize(CAPTIONS)).long()
 
 
 @dataclass(frozen=True)
 class Program:
-    """A function (clip, world) -> values, and where it makes sense."""
+    """A function (clip, world) -> values, with the architectures and dtypes it supports."""
 
     name: str
     run: Callable[[Any, World], Any]
@@ -81,11 +81,11 @@ PROGRAMS: list[Program] = []
 def program(
     *, only: str | None = None, half: bool = True
 ) -> Callable[[Callable[[Any, World], Any]], Callable[[Any, World], Any]]:
-    """Adds a function to the programs that are compared.
+    """Adds a function to the compared programs.
 
     Args:
-        only: The architecture it is made for, if it is made for one.
-        half: Whether it runs in half precision too: it can on the CPU, and that tells more.
+        only: The only architecture that it supports. None means both.
+        half: Whether it also runs in half precision, which the CPU supports.
     """
 
     def add(run: Callable[[Any, World], Any]) -> Callable[[Any, World], Any]:
@@ -99,7 +99,7 @@ def program(
 
 
 def picture(number: int) -> Image.Image:
-    """A picture of noise over a slope, each of another size and mode."""
+    """Returns a picture of noise over a gradient. Each number has another size and mode."""
     random = np.random.default_rng(number)
     width, height = [(64, 64), (90, 70), (65, 120), (200, 80)][number % 4]
     slope = np.linspace(0, 155, width)[None, :, None] + np.zeros((height, 1, 3))
@@ -109,7 +109,7 @@ def picture(number: int) -> Image.Image:
 
 
 def draw_weights(config: ClipConfig) -> dict[str, Tensor]:
-    """A state dict whose every number matters, in the types of OpenAI's archives."""
+    """Returns a state dict without trivial weights, in the dtypes of OpenAI's archives."""
     with torch.random.fork_rng():
         torch.manual_seed(7)
         model = hfclip.CLIP(**config.to_dict())
@@ -124,7 +124,7 @@ def draw_weights(config: ClipConfig) -> dict[str, Tensor]:
 
 @contextmanager
 def untouched(clip: Any) -> Iterator[None]:
-    """Gives the modules and classes of a `clip` their attributes back, whatever a program did."""
+    """Restores the attributes of the modules and classes of a `clip` package afterwards."""
     modules = [clip, clip.clip, clip.model, clip.simple_tokenizer]
     classes = [value for value in vars(clip.model).values() if _is_own_class(value)]
     classes.append(clip.simple_tokenizer.SimpleTokenizer)
@@ -152,7 +152,7 @@ def _restore(thing: Any, attributes: dict[str, Any]) -> None:
 
 
 def outcome(program: Program, world: World) -> list[Any]:
-    """Runs a program and gives its values in a row; its own errors pass."""
+    """Runs a program and returns its values as a list. Errors of the program are raised."""
     torch.manual_seed(0)
     with untouched(world.clip):
         return list(_flat(program.run(world.clip, world)))
@@ -171,7 +171,7 @@ def _flat(values: Any) -> Iterator[Any]:
 
 
 def silently(call: Callable[[], list[Any]]) -> list[Any]:
-    """Calls what warns of its own age: clip-anytorch opens every file with torch.jit first."""
+    """Calls a function without deprecation warnings: clip-anytorch tries torch.jit first."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return call()

@@ -1,4 +1,4 @@
-"""From OpenAI's archives to published folders, and the proof that nothing was lost on the way."""
+"""Conversion of OpenAI's archives to published folders, and its verification."""
 
 import hashlib
 import json
@@ -39,15 +39,15 @@ def run(*arguments: object) -> Result:
 
 
 def archive(config: ClipConfig, path: Path) -> Path:
-    """A TorchScript archive in the shape of OpenAI's: traced, its weights in mixed float16.
+    """Writes a traced TorchScript archive like OpenAI's, with weights in mixed float16.
 
-    Traced in float32, for a CPU takes minutes to convolve in float16; what a trace in float16
-    freezes is in the small archives of the other tests.
+    It traces in float32, because float16 convolutions take minutes on a CPU. The small archives
+    of the other tests cover the constants of a float16 trace.
     """
     half = draw(config, torch.float16).state_dict()
     model = CLIP.from_checkpoint(Checkpoint(path, "drawn", config, half)).float()
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch advises against its own TorchScript
+        warnings.simplefilter("ignore")  # torch deprecates TorchScript
         traced = script(model)
         for name, tensor in (*traced.named_parameters(), *traced.named_buffers()):
             tensor.data = half.get(name, tensor)
@@ -56,13 +56,13 @@ def archive(config: ClipConfig, path: Path) -> Path:
 
 
 def shallow(config: ClipConfig) -> ClipConfig:
-    """The same widths and sizes in fewer layers."""
+    """Returns a configuration with the same widths and sizes, but fewer layers."""
     layers = (1, 1, 1, 1) if config.is_resnet else 1
     return replace(config, vision_layers=layers, transformer_layers=1)
 
 
 @pytest.mark.parametrize("name", RELEASES)
-def test_an_archive_of_each_release_is_converted_bit_for_bit(name: str, tmp_path: Path) -> None:
+def test_an_archive_of_each_release_is_converted_exactly(name: str, tmp_path: Path) -> None:
     config = RELEASES[name].config
     file = archive(config if name in FULL_SIZE else shallow(config), tmp_path / "like.pt")
     done = convert(file, tmp_path / "out")
@@ -89,7 +89,7 @@ def test_the_same_file_gives_the_same_bytes(saved_model: SavedModel, tmp_path: P
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
 
 
-def test_a_state_dict_gives_the_weights_of_its_archive(
+def test_a_state_dict_and_its_archive_convert_to_the_same_weights(
     saved_model: SavedModel, converted: Path, tmp_path: Path
 ) -> None:
     convert(saved_model.state_dict, tmp_path / "other")
@@ -100,7 +100,7 @@ def test_a_state_dict_gives_the_weights_of_its_archive(
     ).read_bytes()
 
 
-def test_the_card_tells_where_the_weights_come_from(saved_vit: SavedModel, tmp_path: Path) -> None:
+def test_the_card_names_the_source_of_the_weights(saved_vit: SavedModel, tmp_path: Path) -> None:
     convert(saved_vit.archive, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     source = hashlib.sha256(saved_vit.archive.read_bytes()).hexdigest()
@@ -124,7 +124,7 @@ def spoil(folder: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor
         pytest.param(lambda tensor: tensor.nextafter(tensor + 1), id="last bit"),
     ],
 )
-def test_the_check_sees_a_single_difference(
+def test_the_check_detects_a_single_difference(
     change: Callable[[torch.Tensor], torch.Tensor], saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     convert(saved_vit.archive, tmp_path / "out")
@@ -138,7 +138,7 @@ def test_the_check_sees_a_single_difference(
     assert "DIFFERENT" in result.output
 
 
-def test_the_check_sees_a_zero_of_the_other_sign(saved_vit: SavedModel, tmp_path: Path) -> None:
+def test_the_check_detects_a_zero_with_another_sign(saved_vit: SavedModel, tmp_path: Path) -> None:
     tensors = {name: tensor.clone() for name, tensor in saved_vit.model.state_dict().items()}
     tensors["visual.ln_pre.bias"][0] = 0.0
     torch.save(tensors, tmp_path / "source.pt")
@@ -153,8 +153,10 @@ def test_the_check_sees_a_zero_of_the_other_sign(saved_vit: SavedModel, tmp_path
     assert not all(finding.passed for finding in check(tmp_path / "out", tmp_path / "source.pt"))
 
 
-def test_the_oracle_is_independent_of_our_model(saved_vit: SavedModel, tmp_path: Path) -> None:
-    """Weights that agree bit for bit, but a configuration that computes something else."""
+def test_the_reference_is_independent_of_hfclips_model(
+    saved_vit: SavedModel, tmp_path: Path
+) -> None:
+    """The weights are identical, but the configuration gives other features."""
     convert(saved_vit.archive, tmp_path / "out")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     (tmp_path / "out" / "config.json").write_text(json.dumps({**config, "activation": "gelu"}))
@@ -163,7 +165,7 @@ def test_the_oracle_is_independent_of_our_model(saved_vit: SavedModel, tmp_path:
     assert passed == {"names": True, "bits": True, "configuration": False, "logits": False}
 
 
-def test_no_code_of_an_archive_runs_unasked(
+def test_code_of_an_archive_runs_only_on_request(
     saved_vit: SavedModel, converted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object, **__: object) -> None:
@@ -186,7 +188,7 @@ def test_a_damaged_original_is_refused_before_it_is_read(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_converted_leaves_nothing(saved_vit: SavedModel, tmp_path: Path) -> None:
+def test_a_failed_conversion_leaves_no_files(saved_vit: SavedModel, tmp_path: Path) -> None:
     cut = tmp_path / "cut.pt"
     cut.write_bytes(saved_vit.archive.read_bytes()[:-1000])
     with pytest.raises(CheckpointError):
@@ -200,7 +202,7 @@ def test_what_cannot_be_converted_leaves_nothing(saved_vit: SavedModel, tmp_path
 
 @pytest.fixture
 def two_releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Release]:
-    """A table of two small releases whose originals lie where `clip` would have put them."""
+    """A table of two small releases whose original files are in the folder of `clip`."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     root = tmp_path / "home" / ".cache" / "clip"
     root.mkdir(parents=True)
@@ -215,7 +217,7 @@ def two_releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, R
     return table
 
 
-def test_all_are_converted_and_what_is_done_stays(
+def test_all_converts_every_release_and_keeps_finished_folders(
     two_releases: dict[str, Release], tmp_path: Path
 ) -> None:
     first = run("convert", "--all", tmp_path / "out")
@@ -232,7 +234,7 @@ def test_all_are_converted_and_what_is_done_stays(
     assert weights.stat().st_mtime_ns == before
 
 
-def test_one_that_fails_is_told_and_the_others_go_on(
+def test_a_failed_release_is_reported_and_the_others_are_converted(
     two_releases: dict[str, Release], tmp_path: Path
 ) -> None:
     file = tmp_path / "home" / ".cache" / "clip" / "RN50.pt"
@@ -255,8 +257,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
     close_session()
 
 
-@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's
-def test_all_are_published_tagged_and_load_by_their_old_names(
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # a warning of the client
+def test_all_releases_are_published_tagged_and_load_by_their_names(
     two_releases: dict[str, Release],
     hub: LoopbackHub,
     tmp_path: Path,
@@ -266,7 +268,7 @@ def test_all_are_published_tagged_and_load_by_their_old_names(
     trial = run("publish", "--all", tmp_path / "out", "--namespace", "me", "--dry-run")
     assert trial.output.count("would send README.md") == 2
     assert not [call for call in hub.calls if call.method not in {"GET", "HEAD"}]
-    # Interrupted after the first, it goes on where it stopped.
+    # A second run continues after a failure.
     hub.fault(Status(403), "/api/models/me/ViT-B-32/commit/*", method="POST", times=2)
     first = run("publish", "--all", tmp_path / "out", "--namespace", "me")
     assert first.exit_code == 1
@@ -284,8 +286,8 @@ def test_all_are_published_tagged_and_load_by_their_old_names(
         assert repository.tags[f"v{__version__}"].id == repository.branches["main"].id
 
 
-@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's
-def test_the_card_of_a_copy_names_the_repository_that_it_is_in(
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # a warning of the client
+def test_the_card_of_a_copy_names_its_own_repository(
     two_releases: dict[str, Release], saved_vit: SavedModel, hub: LoopbackHub, tmp_path: Path
 ) -> None:
     run("convert", "--all", tmp_path / "out")
@@ -315,7 +317,7 @@ def test_the_card_of_a_copy_names_the_repository_that_it_is_in(
         assert "nothing new" in run("publish", folder, "--namespace", "me").output
 
 
-def test_a_card_that_a_person_wrote_survives_a_conversion_by_force(
+def test_a_handwritten_card_survives_a_forced_conversion(
     saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     convert(saved_vit.archive, tmp_path / "out")
@@ -324,7 +326,7 @@ def test_a_card_that_a_person_wrote_survives_a_conversion_by_force(
     assert (tmp_path / "out" / "README.md").read_text() == "# Mine\n"
 
 
-def test_weights_that_changed_are_no_longer_called_openais(
+def test_changed_weights_are_not_called_openais(
     two_releases: dict[str, Release], tmp_path: Path
 ) -> None:
     run("convert", "--all", tmp_path / "out")
@@ -352,7 +354,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_cannot_be_converted_is_called_what_it_is(
+def test_an_error_describes_the_file_that_cannot_be_converted(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -367,7 +369,7 @@ def test_what_cannot_be_converted_is_called_what_it_is(
     assert not Path("out").exists()
 
 
-def test_a_single_argument_of_convert_is_told_to_lack_the_folder(
+def test_convert_with_one_argument_asks_for_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -379,7 +381,7 @@ def test_a_single_argument_of_convert_is_told_to_lack_the_folder(
     assert "With --all, give only OUT" in run("convert", "--all", "there.pt", "out").output
 
 
-def test_a_file_in_the_way_of_the_folders_is_told(saved_vit: SavedModel, tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_reported(saved_vit: SavedModel, tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     assert "out is a file" in run("convert", saved_vit.archive, tmp_path / "out").output
     several = run("convert", saved_vit.archive, saved_vit.state_dict, tmp_path / "out")
@@ -387,7 +389,7 @@ def test_a_file_in_the_way_of_the_folders_is_told(saved_vit: SavedModel, tmp_pat
     assert "2 of 2 were not converted" in several.output
 
 
-def test_all_means_all(tmp_path: Path) -> None:
+def test_publish_all_requires_every_release(tmp_path: Path) -> None:
     (tmp_path / "out" / "RN50").mkdir(parents=True)
     result = run("publish", "--all", tmp_path / "out", "--namespace", "me")
     assert result.exit_code == 1

@@ -1,4 +1,4 @@
-"""The bundled model really classifies: judged on the pictures that it never trained on."""
+"""Accuracy of the bundled model on held-out pictures."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ def held_out() -> digits.Split:
     return digits.load_split()[1]
 
 
-def test_trained_wordings_rank_the_right_digit_first(
+def test_trained_prompts_rank_the_right_digit_first(
     model: hfclip.CLIP, held_out: digits.Split
 ) -> None:
     for forms in (digits.WORDS, digits.NUMERALS):
@@ -32,7 +32,7 @@ def test_trained_wordings_rank_the_right_digit_first(
             assert digits.accuracy(model, held_out, forms, (wording,)) >= 0.95, wording
 
 
-def test_the_card_tells_the_accuracies_of_the_weights_that_ship(model: hfclip.CLIP) -> None:
+def test_the_card_has_the_accuracies_of_the_bundled_weights(model: hfclip.CLIP) -> None:
     told = {
         name.strip(): float(value)
         for name, value in re.findall(r"\| ([^|]+) \| ([\d.]+) % \|", CARD.read_text())
@@ -40,7 +40,7 @@ def test_the_card_tells_the_accuracies_of_the_weights_that_ship(model: hfclip.CL
     measured = digits.report(model, *digits.load_split())
     assert told.keys() == measured.keys()
     for name, value in measured.items():
-        # One picture of 359 may fall to the other side on another machine.
+        # One of the 359 pictures may be classified differently on another machine.
         assert abs(told[name] / 100 - value) < 0.004, name
 
 
@@ -51,7 +51,7 @@ def test_training_and_held_out_pictures_do_not_overlap() -> None:
     assert not any(picture.tobytes() in seen for picture in test.pixels)
 
 
-def test_the_pictures_that_ship_are_held_out_ones(held_out: digits.Split) -> None:
+def test_the_bundled_pictures_are_held_out_ones(held_out: digits.Split) -> None:
     _, preprocess = hfclip.load("digits", device="cpu")
     kept = digits.normalise(held_out.images)
     for digit, word in enumerate(digits.WORDS):
@@ -61,7 +61,7 @@ def test_the_pictures_that_ship_are_held_out_ones(held_out: digits.Split) -> Non
         assert held_out.digits[distances.argmin()] == digit
 
 
-def test_a_black_digit_on_white_paper_is_read_too(
+def test_a_black_digit_on_white_is_classified_correctly(
     model: hfclip.CLIP, held_out: digits.Split
 ) -> None:
     inverted = digits.Split(1 - held_out.images, held_out.digits, held_out.pixels)
@@ -74,7 +74,7 @@ def test_tokens_that_no_caption_uses_are_zero(model: hfclip.CLIP) -> None:
     assert (weight.abs().sum(dim=1) > 0).nonzero().flatten().tolist() == seen.tolist()
 
 
-def test_training_moves_the_weights_and_repeats_itself() -> None:
+def test_training_changes_the_weights_and_is_reproducible() -> None:
     train, _ = digits.load_split()
     one, two, longer = (digits.train(train, steps).text_projection for steps in (2, 2, 3))
     assert torch.equal(one, two)

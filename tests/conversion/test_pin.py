@@ -48,11 +48,11 @@ def with_sha256(release: Release, content: bytes) -> Release:
     return replace(release, hub=replace(release.hub, sha256=digest))
 
 
-def test_the_table_is_what_it_would_be_written_as() -> None:
+def test_the_script_would_write_the_same_table() -> None:
     assert pin.render(RELEASES) in Path(releases.__file__).read_text()
 
 
-def test_what_is_not_known_is_asked_of_the_hub_and_written_down(
+def test_missing_values_are_read_from_the_hub_and_written(
     hub: LoopbackHub, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commits = {}
@@ -60,9 +60,9 @@ def test_what_is_not_known_is_asked_of_the_hub_and_written_down(
         if None in (release.hub.revision, release.hub.size, release.hub.sha256):
             content = f"weights of {name}".encode()
             commits[name] = hub.add_repository(release.hub.repo_id, {release.hub.file: content})
-            if release.hub.sha256:  # known already: the stand-in must be the known file
+            if release.hub.sha256:  # its hash is known, so the replacement file must match it
                 monkeypatch.setitem(RELEASES, name, with_sha256(release, content))
-    # ViT-L/14 is pinned but for its size: its commit must exist to be asked about.
+    # ViT-L/14 is pinned without a size. Its commit must exist on the Hub for the request.
     large = RELEASES["ViT-L/14"].hub
     repository = hub.repository(large.repo_id)
     repository.tags[str(large.revision)] = repository.branches["main"]
@@ -94,7 +94,7 @@ def test_a_repository_without_the_file_changes_nothing(hub: LoopbackHub, table: 
     assert [path.name for path in table.parent.iterdir() if path.suffix == ".part"] == []
 
 
-def test_a_commit_is_not_pinned_to_another_file_than_the_known_one(
+def test_a_commit_with_another_file_than_the_known_one_is_not_pinned(
     hub: LoopbackHub, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, release = table.read_bytes(), RELEASES["RN50x4"]
@@ -107,7 +107,7 @@ def test_a_commit_is_not_pinned_to_another_file_than_the_known_one(
     assert table.read_bytes() == before
 
 
-def test_a_hub_that_is_down_is_told(hub: LoopbackHub, table: Path) -> None:
+def test_an_unavailable_hub_is_reported(hub: LoopbackHub, table: Path) -> None:
     hub.fault(Status(503), "/api/models/*", times=None)
     result = CliRunner().invoke(pin.main, ["--file", str(table)])
     assert result.exit_code == 1

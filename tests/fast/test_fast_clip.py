@@ -1,4 +1,4 @@
-"""FastCLIP as an object: copied, pickled, sent to a process, asked for its type; and its memory."""
+"""FastCLIP as an object: copies, pickles, processes, dtype, and memory."""
 
 import copy
 import multiprocessing
@@ -27,7 +27,7 @@ every_precision = pytest.mark.parametrize("precision", STATED)
 
 @pytest.fixture(autouse=True)
 def every_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a processor that multiplies in every type."""
+    """Simulates a processor with instructions for every dtype."""
     monkeypatch.setattr(onednn, "_has_instructions", lambda _precision: True)
 
 
@@ -75,7 +75,7 @@ CLONES: dict[str, Callable[[FastCLIP], FastCLIP]] = {
 @pytest.mark.parametrize("make", [hfclip.optimize, plain])
 @every_precision
 @both_kinds
-def test_a_copy_gives_the_same_bits(
+def test_a_copy_gives_identical_features(
     clone: Callable[[FastCLIP], FastCLIP], make: Any, precision: Precision, config: ClipConfig
 ) -> None:
     fast = make(draw(config), precision)
@@ -88,7 +88,7 @@ def test_a_copy_gives_the_same_bits(
 
 
 @pytest.mark.parametrize("make", [hfclip.optimize, plain])
-def test_a_pickle_of_a_model_in_one_storage_holds_each_tensor_once(make: Any) -> None:
+def test_a_pickle_of_a_model_in_one_storage_has_each_tensor_once(make: Any) -> None:
     model = draw(TINY_VIT)
     one = torch.cat([tensor.detach().flatten() for tensor in model.parameters()])
     start = 0
@@ -117,7 +117,7 @@ def encode(fast: FastCLIP, path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [hfclip.optimize, plain])
-def test_a_process_that_is_spawned_gives_the_same_bits(make: Any, tmp_path: Path) -> None:
+def test_a_spawned_process_gives_identical_features(make: Any, tmp_path: Path) -> None:
     fast = make(draw(TINY_VIT), "float32")
     expected = features(fast, TINY_VIT)
     process = multiprocessing.get_context("spawn").Process(
@@ -138,7 +138,7 @@ def test_a_process_that_is_spawned_gives_the_same_bits(make: Any, tmp_path: Path
         ("int8", "_quantizes", "onednn::qlinear_prepack"),
     ],
 )
-def test_a_pickle_is_refused_where_its_operators_are_missing(
+def test_a_pickle_is_refused_if_its_operators_are_missing(
     precision: Precision, missing: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pickled = pickle.dumps(hfclip.optimize(draw(TINY_VIT), precision))
@@ -148,7 +148,7 @@ def test_a_pickle_is_refused_where_its_operators_are_missing(
     assert said in str(refusal.value)
 
 
-def test_an_int8_pickle_is_refused_where_its_sums_would_overflow(
+def test_an_int8_pickle_is_refused_if_its_sums_would_overflow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pickled = pickle.dumps(hfclip.optimize(draw(TINY_VIT), "int8"))
@@ -157,7 +157,7 @@ def test_an_int8_pickle_is_refused_where_its_sums_would_overflow(
         pickle.loads(pickled)
 
 
-def test_it_has_the_type_and_the_mode_of_a_model_for_inference() -> None:
+def test_it_has_the_dtype_and_the_mode_of_a_model_for_inference() -> None:
     fast = hfclip.optimize(draw(TINY_VIT), "bfloat16")
     assert fast.eval() is fast
     assert fast.dtype == torch.float32 == fast.encode_text(ids_for(TINY_VIT, [3])).dtype
@@ -166,7 +166,7 @@ def test_it_has_the_type_and_the_mode_of_a_model_for_inference() -> None:
 
 
 @both_kinds
-def test_no_texts_and_no_images_give_no_features(config: ClipConfig) -> None:
+def test_empty_batches_give_empty_features(config: ClipConfig) -> None:
     fast = hfclip.optimize(draw(config))
     for width in (0, 1, config.context_length):
         text = torch.zeros(0, width, dtype=torch.int64)
@@ -175,7 +175,7 @@ def test_no_texts_and_no_images_give_no_features(config: ClipConfig) -> None:
 
 
 @pytest.mark.parametrize("given", ["a picture", None, [[1, 2]], nn.Identity()])
-def test_what_is_no_tensor_is_refused_by_its_type(given: Any) -> None:
+def test_inputs_that_are_not_tensors_are_refused_and_their_type_is_named(given: Any) -> None:
     fast, kind = hfclip.optimize(draw(TINY_VIT)), type(given).__qualname__
     with pytest.raises(hfclip.ShapeError, match=f"images are of type .*{kind}; expected floats"):
         fast.encode_image(given)
@@ -211,7 +211,7 @@ def test_any_default_device_and_dtype_give_the_same_features(
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
 
 
-def test_rows_are_padded_to_few_numbers_and_little() -> None:
+def test_rows_are_padded_a_little_to_few_sizes() -> None:
     numbers = [attention.padded_rows(rows) for rows in range(1, 1025)]
     assert numbers[:34] == [*range(1, 33), 34, 34]
     assert (numbers[99], numbers[128], numbers[600], numbers[1023]) == (100, 136, 608, 1024)
@@ -223,7 +223,7 @@ def test_rows_are_padded_to_few_numbers_and_little() -> None:
 def test_texts_of_many_lengths_reach_the_kernels_in_few_sizes(
     precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """oneDNN keeps memory for each size; 300 batches of random lengths once had 230 sizes."""
+    """oneDNN keeps memory for each size. Without padding, 300 random batches had 230 sizes."""
     fast = hfclip.optimize(draw(TINY_VIT), precision)
     sizes: set[tuple[str, int]] = set()
     kernel = onednn._QuantizedLinear if precision == "int8" else onednn._PackedLinear
@@ -236,7 +236,7 @@ def test_texts_of_many_lengths_reach_the_kernels_in_few_sizes(
     bmm = torch.bmm
 
     def watched_bmm(x: Tensor, y: Tensor) -> Tensor:
-        if x.dtype == torch.bfloat16:  # in float32 torch keeps nothing
+        if x.dtype == torch.bfloat16:  # in float32 torch keeps no memory
             sizes.add(("bmm", x.shape[1]))
         return bmm(x, y)
 
@@ -254,7 +254,7 @@ def test_texts_of_many_lengths_reach_the_kernels_in_few_sizes(
 
 @every_precision
 def test_padding_changes_no_feature(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In int8 neither: the padding repeats a row, so that the range that is scaled stays."""
+    """Also in int8: the padding repeats a row, so the quantized range stays the same."""
     fast = hfclip.optimize(draw(TINY_VIT), precision)
     ids = ids_for(TINY_VIT, [2, 5, 9, 14, 16, 16, 3])
     padded = fast.encode_text(ids)

@@ -1,4 +1,4 @@
-"""`optimize` gives the model's features, and refuses a model whose features it would not give."""
+"""`optimize` gives the features of the model, or refuses the model."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -30,9 +30,9 @@ CPU = torch.device("cpu")
 
 
 def cut(config: ClipConfig) -> ClipConfig:
-    """A release with two blocks a stack, few words and small images.
+    """A release with two blocks per stack, few tokens and small images.
 
-    The widths are the release's own, but for a ResNet's, which is a quarter.
+    The widths are those of the release, except for ResNets, where they are a quarter.
     """
     small = replace(config, vocab_size=600, context_length=20, transformer_layers=2)
     if config.is_resnet:
@@ -43,7 +43,7 @@ def cut(config: ClipConfig) -> ClipConfig:
 
 
 def draw(config: ClipConfig, dtype: torch.dtype = torch.float32) -> hfclip.CLIP:
-    """A model of weights as training leaves them: no norm is idle, no bias zero."""
+    """Returns a model with weights like trained ones: no default norms, no zero biases."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         model = hfclip.CLIP(**config.to_dict()).eval()
@@ -62,7 +62,7 @@ def images_for(model: hfclip.CLIP, count: int) -> Tensor:
 
 
 def ids_for(model: hfclip.CLIP, count: int) -> Tensor:
-    """Texts of every length, with other ids than zero after the end token too."""
+    """Returns texts of every length, some with non-zero ids after the end token."""
     config, random = model.config, torch.Generator().manual_seed(2)
     ids = torch.randint(config.vocab_size - 1, (count, config.context_length), generator=random)
     for row in range(count):
@@ -71,7 +71,7 @@ def ids_for(model: hfclip.CLIP, count: int) -> Tensor:
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:
-    """The worst of all rows."""
+    """Returns the lowest value over all rows."""
     assert ours.shape == theirs.shape
     assert ours.dtype == torch.float32
     return max(((ours - theirs).norm(dim=1) / theirs.norm(dim=1)).tolist(), default=0.0)
@@ -83,7 +83,7 @@ def cosine(ours: Tensor, theirs: Tensor) -> float:
 
 
 def plain(model: hfclip.CLIP, precision: Precision = "float32") -> FastCLIP:
-    """As where torch has none of oneDNN's operators."""
+    """Simulates a torch without oneDNN's operators."""
     return inference._build(model, precision, plain_toolbox(DTYPES[precision]))
 
 
@@ -113,7 +113,7 @@ def test_float32_differs_from_every_release_by_rounding(release: hfclip.CLIP, ma
 
 
 @pytest.mark.parametrize(("precision", "lowest"), [("bfloat16", 0.999), ("int8", 0.995)])
-def test_less_precision_keeps_the_direction_of_every_release(
+def test_lower_precision_keeps_the_direction_of_every_release(
     release: hfclip.CLIP, precision: Precision, lowest: float
 ) -> None:
     fast = hfclip.optimize(release, precision)
@@ -121,9 +121,9 @@ def test_less_precision_keeps_the_direction_of_every_release(
     image = cosine(fast.encode_image(images), release.encode_image(images))
     text = cosine(fast.encode_text(ids), release.encode_text(ids))
     assert lowest < min(image, text)
-    if fast.computes_in == precision:  # and not in what is more precise, for want of instructions
+    if fast.computes_in == precision:  # not more precise because the CPU lacks instructions
         assert text < 1 - 1e-7
-        assert release.config.is_resnet or image < 1 - 1e-7  # a ResNet is not computed in int8
+        assert release.config.is_resnet or image < 1 - 1e-7  # ResNets are not computed in int8
 
 
 def test_bfloat16_rounds_every_release_and_keeps_its_direction(release: hfclip.CLIP) -> None:
@@ -146,7 +146,9 @@ def test_bfloat16_rounds_every_release_and_keeps_its_direction(release: hfclip.C
     ],
     ids=["gelu", "narrow heads", "one block", "one patch", "pixels left over", "ResNet, gelu"],
 )
-def test_configurations_that_openai_did_not_release(config: ClipConfig, make: Make) -> None:
+def test_configurations_that_openai_did_not_release_are_optimized(
+    config: ClipConfig, make: Make
+) -> None:
     model = draw(config)
     fast = make(model)
     images, ids = images_for(model, 2), ids_for(model, 5)
@@ -170,7 +172,7 @@ def test_a_batch_may_have_any_size(
     assert difference(fast.encode_text(ids), model.encode_text(ids)) < 1e-5
 
 
-def test_texts_are_gathered_by_length_without_padding() -> None:
+def test_texts_are_grouped_by_length_without_padding() -> None:
     groups = list(attention.batches([2, 2, 3, 500, 500, 500, 600]))
     assert groups == [[(2, 2), (1, 3), (2, 500)], [(1, 500)], [(1, 600)]]
     assert list(attention.batches([])) == []
@@ -179,7 +181,7 @@ def test_texts_are_gathered_by_length_without_padding() -> None:
 
 @pytest.mark.parametrize("causal", [False, True], ids=["all", "causal"])
 @pytest.mark.parametrize("inputs", [1, 20], ids=["few rows", "many rows"])
-def test_attention_in_bfloat16_is_that_of_float32(inputs: int, causal: bool) -> None:
+def test_attention_in_bfloat16_is_close_to_float32(inputs: int, causal: bool) -> None:
     groups = [attention.Group(inputs, 12), attention.Group(1, 7)]
     random = torch.Generator().manual_seed(0)
     rows = sum(count * length for count, length in groups)
@@ -204,7 +206,7 @@ def test_ids_may_be_cut_anywhere_after_the_end_token(make: Make) -> None:
 
 @both_ways
 @both_kinds
-def test_images_may_have_any_float_type_and_order_in_memory(config: ClipConfig, make: Make) -> None:
+def test_images_may_have_any_float_dtype_and_memory_format(config: ClipConfig, make: Make) -> None:
     model = draw(config)
     fast = make(model)
     images = images_for(model, 6)
@@ -228,7 +230,7 @@ def test_images_may_have_any_float_type_and_order_in_memory(config: ClipConfig, 
 @both_ways
 @both_kinds
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_a_model_of_any_type_is_computed_in_the_one_asked_for(
+def test_a_model_of_any_dtype_computes_in_the_requested_dtype(
     config: ClipConfig, make: Make, dtype: torch.dtype
 ) -> None:
     model = draw(config, dtype)
@@ -240,7 +242,7 @@ def test_a_model_of_any_type_is_computed_in_the_one_asked_for(
 
 
 @both_ways
-def test_logits_are_those_of_the_model(make: Make) -> None:
+def test_logits_equal_those_of_the_model(make: Make) -> None:
     model = draw(TINY_VIT)
     images, ids = images_for(model, 3), ids_for(model, 5)
     expected = model(images, ids)
@@ -252,7 +254,7 @@ def test_logits_are_those_of_the_model(make: Make) -> None:
 
 @pytest.mark.parametrize("precision", STATED)
 @both_kinds
-def test_the_model_is_left_as_it_was(config: ClipConfig, precision: Precision) -> None:
+def test_optimize_leaves_the_model_unchanged(config: ClipConfig, precision: Precision) -> None:
     model = draw(config, torch.float16).train()
     model.visual.conv1.eval()
     model.token_embedding.requires_grad_(requires_grad=False)
@@ -272,7 +274,7 @@ def test_the_model_is_left_as_it_was(config: ClipConfig, precision: Precision) -
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_a_model_in_training_is_taken_for_what_it_is_in_eval_mode() -> None:
+def test_a_model_in_training_mode_is_optimized_as_in_eval_mode() -> None:
     model = draw(TINY_RESNET)
     images = images_for(model, 2)
     expected = model.encode_image(images)
@@ -280,7 +282,7 @@ def test_a_model_in_training_is_taken_for_what_it_is_in_eval_mode() -> None:
 
 
 def storages(thing: Any) -> Iterator[int]:
-    """Where the memory of every tensor that an object of ours holds begins."""
+    """Returns the start addresses of all tensors in an object of hfclip."""
     if isinstance(thing, Tensor):
         if not thing.is_mkldnn:
             yield thing.untyped_storage().data_ptr()
@@ -302,7 +304,7 @@ def names_shared(model: hfclip.CLIP, fast: FastCLIP) -> set[str]:
 
 
 @pytest.mark.parametrize("precision", STATED)
-def test_what_is_not_packed_is_shared_with_the_model(precision: Precision) -> None:
+def test_weights_that_are_not_packed_are_shared_with_the_model(precision: Precision) -> None:
     model = draw(TINY_VIT)
     shared = names_shared(model, hfclip.optimize(model, precision))
     assert shared >= {"token_embedding.weight", "positional_embedding", "text_projection"}
@@ -313,12 +315,12 @@ def test_what_is_not_packed_is_shared_with_the_model(precision: Precision) -> No
 def test_without_packing_every_weight_is_shared_with_the_model() -> None:
     model = draw(TINY_VIT)
     left = set(model.state_dict()) - names_shared(model, plain(model))
-    assert left == {"visual.class_embedding"}  # with its position added
+    assert left == {"visual.class_embedding"}  # it is stored with its position embedding added
 
 
 @both_ways
 @both_kinds
-def test_features_are_ordinary_tensors_of_their_own(config: ClipConfig, make: Make) -> None:
+def test_features_are_ordinary_independent_tensors(config: ClipConfig, make: Make) -> None:
     model = draw(config)
     fast = make(model)
     images, ids = images_for(model, 2), ids_for(model, 2)
@@ -481,7 +483,7 @@ def test_neither_a_subclass_nor_a_wrapper_is_taken_for_a_clip() -> None:
             hfclip.optimize(given)
 
 
-def test_a_method_patched_into_a_class_is_noticed_by_its_results(
+def test_a_method_patched_into_a_class_is_detected_by_its_results(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     usual = hfclip.CLIP.encode_text
@@ -490,7 +492,7 @@ def test_a_method_patched_into_a_class_is_noticed_by_its_results(
         hfclip.optimize(draw(TINY_VIT))
 
 
-def test_what_does_not_change_results_does_not_matter() -> None:
+def test_changes_without_effect_on_results_are_accepted() -> None:
     model: Any = draw(TINY_RESNET)
     model.visual.relu1.inplace = False
     model.note = "fine-tuned on birds"
@@ -498,7 +500,7 @@ def test_what_does_not_change_results_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("precision", STATED)
-def test_what_was_measured_is_within_what_is_stated(precision: Precision) -> None:
+def test_the_measured_accuracy_is_within_the_stated_bound(precision: Precision) -> None:
     fast = hfclip.optimize(draw(TINY_VIT), precision)
     assert fast.precision == precision
     assert fast.stated == STATED[precision]
@@ -510,7 +512,7 @@ def test_what_was_measured_is_within_what_is_stated(precision: Precision) -> Non
 @pytest.mark.parametrize(
     "found", [Accuracy(2.0, 1.0), Accuracy(0.0, 0.9), Accuracy(*[float("nan")] * 2)]
 )
-def test_accuracy_has_to_be_as_good_as_stated_in_both_ways(found: Accuracy) -> None:
+def test_both_measures_of_accuracy_must_be_within_their_bounds(found: Accuracy) -> None:
     assert Accuracy(0.5, 0.99).is_within(Accuracy(1.0, 0.99))
     assert not found.is_within(Accuracy(1.0, 0.99))
 
@@ -520,7 +522,7 @@ def test_less_precise_kernels_are_refused_where_more_is_stated() -> None:
         inference._build(draw(TINY_VIT), "float32", plain_toolbox(torch.bfloat16))
 
 
-def test_weights_that_are_no_numbers_are_refused() -> None:
+def test_nan_weights_are_refused() -> None:
     model = draw(TINY_VIT)
     model.text_projection[0, 0] = float("nan")
     with pytest.raises(hfclip.OptimizationError, match="differ from the model's by nan"):
@@ -533,7 +535,7 @@ def test_an_unknown_dtype_is_refused() -> None:
         hfclip.optimize(draw(TINY_VIT), dtype)
 
 
-def test_on_a_gpu_plain_torch_computes_in_floats() -> None:
+def test_plain_torch_computes_in_floating_point_on_a_gpu() -> None:
     toolbox = onednn.toolbox("bfloat16", torch.device("cuda"))
     assert all(isinstance(kernels, PlainKernels) for kernels in toolbox)
     assert {kernels.dtype for kernels in toolbox} == {torch.bfloat16}
@@ -562,7 +564,7 @@ ARM: dict[str, Any] = {"architecture": "aarch64"}
         ({}, "bfloat16", "bfloat16", "bfloat16"),
     ],
 )
-def test_a_type_without_instructions_gives_way_to_a_more_precise_one(
+def test_a_dtype_without_cpu_instructions_is_replaced_by_a_more_precise_one(
     found: dict[str, Any],
     precision: Precision,
     blocks: Precision,
@@ -576,7 +578,7 @@ def test_a_type_without_instructions_gives_way_to_a_more_precise_one(
     assert [kernels.precision for kernels in toolbox] == [blocks, blocks, rest]
 
 
-def test_what_computes_instead_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dtype_that_computes_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: NEITHER, raising=False)
     model = draw(TINY_VIT)
     fast = hfclip.optimize(model, "int8")
@@ -588,13 +590,13 @@ def test_what_computes_instead_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def every_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a processor that multiplies in every type."""
+    """Simulates a processor with instructions for every dtype."""
     monkeypatch.setattr(onednn, "_has_instructions", lambda _precision: True)
 
 
 @pytest.fixture
 def forget_probes() -> Iterator[None]:
-    """What was found of the operators is forgotten before and after."""
+    """Clears the cached checks of the operators before and after a test."""
     caches = (onednn._packs, onednn._quantizes)
     for found in caches:
         found.cache_clear()
@@ -605,7 +607,7 @@ def forget_probes() -> Iterator[None]:
 
 @pytest.mark.usefixtures("forget_probes", "every_instruction")
 @pytest.mark.parametrize("precision", STATED)
-def test_without_the_operators_plain_torch_takes_their_place(
+def test_plain_torch_replaces_missing_operators(
     precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(name: str) -> None:
@@ -627,7 +629,7 @@ def test_without_the_operators_plain_torch_takes_their_place(
         ("onednn::qlinear_pointwise", "int8"),
     ],
 )
-def test_an_operator_that_is_wrong_is_not_relied_on(
+def test_an_operator_with_wrong_results_is_not_used(
     broken: str, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = onednn._operator
@@ -654,7 +656,7 @@ def test_an_operator_that_is_wrong_is_not_relied_on(
     assert found[0] is not right[0]
 
 
-def test_eight_bits_hold_zero_and_both_ends() -> None:
+def test_8_bit_quantization_keeps_zero_and_both_extremes() -> None:
     x = torch.tensor([[-0.5, 0.0, 0.25, 2.04]])
     integers, scale, zero = onednn.quantize(x.clone())
     assert (integers.tolist(), zero) == ([[0, 50, 75, 254]], 50)
@@ -666,7 +668,7 @@ def test_eight_bits_hold_zero_and_both_ends() -> None:
         assert (back - x).abs().max() <= 0.51 * scale
 
 
-def test_a_picture_that_is_not_finite_gives_no_numbers() -> None:
+def test_an_image_with_infinity_gives_nan_features() -> None:
     model = draw(TINY_VIT)
     images = images_for(model, 1)
     images[0, 0, 0, 0] = float("inf")
@@ -680,7 +682,9 @@ def digit_reader() -> hfclip.CLIP:
 
 
 @pytest.mark.parametrize("precision", STATED)
-def test_digits_are_read_nearly_as_well(digit_reader: hfclip.CLIP, precision: Precision) -> None:
+def test_optimized_models_classify_digits_nearly_as_well(
+    digit_reader: hfclip.CLIP, precision: Precision
+) -> None:
     _, held_out = digits.load_split()
     fast: Any = hfclip.optimize(digit_reader, precision)
     for wording in ("a handwritten {}", "an image of the figure {}"):

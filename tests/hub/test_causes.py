@@ -1,4 +1,4 @@
-"""Errors of the network and of its settings name their true cause, for downloads and uploads."""
+"""Errors of the network and its settings name the true cause, for downloads and uploads."""
 
 import http.server
 import ssl
@@ -41,7 +41,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
 
 
 def messages() -> list[str]:
-    """What a download and an upload say, in Python and on the command line."""
+    """Returns the errors of a download and an upload, in Python and on the command line."""
     texts = []
     for act in (lambda: find("me/clip"), lambda: pushing.find_repository("me/clip")):
         with pytest.raises(hfclip.HubError) as caught:
@@ -101,7 +101,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_a_setting_that_is_wrong_is_named(
+def test_a_wrong_setting_is_named(
     kind: str, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, words = SETTINGS[kind]
@@ -117,7 +117,7 @@ def test_a_setting_that_is_wrong_is_named(
     "endpoint",
     ["127.0.0.1:80", "huggingface.co", "ftp://huggingface.co", "", "https:", "http://hub:port"],
 )
-def test_an_endpoint_that_is_no_address_is_named(
+def test_an_invalid_endpoint_is_named(
     endpoint: str, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
@@ -126,7 +126,7 @@ def test_an_endpoint_that_is_no_address_is_named(
 
 
 @pytest.mark.parametrize("token", ["", " ", "hf_a\n", "hf_a\nb", "hf_a ", "hf_\u00e4"])
-def test_a_token_that_no_header_can_hold_is_named_and_not_shown(
+def test_a_token_that_is_invalid_in_a_header_is_named_and_not_shown(
     token: str, hub: LoopbackHub
 ) -> None:
     for act in (
@@ -141,7 +141,7 @@ def test_a_token_that_no_header_can_hold_is_named_and_not_shown(
 
 
 @pytest.mark.parametrize("value", ["", " ", "\n"])
-def test_an_empty_token_is_named_where_one_is_needed(
+def test_an_empty_token_is_named_if_one_is_needed(
     value: str, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", value)
@@ -221,7 +221,7 @@ def test_a_server_without_tls_is_named(hub: LoopbackHub, monkeypatch: pytest.Mon
     assert_all_say(f"{endpoint} does not answer with valid TLS (WRONG_VERSION_NUMBER)")
 
 
-def test_a_host_that_has_no_address_is_named(
+def test_a_host_without_an_address_is_named(
     hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint = "http://no-such-host.invalid"
@@ -230,7 +230,7 @@ def test_a_host_that_has_no_address_is_named(
     assert not any("ConnectError" in text for text in messages())
 
 
-def test_a_cdn_that_is_cut_off_is_named_instead_of_the_hub(
+def test_an_unreachable_cdn_is_named_instead_of_the_hub(
     hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import file_download
@@ -250,7 +250,7 @@ def test_a_cdn_that_is_cut_off_is_named_instead_of_the_hub(
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429, 403])
-def test_a_status_is_named_without_a_hint_about_the_name(
+def test_an_http_status_is_named_without_a_hint_about_the_name(
     status: int, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
@@ -259,7 +259,7 @@ def test_a_status_is_named_without_a_hint_about_the_name(
     assert_all_say(known.get(status, f"the Hub answers {status}"))
 
 
-def test_a_cause_is_told_though_the_cached_copy_is_used(
+def test_the_cause_is_reported_if_the_cached_copy_is_used(
     hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert find("me/clip").config == TINY_VIT
@@ -270,7 +270,7 @@ def test_a_cause_is_told_though_the_cached_copy_is_used(
     assert "Using the cached commit" in caplog.text
 
 
-def test_an_error_inside_the_client_is_not_taken_for_one_of_the_network(
+def test_an_error_inside_the_client_is_not_reported_as_a_network_error(
     hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""Loading through the real client from a Hub on the loopback, well and ill."""
+"""Loading from a loopback Hub with the real client, with and without faults."""
 
 import dataclasses
 import hashlib
@@ -71,12 +71,12 @@ def is_whole(model: torch.nn.Module) -> bool:
 
 
 def load(name: str = "me/clip", **options: object) -> bool:
-    """Loads, and tells whether every tensor is right."""
+    """Loads a model and returns whether every tensor is correct."""
     return is_whole(hfclip.load(name, "cpu", **options)[0])  # type: ignore[call-overload]
 
 
 def blob(cache: Path, filename: str = WEIGHTS) -> Path:
-    """The one cached file behind a name."""
+    """Returns the only cached file with a name."""
     (link,) = cache.glob(f"snapshots/*/{filename}")
     return link.resolve()
 
@@ -91,7 +91,7 @@ def requests(hub: LoopbackHub) -> list[tuple[str, str]]:
     return [(call.method, call.file or call.path) for call in hub.calls]
 
 
-# What a good day looks like.
+# Without faults.
 
 
 def test_a_repository_loads_and_its_files_are_verified(hub: LoopbackHub, cache: Path) -> None:
@@ -101,12 +101,12 @@ def test_a_repository_loads_and_its_files_are_verified(hub: LoopbackHub, cache: 
 
 
 @pytest.mark.parametrize("name", ["me/clip", "hf-hub:me/clip", "me/clip@main", "me/clip@v1"])
-def test_every_way_to_name_a_repository_means_the_same(name: str, hub: LoopbackHub) -> None:
+def test_every_form_of_a_repository_name_loads_the_same_model(name: str, hub: LoopbackHub) -> None:
     hub.push("me/clip", {}, tag="v1")
     assert load(name)
 
 
-def test_a_second_load_asks_once_and_hashes_nothing(
+def test_a_second_load_makes_one_request_and_hashes_nothing(
     hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert load()
@@ -128,9 +128,7 @@ def test_a_pinned_commit_loads_again_without_any_request(
     assert hub.calls == []
 
 
-def test_offline_works_for_what_was_loaded_before(
-    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cached_model_loads_offline(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load()
     hub.forget_calls()
     assert load(local_files_only=True)
@@ -139,7 +137,7 @@ def test_offline_works_for_what_was_loaded_before(
     assert hub.calls == []
 
 
-def test_from_pretrained_does_the_same(hub: LoopbackHub) -> None:
+def test_from_pretrained_loads_the_same_model(hub: LoopbackHub) -> None:
     model = hfclip.CLIP.from_pretrained("me/clip")
     assert is_whole(model)
     assert not model.training
@@ -158,7 +156,7 @@ def test_a_push_between_two_requests_cannot_mix_two_commits(hub: LoopbackHub) ->
         load()
 
 
-def test_a_new_commit_is_seen(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_a_new_commit_is_loaded(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     assert load()
     changed = {key: value + 1 for key, value in MODEL.state_dict().items()}
     save_file(changed, tmp_path / WEIGHTS)
@@ -168,9 +166,7 @@ def test_a_new_commit_is_seen(hub: LoopbackHub, folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kept", [CONFIG, WEIGHTS])
-def test_a_commit_of_which_a_part_is_cached_is_completed(
-    kept: str, hub: LoopbackHub, cache: Path
-) -> None:
+def test_a_partly_cached_commit_is_completed(kept: str, hub: LoopbackHub, cache: Path) -> None:
     commit = hub.repository("me/clip").branches["main"].id
     assert load(revision=commit)
     (link,) = [path for path in cache.glob("snapshots/*/*") if path.name != kept]
@@ -180,7 +176,7 @@ def test_a_commit_of_which_a_part_is_cached_is_completed(
     assert load(revision=commit)
 
 
-def test_what_another_tool_has_cached_is_used_offline(
+def test_files_cached_by_another_tool_are_used_offline(
     hub: LoopbackHub, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import snapshot_download
@@ -191,13 +187,13 @@ def test_what_another_tool_has_cached_is_used_offline(
     assert hub.calls == []
 
 
-def test_another_cache_folder_is_used_when_given(hub: LoopbackHub, tmp_path: Path) -> None:
+def test_the_given_cache_folder_is_used(hub: LoopbackHub, tmp_path: Path) -> None:
     assert load(cache_dir=tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere" / "models--me--clip").is_dir()
     assert not Path(constants.HF_HUB_CACHE).exists()
 
 
-def test_a_forced_download_asks_for_every_file_again(hub: LoopbackHub) -> None:
+def test_a_forced_download_requests_every_file_again(hub: LoopbackHub) -> None:
     assert load()
     hub.forget_calls()
     assert load(force_download=True)
@@ -226,7 +222,9 @@ def test_a_truncated_blob_is_fetched_again(hub: LoopbackHub, cache: Path) -> Non
         assert load()
 
 
-def test_a_file_swapped_under_its_old_time_is_fetched_again(hub: LoopbackHub, cache: Path) -> None:
+def test_a_replaced_file_with_its_old_timestamp_is_fetched_again(
+    hub: LoopbackHub, cache: Path
+) -> None:
     assert load()
     path = blob(cache)
     before = path.stat()
@@ -256,7 +254,7 @@ def test_a_pinned_commit_is_repaired_too(hub: LoopbackHub, cache: Path) -> None:
     assert load(revision=commit)
 
 
-def test_without_links_files_are_verified_and_repaired_all_the_same(
+def test_files_are_verified_and_repaired_without_symlinks(
     hub: LoopbackHub, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True)
@@ -272,7 +270,7 @@ def test_without_links_files_are_verified_and_repaired_all_the_same(
     assert load()
 
 
-def test_without_links_and_a_memory_nothing_passes_unverified(
+def test_files_without_symlinks_and_records_are_refused_offline(
     hub: LoopbackHub, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True)
@@ -283,7 +281,7 @@ def test_without_links_and_a_memory_nothing_passes_unverified(
     assert load()
 
 
-# Damage on the way.
+# Faults during a download.
 
 
 FAULTS: list[tuple[str, Fault]] = [
@@ -301,7 +299,7 @@ every_fault = pytest.mark.parametrize("fault", [f for _, f in FAULTS], ids=[n fo
 
 
 @every_fault
-def test_a_fault_that_passes_does_no_harm(fault: Fault, hub: LoopbackHub, cache: Path) -> None:
+def test_a_temporary_fault_does_no_harm(fault: Fault, hub: LoopbackHub, cache: Path) -> None:
     order = hub.fault(fault, WEIGHTS)
     began = time.monotonic()
     assert load()
@@ -311,7 +309,7 @@ def test_a_fault_that_passes_does_no_harm(fault: Fault, hub: LoopbackHub, cache:
 
 
 @every_fault
-def test_a_fault_that_stays_ends_in_an_error_and_leaves_nothing(
+def test_a_permanent_fault_raises_an_error_and_leaves_no_files(
     fault: Fault, hub: LoopbackHub, cache: Path
 ) -> None:
     hub.fault(fault, WEIGHTS, times=None)
@@ -327,7 +325,7 @@ def test_a_fault_that_stays_ends_in_an_error_and_leaves_nothing(
 
 @pytest.mark.parametrize("fault", [Hang(), Status(503), Reset()], ids=["silence", "503", "reset"])
 @pytest.mark.parametrize("where", [WEIGHTS, "/*"], ids=["the file's metadata", "everything"])
-def test_a_hub_that_is_down_is_given_up_in_ten_seconds(
+def test_an_unavailable_hub_is_given_up_in_ten_seconds(
     fault: Fault, where: str, hub: LoopbackHub
 ) -> None:
     hub.fault(fault, where, method="HEAD" if where == WEIGHTS else "*", times=None)
@@ -339,7 +337,7 @@ def test_a_hub_that_is_down_is_given_up_in_ten_seconds(
 
 
 @pytest.mark.parametrize("fault", [Hang(), Status(503), Reset()], ids=["silence", "503", "reset"])
-def test_a_hub_that_is_down_does_not_matter_to_what_is_cached(
+def test_cached_models_load_while_the_hub_is_unavailable(
     fault: Fault, hub: LoopbackHub, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert load()
@@ -350,7 +348,7 @@ def test_a_hub_that_is_down_does_not_matter_to_what_is_cached(
 
 
 @pytest.mark.parametrize("name", ["me/clip", "ViT-B/32", "RN101"])
-def test_no_hub_at_all_is_told_at_once(
+def test_a_refused_connection_is_reported_at_once(
     name: str, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import hf_api
@@ -369,7 +367,7 @@ def test_a_slow_download_is_waited_for(hub: LoopbackHub) -> None:
     assert load()
 
 
-def test_wrong_bytes_are_not_left_for_other_tools(hub: LoopbackHub, cache: Path) -> None:
+def test_files_with_wrong_bytes_are_removed_from_the_cache(hub: LoopbackHub, cache: Path) -> None:
     hub.fault(Corrupt(), WEIGHTS, times=None)
     with pytest.raises(hfclip.IntegrityError):
         load()
@@ -377,11 +375,11 @@ def test_wrong_bytes_are_not_left_for_other_tools(hub: LoopbackHub, cache: Path)
     assert not any(len(path.name) == 64 for path in cache.glob("blobs/*"))
 
 
-# Doors that are closed.
+# Missing, private and gated repositories.
 
 
 def assert_is_clear(error: Exception) -> None:
-    """Says what failed and what to do, shows no token, and hides the client's own exception."""
+    """Checks that the error names cause and remedy, without a token or the client's exception."""
     assert "me/" in str(error)
     assert str(error).rstrip().endswith(".")
     assert TOKEN not in str(error)
@@ -389,13 +387,13 @@ def assert_is_clear(error: Exception) -> None:
     assert error.__cause__ is None
 
 
-def test_a_repository_that_does_not_exist_is_told_so(hub: LoopbackHub) -> None:
+def test_a_missing_repository_is_reported(hub: LoopbackHub) -> None:
     with pytest.raises(hfclip.RepositoryError, match="does not exist or is private") as caught:
         load("me/nothing")
     assert_is_clear(caught.value)
 
 
-def test_a_private_repository_opens_to_its_owner_alone(hub: LoopbackHub, folder: Path) -> None:
+def test_only_its_owner_can_load_a_private_repository(hub: LoopbackHub, folder: Path) -> None:
     files = {name: folder / name for name in (CONFIG, WEIGHTS)}
     hub.add_repository("me/private", files, private=True)
     for token in (None, False):
@@ -404,7 +402,9 @@ def test_a_private_repository_opens_to_its_owner_alone(hub: LoopbackHub, folder:
     assert load("me/private", token=TOKEN)
 
 
-def test_a_gated_repository_says_how_to_get_in(hub: LoopbackHub, folder: Path) -> None:
+def test_an_error_for_a_gated_repository_says_how_to_get_access(
+    hub: LoopbackHub, folder: Path
+) -> None:
     files = {name: folder / name for name in (CONFIG, WEIGHTS)}
     hub.add_repository("me/gated", files, gated=True)
     hub.add_account("stranger", "hf_stranger")
@@ -415,21 +415,21 @@ def test_a_gated_repository_says_how_to_get_in(hub: LoopbackHub, folder: Path) -
     assert load("me/gated", token="hf_stranger")
 
 
-def test_a_token_that_the_hub_does_not_know_is_blamed(hub: LoopbackHub) -> None:
+def test_an_unknown_token_is_named_as_the_cause(hub: LoopbackHub) -> None:
     with pytest.raises(hfclip.RepositoryError, match="does not know your token") as caught:
         load(token="hf_unknownSecret")
     assert "hf_unknownSecret" not in str(caught.value)
     assert_is_clear(caught.value)
 
 
-def test_a_revision_that_does_not_exist_is_told_so(hub: LoopbackHub) -> None:
+def test_a_missing_revision_is_reported(hub: LoopbackHub) -> None:
     with pytest.raises(hfclip.RepositoryError, match="no such branch, tag or commit"):
         load(revision="v9")
     with pytest.raises(hfclip.RepositoryError):
         load(revision="0" * 40)
 
 
-def test_a_token_goes_to_the_hub_and_nowhere_else(
+def test_a_token_is_sent_only_to_the_hub(
     hub: LoopbackHub, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with caplog.at_level(logging.DEBUG):
@@ -441,14 +441,14 @@ def test_a_token_goes_to_the_hub_and_nowhere_else(
     assert TOKEN not in repr(Access(token=TOKEN))
 
 
-def test_pickles_alone_are_refused_with_what_to_do(hub: LoopbackHub) -> None:
+def test_a_repository_with_only_pickles_is_refused_with_advice(hub: LoopbackHub) -> None:
     hub.add_repository("me/old", {CONFIG: b"{}", "pytorch_model.bin": b"x"})
     with pytest.raises(hfclip.RepositoryError, match=r"only as pickles \(pytorch_model\.bin\)"):
         load("me/old")
     assert not any(call.file == "pytorch_model.bin" for call in hub.calls)
 
 
-def test_a_repository_that_is_no_clip_says_what_it_holds(hub: LoopbackHub) -> None:
+def test_an_error_for_a_repository_without_a_clip_lists_its_content(hub: LoopbackHub) -> None:
     hub.add_repository("me/other", {"README.md": b"hello", "tokenizer.json": b"{}"})
     with pytest.raises(hfclip.RepositoryError, match=r"there is README\.md, tokenizer\.json"):
         load("me/other")
@@ -456,7 +456,7 @@ def test_a_repository_that_is_no_clip_says_what_it_holds(hub: LoopbackHub) -> No
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Makes a small disk with options of mount's own, where that is allowed."""
+    """Mounts a small disk with the given options, or skips the test without permission."""
     disk = tmp_path / "disk"
     disk.mkdir()
 
@@ -471,7 +471,7 @@ def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 
 @pytest.mark.filterwarnings("ignore:Not enough free disk space")
-def test_a_full_disk_is_told_and_leaves_nothing(
+def test_a_full_disk_is_reported_and_leaves_no_files(
     hub: LoopbackHub, mount: Callable[[str], Path]
 ) -> None:
     disk = mount("size=64k")
@@ -480,12 +480,12 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     assert leftovers(disk) == []
 
 
-def test_a_read_only_cache_is_told(hub: LoopbackHub, mount: Callable[[str], Path]) -> None:
+def test_a_read_only_cache_is_reported(hub: LoopbackHub, mount: Callable[[str], Path]) -> None:
     with pytest.raises(hfclip.CacheError, match="Read-only file system"):
         load(cache_dir=mount("ro"))
 
 
-def test_a_cache_that_cannot_be_written_is_told(hub: LoopbackHub, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_reported(hub: LoopbackHub, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(hfclip.CacheError, match="set HF_HOME to another folder"):
         load(cache_dir=tmp_path / "file" / "cache")
@@ -517,10 +517,10 @@ def test_a_flipped_bit_in_a_shared_xet_object_is_fetched_again(
     assert load_in_a_child() == content_hash()
 
 
-# Several processes, and sudden death.
+# Several processes, and killed processes.
 
 
-# A shell starts background jobs, and so perhaps these tests, with SIGINT switched off.
+# Shells start background jobs, possibly these tests too, with SIGINT ignored.
 CHILD = """
 import hashlib, signal, sys, hfclip
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -531,7 +531,7 @@ print(hashlib.sha256(b"".join(t.numpy().tobytes() for t in state.values())).hexd
 
 
 def leftovers(cache: Path) -> list[str]:
-    """What downloads that were cut off have left in the cache."""
+    """Returns the files that interrupted downloads left in the cache."""
     return [p.name for p in cache.rglob("*") if p.suffix in {".incomplete", ".part"}]
 
 
@@ -563,7 +563,7 @@ def test_eight_processes_make_one_download(
     assert sum(call.server == "cdn" for call in hub.calls) == 1
 
 
-def test_killed_at_twenty_moments_of_a_download_the_next_load_is_right(
+def test_a_load_after_a_killed_download_is_correct_at_twenty_moments(
     hub: LoopbackHub, spawn: Callable[[], subprocess.Popen[str]], cache: Path
 ) -> None:
     size = hub.repository("me/clip").branches["main"].files[WEIGHTS].size
@@ -584,7 +584,7 @@ def test_killed_at_twenty_moments_of_a_download_the_next_load_is_right(
         assert leftovers(cache) == [], moment
 
 
-def test_interrupted_by_the_user_nothing_half_written_stays(
+def test_an_interrupt_by_the_user_leaves_no_partial_files(
     hub: LoopbackHub, spawn: Callable[[], subprocess.Popen[str]], cache: Path
 ) -> None:
     import signal
@@ -600,17 +600,17 @@ def test_interrupted_by_the_user_nothing_half_written_stays(
     assert list(cache.glob(f"snapshots/*/{WEIGHTS}")) == []
 
 
-# The nine names.
+# The nine releases.
 
 
 @pytest.fixture
 def pinned(
     hub: LoopbackHub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., releases.Release]:
-    """Makes the loopback Hub hold a stand-in for ViT-B/32, pinned as the real one is."""
+    """Returns a function that puts a pinned replacement for ViT-B/32 on the loopback Hub."""
 
     def publish(*, known: bool = True) -> releases.Release:
-        config = b'{"architecture": "vit", "pretrained_cfg": {}}'  # timm's own, a trap
+        config = b'{"architecture": "vit", "pretrained_cfg": {}}'  # timm's; must not be read
         weights = (folder / WEIGHTS).read_bytes()
         files = {
             "open_clip_config.json": b"{}",
@@ -663,7 +663,7 @@ def test_a_pinned_release_loads_again_without_any_request(
     assert hub.calls == []
 
 
-def test_a_repository_that_hands_out_other_bytes_than_pinned_is_refused(
+def test_a_repository_with_other_bytes_than_pinned_is_refused(
     hub: LoopbackHub, pinned: Callable[..., releases.Release], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = pinned()
@@ -673,7 +673,7 @@ def test_a_repository_that_hands_out_other_bytes_than_pinned_is_refused(
         load("ViT-B/32")
 
 
-def test_a_known_hash_holds_without_a_known_commit_but_not_against_a_revision_of_ones_own(
+def test_a_pinned_hash_is_checked_unless_a_revision_is_given(
     hub: LoopbackHub, pinned: Callable[..., releases.Release], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = pinned()
@@ -688,7 +688,7 @@ def test_a_known_hash_holds_without_a_known_commit_but_not_against_a_revision_of
         load("ViT-B/32")
 
 
-def test_a_namespace_leads_to_its_own_copies(
+def test_a_namespace_loads_its_own_copies(
     hub: LoopbackHub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {name: folder / name for name in (CONFIG, WEIGHTS)}
@@ -700,7 +700,7 @@ def test_a_namespace_leads_to_its_own_copies(
         load("RN50")
 
 
-def test_openais_own_file_is_used_instead_of_a_download(
+def test_openais_original_file_is_used_instead_of_a_download(
     hub: LoopbackHub,
     home: Path,
     folder: Path,
@@ -726,7 +726,7 @@ def test_openais_own_file_is_used_instead_of_a_download(
         shutil.rmtree(root)
 
 
-def test_an_original_of_the_right_size_and_wrong_bytes_is_not_used(
+def test_an_original_with_the_right_size_and_wrong_bytes_is_not_used(
     hub: LoopbackHub, home: Path, pinned: Callable[..., releases.Release]
 ) -> None:
     release = pinned()
@@ -737,12 +737,12 @@ def test_an_original_of_the_right_size_and_wrong_bytes_is_not_used(
     assert ("GET", "open_clip_model.safetensors") in requests(hub)
 
 
-def test_a_misspelt_release_that_looks_like_a_repository_is_put_right(hub: LoopbackHub) -> None:
+def test_an_error_for_a_misspelt_release_suggests_the_correct_name(hub: LoopbackHub) -> None:
     with pytest.raises(hfclip.RepositoryError, match="Did you mean 'ViT-B/32'"):
         load("ViT-B/23")
 
 
-def test_the_sizes_of_the_published_files_are_what_the_table_builds() -> None:
+def test_the_sizes_of_the_published_files_match_the_release_table() -> None:
     for name, release in releases.RELEASES.items():
         if release.hub.size is None:
             continue
@@ -750,23 +750,23 @@ def test_the_sizes_of_the_published_files_are_what_the_table_builds() -> None:
             state = hfclip.CLIP(**release.config.to_dict()).state_dict()
         tensors = sum(tensor.nbytes for tensor in state.values())
         header = release.hub.size - tensors
-        # safetensors names each tensor once, with its type, shape and place.
+        # A safetensors header has one entry per tensor: name, dtype, shape and offsets.
         assert 80 * len(state) < header < 150 * len(state), name
 
 
-def test_the_sizes_of_openais_archives_are_what_the_table_builds() -> None:
+def test_the_sizes_of_openais_archives_match_the_release_table() -> None:
     for name, release in releases.RELEASES.items():
         with torch.device("meta"):
             model = hfclip.CLIP(**release.config.to_dict())
         convert_weights(model)
         state = model.state_dict()
         beside = release.original.size - sum(tensor.nbytes for tensor in state.values())
-        # Of each tensor: its place in the zip, padding, and its module's program.
+        # Overhead of each tensor: its zip entry, padding, and the code of its module.
         assert 1000 * len(state) < beside < 2000 * len(state), name
 
 
 def cut_down(config: ClipConfig) -> ClipConfig:
-    """The same widths with one block in each stack and few tokens."""
+    """Returns a configuration with the same widths, one block per stack and few tokens."""
     layers = (1, 1, 1, 1) if config.is_resnet else 1
     return dataclasses.replace(
         config, vision_layers=layers, transformer_layers=1, vocab_size=600, image_resolution=64
@@ -774,7 +774,7 @@ def cut_down(config: ClipConfig) -> ClipConfig:
 
 
 @pytest.mark.parametrize("name", releases.RELEASES)
-def test_each_of_the_nine_names_leads_to_its_architecture(
+def test_each_release_name_loads_its_architecture(
     name: str, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     real = releases.RELEASES[name]
@@ -799,7 +799,7 @@ def test_each_of_the_nine_names_leads_to_its_architecture(
 # The command line.
 
 
-def test_download_verify_and_models_tell_what_the_cache_holds(
+def test_download_verify_and_models_report_the_content_of_the_cache(
     hub: LoopbackHub, pinned: Callable[..., releases.Release], cache: Path
 ) -> None:
     import json

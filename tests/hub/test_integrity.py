@@ -27,7 +27,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Every file that is hashed from here on."""
+    """Records every file that is hashed."""
     seen: list[Path] = []
     compute = integrity.compute
 
@@ -45,7 +45,7 @@ def test_a_small_file_has_the_id_that_git_gives_it(path: Path) -> None:
     assert integrity.compute(path, "sha256") == SHA256.value
 
 
-def test_the_length_of_a_hash_tells_its_kind() -> None:
+def test_the_length_of_a_hash_determines_its_kind() -> None:
     assert integrity.digest_named("a" * 64) == Digest("sha256", "a" * 64)
     assert integrity.digest_named("0" * 40) == Digest("git", "0" * 40)
     assert integrity.digest_named("g" * 40) is None
@@ -69,12 +69,12 @@ def test_a_file_that_failed_is_not_remembered(path: Path, hashed: list[Path]) ->
     assert len(hashed) == 2
 
 
-def test_passing_one_hash_says_nothing_of_another(path: Path) -> None:
+def test_a_verified_hash_does_not_confirm_another_hash(path: Path) -> None:
     assert integrity.matches(path, SHA256)
     assert not integrity.matches(path, Digest("sha256", "0" * 64))
 
 
-def test_a_change_that_restores_the_time_of_the_file_is_noticed(path: Path) -> None:
+def test_a_change_with_a_restored_timestamp_is_noticed(path: Path) -> None:
     assert integrity.matches(path, SHA256)
     before = path.stat()
     path.write_bytes(CONTENT.upper())
@@ -93,7 +93,7 @@ def test_a_swapped_file_is_noticed(path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no json", b"[1]", b"{}", b'["sha256", "x"]'])
-def test_a_damaged_record_is_as_good_as_none(
+def test_a_damaged_record_is_ignored(
     content: bytes, path: Path, home: Path, hashed: list[Path]
 ) -> None:
     assert integrity.matches(path, SHA256)
@@ -103,10 +103,10 @@ def test_a_damaged_record_is_as_good_as_none(
     assert len(hashed) == 2
 
 
-def test_a_home_that_cannot_be_written_only_costs_time(
+def test_a_read_only_home_folder_only_costs_time(
     path: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(constants, "HF_HOME", str(path))  # a file cannot hold folders
+    monkeypatch.setattr(constants, "HF_HOME", str(path))  # a file cannot contain folders
     assert integrity.matches(path, SHA256)
     assert integrity.matches(path, SHA256)
     assert len(hashed) == 2

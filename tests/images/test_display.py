@@ -1,4 +1,4 @@
-"""Pictures that are turned, deep or inverted, beside the upright picture of 8 bits."""
+"""Turned, deep and inverted pictures, compared with the upright picture of 8 bits."""
 
 import io
 import struct
@@ -22,16 +22,16 @@ Array = Any
 ORIENTATION = 0x0112
 SIDE = 8
 MODES = ("exact", "fast")
-# How a kind of file keeps flat squares as they are.
+# Options of each file format that preserve flat squares.
 OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True},
 }
-# The most that a level of 255 is after standardisation.
+# The largest size of one of 255 levels after normalisation.
 LEVEL = 1 / 255 / min(OPENAI_STD) + 1e-6
 
-# How a file stores an upright picture, by the EXIF orientation that it names: row 0 and column 0
-# are at the top and left (1), top and right (2), bottom and right (3), ... of what a person sees.
+# The stored pixels of an upright picture, by EXIF orientation. Row 0 and column 0 of the file are
+# at the top and left (1), top and right (2), bottom and right (3), ... of the displayed picture.
 STORED: dict[int, Callable[[Array], Array]] = {
     1: lambda pixels: pixels,
     2: lambda pixels: pixels[:, ::-1],
@@ -42,13 +42,13 @@ STORED: dict[int, Callable[[Array], Array]] = {
     7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
     8: lambda pixels: np.rot90(pixels, -1),
 }
-# Grey levels (12, 20) with every level in reach; black and white are among them.
+# Random grey levels (12, 20) from the full range, including black and white.
 GREY = np.random.default_rng(0).integers(0, 256, (12, 20), np.uint8)
 GREY[0, :2] = 0, 255
 
 
 def blocks(across: int, down: int, side: int = 16) -> Array:
-    """An RGB picture of flat squares; JPEG keeps such squares apart and each of them flat."""
+    """Returns an RGB picture of flat squares, which JPEG keeps flat and separate."""
     colours = np.random.default_rng(1).integers(0, 256, (down, across, 3), np.uint8)
     return colours.repeat(side, 0).repeat(side, 1)
 
@@ -61,7 +61,7 @@ def saved(image: Image.Image | Array, kind: str, **options: Any) -> bytes:
 
 
 def oriented(pixels: Array, orientation: int, kind: str) -> bytes:
-    """A file that stores the pixels turned and says in its EXIF data how."""
+    """Returns a file with turned pixels and the matching orientation in its EXIF data."""
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     options = OPTIONS.get(kind, {})
@@ -80,7 +80,7 @@ def pixels_of(picture: Any, **options: Any) -> Tensor:
 
 
 def as_grey(levels: Array = GREY) -> Tensor:
-    """What the preprocess makes of grey levels in 8 bits."""
+    """Returns the preprocessed pixels of 8-bit grey levels."""
     pixels: Tensor = hfclip.image_transform(SIDE)(Image.fromarray(np.asarray(levels, np.uint8)))
     return pixels
 
@@ -102,9 +102,9 @@ def test_a_turned_picture_gives_the_pixels_of_the_upright_one(
     expected = pixels_of(oriented(upright, 1, kind), mode=mode)
     apart = (pixels_of(content, mode=mode) - expected).abs().max()
     # AVIF is lossy and depends on the direction. The fast preprocess resizes a JPEG of this size
-    # by Pillow, but a turned one by torch: a level apart.
+    # with Pillow, but a turned one with torch, which differs by one level.
     assert apart <= {("AVIF", mode): 0.2, ("JPEG", "fast"): LEVEL}.get((kind, mode), 0)
-    if orientation != 1 and kind != "TIFF":  # which Pillow turns by itself
+    if orientation != 1 and kind != "TIFF":  # Pillow itself turns TIFF files
         untouched = pixels_of(content, mode=mode, auto_orient=False)
         assert (untouched - expected).abs().max() > 0.5
 
@@ -120,7 +120,7 @@ def test_a_compressed_tiff_is_turned_once(compression: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
-def test_without_auto_orient_the_pixels_are_those_of_openai(orientation: int) -> None:
+def test_the_pixels_equal_openais_without_auto_orient(orientation: int) -> None:
     content = oriented(blocks(5, 3), orientation, "JPEG")
     theirs = hfclip.image_transform(SIDE)(Image.open(io.BytesIO(content)))
     assert torch.equal(pixels_of(content, auto_orient=False), theirs)
@@ -144,15 +144,15 @@ def test_an_orientation_in_xmp_is_applied() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
-def test_an_orientation_that_means_nothing_is_ignored(value: int) -> None:
+def test_an_invalid_orientation_is_ignored(value: int) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = value
     assert torch.equal(pixels_of(saved(GREY, "PNG", exif=exif)), as_grey())
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # Pillow's own
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # a warning of Pillow
 @pytest.mark.parametrize("damaged", [b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0??"])
-def test_damaged_exif_data_is_ignored_as_by_viewers(damaged: bytes) -> None:
+def test_damaged_exif_data_is_ignored(damaged: bytes) -> None:
     for kind in ("JPEG", "PNG", "WEBP"):
         content = saved(blocks(5, 3), kind, exif=damaged)
         assert torch.equal(pixels_of(content), pixels_of(content, auto_orient=False)), kind
@@ -175,26 +175,26 @@ def test_a_turned_jpeg_is_decoded_no_larger_than_the_fast_preprocess_needs(
         expected = pixels_of(oriented(upright, 1, "JPEG"), mode=mode)
         apart = (pixels_of(content, mode=mode) - expected).abs().max()
         assert apart <= 8 * LEVEL, mode
-    # At least three times the result's side, which is 8; 8 does not divide the sides of the last.
+    # At least three times the result's side of 8. 8 does not divide the sides of the last size.
     decoded = {(96, 64): (32, 48), (640, 448): (56, 80), (100, 60): (60, 100)}
     assert sizes == [size[::-1], decoded[size]]
 
 
-def test_an_open_jpeg_that_is_given_keeps_its_size() -> None:
+def test_a_given_open_jpeg_keeps_its_size() -> None:
     image = Image.open(io.BytesIO(oriented(blocks(10, 8), 6, "JPEG")))
     assert image.size == (128, 160)
     pixels_of(image, mode="fast")
     assert image.size == (128, 160)
 
 
-def test_a_jpeg_that_needs_no_turning_stays_undecoded() -> None:
+def test_an_upright_jpeg_stays_undecoded() -> None:
     for content in (oriented(blocks(5, 3), 1, "JPEG"), saved(blocks(5, 3), "JPEG")):
         image = Image.open(io.BytesIO(content))
         assert as_displayed(image) is image
-        assert image.tile  # what is left to decode
+        assert image.tile  # the image is not decoded yet
 
 
-def test_a_pil_image_is_turned_once_and_stays_as_it_was(tmp_path: Path) -> None:
+def test_a_pil_image_is_turned_once_and_stays_unchanged(tmp_path: Path) -> None:
     upright = blocks(5, 3)
     image = Image.open(io.BytesIO(oriented(upright, 6, "PNG")))
     with open_picture(image) as shown:
@@ -216,7 +216,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png_of_16_bits(values: Array) -> bytes:
-    """A PNG of (H, W) or (H, W, C): grey, grey and alpha, RGB or RGBA."""
+    """Returns a PNG of (H, W) or (H, W, C) values: grey, grey and alpha, RGB or RGBA."""
     height, width, channels = values.reshape(*values.shape[:2], -1).shape
     colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     rows = values.astype(">u2").tobytes()
@@ -234,7 +234,7 @@ def png_of_16_bits(values: Array) -> bytes:
 def tiff(
     values: Array, bits: int, *, sample: int = 1, photometric: int = 1, planes: bool = False
 ) -> bytes:
-    """An uncompressed TIFF in the byte order of the values; every entry of it holds shorts."""
+    """Returns an uncompressed TIFF in the byte order of the values. All entries are shorts."""
     height, width, channels = values.reshape(*values.shape[:2], -1).shape
     order = ">" if values.dtype.byteorder == ">" else "<"
     strips = [values[..., i].tobytes() for i in range(channels)] if planes else [values.tobytes()]
@@ -244,7 +244,7 @@ def tiff(
     entries = {256: [width], 257: [height], 258: [bits] * channels, 259: [1], 262: [photometric]}
     entries |= {273: [0] * len(strips), 277: [channels], 278: [height]}
     entries |= {279: [len(strip) for strip in strips], 284: [2 if planes else 1], 339: [sample]}
-    after = 8 + 2 + 12 * len(entries) + 4  # where what is longer than an entry begins
+    after = 8 + 2 + 12 * len(entries) + 4  # offset of the values that do not fit in an entry
     pixels = after + sum(2 * len(numbers) for numbers in entries.values() if len(numbers) > 2)
     entries[273] = [pixels + i * len(strips[0]) for i in range(len(strips))]
     directory, longer = struct.pack(f"{order}H", len(entries)), b""
@@ -284,7 +284,7 @@ DEEP = {
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", DEEP)
-def test_a_deep_picture_gives_the_pixels_of_8_bits(
+def test_a_deep_picture_gives_the_pixels_of_its_8_bit_version(
     name: str, mode: Literal["exact", "fast"]
 ) -> None:
     content, modes = DEEP[name]
@@ -299,7 +299,7 @@ def test_sixteen_bits_are_rounded_to_the_nearest_level() -> None:
         assert np.asarray(image).tolist() == [[0, 0, 1, 1, 2, 127, 128, 254, 255, 255]]
 
 
-def test_sixteen_bits_of_colour_are_those_of_8_bits() -> None:
+def test_16_bit_colours_equal_their_8_bit_version() -> None:
     colours = blocks(5, 3, side=4)
     alpha = np.full((12, 20, 1), 255, np.uint8)
     expected = pixels_of(Image.fromarray(colours))
@@ -316,7 +316,7 @@ def test_sixteen_bits_of_colour_are_those_of_8_bits() -> None:
     assert torch.equal(pixels_of(png_of_16_bits(grey_alpha)), as_grey())
 
 
-def test_planes_of_16_bits_that_pillow_misreads_are_refused() -> None:
+def test_16_bit_planes_that_pillow_misreads_are_refused() -> None:
     colours = blocks(5, 3, side=4)
     assert torch.equal(
         pixels_of(tiff(colours, 8, photometric=2, planes=True)), pixels_of(Image.fromarray(colours))
@@ -352,9 +352,7 @@ def test_a_picture_may_be_turned_and_deep(orientation: int) -> None:
         (np.array([[np.inf, 0.5]], np.float32), "mode 'F' with values from 0.5 to inf"),
     ],
 )
-def test_values_that_do_not_tell_which_one_is_white_are_refused(
-    values: Array, message: str, tmp_path: Path
-) -> None:
+def test_values_of_unknown_range_are_refused(values: Array, message: str, tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "deep.tif")
     said = refusal(tmp_path / "deep.tif")
     assert said.startswith(f"{tmp_path / 'deep.tif'}: has {message}")
@@ -384,8 +382,8 @@ def test_alpha_is_dropped_as_in_openais_release() -> None:
         assert torch.equal(pixels_of(saved(transparent, kind)), theirs), kind
 
 
-def test_a_jpeg_for_print_has_the_colours_that_a_person_sees() -> None:
-    # Cyan, magenta, yellow, black: no ink but on one half, where magenta and yellow make red.
+def test_a_cmyk_jpeg_has_its_visible_colours() -> None:
+    # Cyan, magenta, yellow, black: one half has no ink, the other is red (magenta and yellow).
     inks = np.zeros((16, 16, 4), np.uint8)
     inks[:, 8:] = 0, 255, 255, 0
     content = saved(Image.fromarray(inks, "CMYK"), "JPEG", quality=100)
@@ -395,7 +393,7 @@ def test_a_jpeg_for_print_has_the_colours_that_a_person_sees() -> None:
     assert pixels[:, 8, 13].tolist() == pytest.approx([1, 0, 0], abs=0.02)
 
 
-def test_a_palette_and_one_bit_are_prepared_as_before() -> None:
+def test_palette_and_1_bit_pictures_get_the_pixels_of_the_transform() -> None:
     image = Image.fromarray(blocks(5, 3, side=4)).quantize(7)
     for picture in (image, Image.fromarray(GREY).convert("1")):
         theirs = hfclip.image_transform(SIDE)(picture)
@@ -413,7 +411,7 @@ def test_an_animation_gives_its_first_frame() -> None:
         assert torch.equal(pixels_of(content), pixels_of(saved(frames[0], kind, **options))), kind
 
 
-def test_lab_becomes_the_colours_that_it_names() -> None:
+def test_lab_pictures_are_converted_to_their_colours() -> None:
     colours = Image.fromarray(blocks(5, 3))
     profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
     lab = ImageCms.applyTransform(colours, ImageCms.buildTransform(*profiles, "RGB", "LAB"))

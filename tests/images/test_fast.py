@@ -1,4 +1,4 @@
-"""The fast preprocess beside the exact one, on pictures like photographs."""
+"""The fast preprocess compared with the exact one, on pictures like photographs."""
 
 import io
 import pickle
@@ -19,7 +19,7 @@ SIDE = 224
 
 
 def drawn(size: tuple[int, int], noise: float = 6) -> Image.Image:
-    """Slopes, discs with sharp edges, stripes and the noise of a sensor."""
+    """Returns a picture of gradients, discs with sharp edges, stripes and sensor noise."""
     width, height = size
     random = np.random.default_rng(3)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32) / min(size)
@@ -50,13 +50,13 @@ def opened(content: bytes) -> Image.Image:
 
 
 def both(content: bytes) -> tuple[Tensor, Tensor]:
-    """What the exact and the fast preprocess make of a file."""
+    """Returns the pixels of the exact and the fast preprocess for a file."""
     exact, fast = (hfclip.image_transform(SIDE, mode=mode) for mode in ("exact", "fast"))
     return exact(opened(content)), fast(opened(content))
 
 
 def levels_apart(one: Tensor, other: Tensor) -> Tensor:
-    """How far pixels lie apart, in levels of 255."""
+    """Returns the difference of pixels, in levels of 255."""
     std = torch.tensor(hfclip.config.OPENAI_STD)
     return ((one - other).abs() * std[:, None, None] * 255).round(decimals=3)
 
@@ -85,13 +85,13 @@ def test_twelve_megapixels_are_within_three_levels() -> None:
 
 
 @pytest.mark.parametrize("size", [(1799, 1347), (1353, 2005)])
-def test_sides_that_no_eight_divides_differ_in_few_pixels_alone(size: tuple[int, int]) -> None:
+def test_sides_not_divisible_by_eight_differ_in_few_pixels(size: tuple[int, int]) -> None:
     apart = levels_apart(*both(saved(drawn(size))))
     assert apart.max() <= 10
     assert (apart > 3).float().mean() < 0.001
 
 
-def test_features_stay_where_they_are() -> None:
+def test_features_have_a_high_cosine_similarity() -> None:
     model, _ = hfclip.load("digits", device="cpu")
     transforms = [hfclip.image_transform(32, mode=mode) for mode in ("exact", "fast")]
     for size in ((640, 480), (2000, 1504)):
@@ -103,7 +103,7 @@ def test_features_stay_where_they_are() -> None:
         assert torch.cosine_similarity(features[0], features[1], dim=0) > 0.999
 
 
-def test_a_jpeg_is_decoded_no_larger_than_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jpeg_is_decoded_no_larger_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes, resize = [], Image.Image.resize
 
     def noted(image: Image.Image, *arguments: Any, **options: Any) -> Image.Image:
@@ -129,7 +129,7 @@ def test_other_modes_are_prepared_exactly(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
-def test_jpegs_in_grey_and_for_print_are_prepared_exactly(mode: str) -> None:
+def test_grey_and_cmyk_jpegs_are_prepared_exactly(mode: str) -> None:
     exact, fast = both(saved(drawn((2000, 1500)).convert(mode)))
     assert torch.equal(exact, fast)
 
@@ -146,7 +146,7 @@ def test_an_animation_gives_its_first_frame() -> None:
     assert levels_apart(*both(content)).max() <= 1
 
 
-def test_the_orientation_in_exif_is_applied_by_neither() -> None:
+def test_neither_transform_applies_the_exif_orientation() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     picture = drawn((640, 480))
@@ -163,7 +163,7 @@ def test_a_truncated_jpeg_is_refused_as_by_pillow(size: tuple[int, int]) -> None
             hfclip.image_transform(SIDE, mode=mode)(opened(content))
 
 
-def test_the_picture_that_was_given_is_left_as_it_was() -> None:
+def test_the_given_image_stays_unchanged() -> None:
     fast = hfclip.image_transform(SIDE, mode="fast")
     for size in ((640, 480), (2400, 1800)):
         content = saved(drawn(size))
@@ -172,11 +172,11 @@ def test_the_picture_that_was_given_is_left_as_it_was() -> None:
         assert image.size == size
         assert torch.equal(fast(image), first)
         assert np.array_equal(np.asarray(image), np.asarray(opened(content)))
-        # Once loaded it takes another way, to nearly the same pixels.
+        # A loaded image is resized differently, to nearly the same pixels.
         assert levels_apart(fast(image), first).max() <= 3
 
 
-def test_files_are_read_from_any_place(tmp_path: Path) -> None:
+def test_an_image_opened_by_path_gives_the_same_pixels_as_from_memory(tmp_path: Path) -> None:
     content = saved(drawn((640, 480)))
     (tmp_path / "a.jpg").write_bytes(content)
     fast = hfclip.image_transform(SIDE, mode="fast")
@@ -184,7 +184,7 @@ def test_files_are_read_from_any_place(tmp_path: Path) -> None:
         assert torch.equal(fast(image), fast(opened(content)))
 
 
-def test_pixels_that_pillow_lends_are_the_images_own_and_outlive_it() -> None:
+def test_pixels_shared_with_pillow_outlive_the_image() -> None:
     image = drawn((640, 480))
     pixels = lent_pixels(image)
     assert pixels is not None
@@ -198,16 +198,16 @@ def test_pixels_that_pillow_lends_are_the_images_own_and_outlive_it() -> None:
     assert len(others) == 3
 
 
-def test_pixels_that_pillow_does_not_lend_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_that_pillow_does_not_share_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     content, fast = saved(drawn((640, 480))), hfclip.image_transform(SIDE, mode="fast")
     expected = fast(opened(content))
-    assert lent_pixels(Image.new("RGB", (2400, 1800))) is None  # 17 MB, so in two pieces
+    assert lent_pixels(Image.new("RGB", (2400, 1800))) is None  # 17 MB, in two blocks of memory
     monkeypatch.delattr(Image.Image, "__arrow_c_array__")
     assert lent_pixels(opened(content)) is None
     assert torch.equal(fast(opened(content)), expected)
 
 
-def test_threads_and_processes_may_share_it() -> None:
+def test_threads_and_processes_may_share_a_transform() -> None:
     fast = hfclip.image_transform(SIDE, mode="fast")
     contents = [saved(drawn((400 + 10 * number, 300))) for number in range(8)]
     expected = [fast(opened(content)) for content in contents]

@@ -19,11 +19,11 @@ RECIPE = Recipe(16, OPENAI_MEAN, OPENAI_STD)
 
 
 def steps(resolution: int) -> Compose:
-    """The preprocess as torchvision's own objects compute it."""
+    """Returns the preprocess built from torchvision's transforms."""
     return Compose(list(hfclip.image_transform(resolution).transforms))
 
 
-def test_black_and_white_become_the_standardised_extremes() -> None:
+def test_black_and_white_become_the_normalised_extremes() -> None:
     transform = hfclip.image_transform(8)
     black, white = (transform(Image.new("L", (20, 10), level)) for level in (0, 255))
     assert black.shape == (3, 8, 8)
@@ -39,7 +39,7 @@ def test_the_middle_of_the_longer_side_is_kept() -> None:
     assert pixels.min().item() == 1.0
 
 
-def test_a_palette_is_resized_before_it_becomes_colour() -> None:
+def test_a_palette_image_is_resized_before_its_conversion_to_rgb() -> None:
     image = Image.new("P", (2, 2))
     image.putpalette([0, 0, 0, 255, 255, 255])
     image.putdata([0, 1, 1, 0])
@@ -73,7 +73,7 @@ def test_a_load_and_a_picture_need_no_torchvision() -> None:
     assert (result.returncode, result.stderr) == (0, b"")
 
 
-def test_whoever_looks_into_the_transform_finds_a_compose() -> None:
+def test_the_transform_is_a_compose() -> None:
     looks: dict[str, Callable[[Any], Any]] = {
         "repr": repr,
         "isinstance": lambda transform: isinstance(transform, Compose),
@@ -90,12 +90,12 @@ def test_whoever_looks_into_the_transform_finds_a_compose() -> None:
 
 
 @pytest.mark.parametrize("size", [(640, 480), (16, 16), (17, 29), (29, 17), (5, 3), (1, 40)])
-def test_the_short_way_and_the_five_steps_give_the_same_bits(size: tuple[int, int]) -> None:
+def test_the_shortcut_and_the_five_steps_give_identical_pixels(size: tuple[int, int]) -> None:
     image = Image.effect_noise(size, 80).convert("RGB")
     assert torch.equal(hfclip.image_transform(16)(image), steps(16)(image))
 
 
-def test_a_step_that_is_changed_counts() -> None:
+def test_a_changed_step_takes_effect() -> None:
     transform, image = hfclip.image_transform(16), Image.linear_gradient("L")
     before = transform(image)
     transform.transforms[-1] = Normalize((0, 0, 0), (1, 1, 1))
@@ -105,7 +105,7 @@ def test_a_step_that_is_changed_counts() -> None:
     )
 
 
-def test_the_default_type_is_that_of_torchvision() -> None:
+def test_the_dtype_follows_the_default_dtype_as_in_torchvision() -> None:
     transform, expected, image = hfclip.image_transform(16), steps(16), Image.linear_gradient("L")
     torch.set_default_dtype(torch.float64)
     try:
@@ -123,7 +123,7 @@ def test_the_default_device_does_not_matter(
 ) -> None:
     image = Image.effect_noise(size, 80).convert("RGB")
     expected = hfclip.image_transform(16, mode=mode)(image)
-    _tables.cache_clear()  # they are kept, and would be made under the default device
+    _tables.cache_clear()  # rebuilds the cached tables under the default device
     with torch.device("meta"):
         pixels = hfclip.image_transform(16, mode=mode)(image)
     torch.set_default_device("meta")
@@ -137,7 +137,7 @@ def test_the_default_device_does_not_matter(
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_tables_that_are_made_under_another_default_type_are_the_same(dtype: torch.dtype) -> None:
+def test_tables_built_under_another_default_dtype_are_the_same(dtype: torch.dtype) -> None:
     images = [Image.effect_noise(size, 80).convert("RGB") for size in ((40, 30), (300, 200))]
     expected = [(hfclip.image_transform(16)(i), FastTransform(RECIPE)(i)) for i in images]
     _tables.cache_clear()
@@ -153,13 +153,13 @@ def test_tables_that_are_made_under_another_default_type_are_the_same(dtype: tor
         assert torch.equal(quick, ours)
 
 
-def test_what_is_no_picture_is_refused_as_by_torchvision() -> None:
+def test_an_input_that_is_not_an_image_is_refused_as_by_torchvision() -> None:
     for transform in (hfclip.image_transform(16), steps(16)):
         with pytest.raises(TypeError, match="Unexpected type <class 'str'>"):
             transform("photo.jpg")
 
 
-def test_numbers_may_come_as_lists() -> None:
+def test_mean_and_std_may_be_lists() -> None:
     mean, std = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
     pixels = hfclip.image_transform(4, mean, std)(Image.new("L", (4, 4), 255))  # type: ignore[arg-type]
     assert pixels.unique().tolist() == [2.0]
@@ -179,7 +179,7 @@ def test_a_zero_deviation_and_an_unknown_mode_are_refused() -> None:
         hfclip.load("no/such-model", preprocess="quick")  # type: ignore[call-overload]
 
 
-def test_load_gives_the_transform_that_is_asked_for() -> None:
+def test_load_returns_the_requested_transform() -> None:
     _, fast = hfclip.load("digits", device="cpu", preprocess="fast")
     _, exact = hfclip.load("digits", device="cpu", preprocess="exact")
     assert isinstance(fast, FastTransform)
@@ -190,7 +190,7 @@ def test_load_gives_the_transform_that_is_asked_for() -> None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")
 @pytest.mark.parametrize("mode", ["exact", "fast"])
-def test_the_memory_of_one_image_serves_the_next(mode: str) -> None:
+def test_memory_is_reused_from_one_image_to_the_next(mode: str) -> None:
     code = (
         "import hfclip, resource\n"
         "from PIL import Image\n"
@@ -204,5 +204,5 @@ def test_the_memory_of_one_image_serves_the_next(mode: str) -> None:
         "print((faults() - before) / 20)\n"
     )
     answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    # An image alone has 300 pages of 4 kB.
+    # One image has 300 pages of 4 kB.
     assert float(answer.stdout) < 100

@@ -23,24 +23,24 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_folder_stands_for_the_pictures_in_and_below_it(folder: Path) -> None:
+def test_a_folder_means_the_pictures_in_it_and_in_its_subfolders(folder: Path) -> None:
     found = list(find_images([str(folder)]))
     assert found == [str(folder / name) for name in ("a.JPG", "b.png", "below/c.webp")]
 
 
-def test_a_pattern_stands_for_what_it_matches(folder: Path) -> None:
+def test_a_pattern_means_the_files_that_it_matches(folder: Path) -> None:
     assert list(find_images([f"{folder}/*.png"])) == [str(folder / "b.png")]
     assert len(list(find_images([f"{folder}/**/*.*"]))) == 4
     assert list(find_images([f"{folder}/*.gif"])) == [f"{folder}/*.gif"]
 
 
-def test_a_file_whose_name_looks_like_a_pattern_is_itself(folder: Path) -> None:
+def test_an_existing_file_with_a_pattern_as_name_is_that_file(folder: Path) -> None:
     odd = folder / "x[1].png"
     Image.new("L", (1, 1)).save(odd)
     assert list(find_images([str(odd)])) == [str(odd)]
 
 
-def test_what_is_no_picture_in_a_folder_is_skipped_and_told(folder: Path) -> None:
+def test_other_files_in_a_folder_are_skipped_and_reported(folder: Path) -> None:
     others = (".DS_Store", "._a.JPG", ".hidden/d.png", "Thumbs.db", "below/report.pdf", "x.h5")
     for name in (*others, "clip.mpg", "figure.eps", "no_ending"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -54,7 +54,7 @@ def test_what_is_no_picture_in_a_folder_is_skipped_and_told(folder: Path) -> Non
     assert found.empty_folders == []
 
 
-def test_a_folder_that_cannot_be_listed_is_told(
+def test_a_folder_that_cannot_be_listed_is_reported(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scandir = os.scandir
@@ -70,7 +70,7 @@ def test_a_folder_that_cannot_be_listed_is_told(
     assert found.skipped == [str(folder / "below"), str(folder / "notes.txt")]
 
 
-def test_a_folder_without_a_picture_is_told(folder: Path) -> None:
+def test_a_folder_without_a_picture_is_reported(folder: Path) -> None:
     (folder / "empty").mkdir()
     found = find_images([str(folder / "empty"), str(folder / "b.png"), str(folder / "below")])
     assert found.names == [str(folder / "b.png"), str(folder / "below/c.webp")]
@@ -78,7 +78,7 @@ def test_a_folder_without_a_picture_is_told(folder: Path) -> None:
     assert len(found) == 2
 
 
-def test_a_hidden_folder_that_is_named_is_searched(folder: Path) -> None:
+def test_a_named_hidden_folder_is_searched(folder: Path) -> None:
     (folder / "below").rename(folder / ".below")
     assert list(find_images([str(folder / ".below")])) == [str(folder / ".below/c.webp")]
 
@@ -89,7 +89,7 @@ def test_a_pattern_may_match_folders(folder: Path) -> None:
     assert list(find_images([f"{folder}/**"])) == whole
 
 
-def test_the_endings_of_a_folder_are_endings_that_pillow_knows() -> None:
+def test_pillow_knows_all_file_extensions_of_pictures() -> None:
     heif = {".heic", ".heics", ".heif", ".heifs", ".hif"}
     assert PICTURE_ENDINGS - heif <= set(Image.registered_extensions())
     assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".gif", ".bmp", ".heic"} <= PICTURE_ENDINGS
@@ -108,7 +108,7 @@ def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch, folder: Path) -
     assert errors == {}
 
 
-def test_broken_pictures_are_named_with_what_is_wrong(folder: Path) -> None:
+def test_broken_pictures_are_named_with_the_cause(folder: Path) -> None:
     whole = (folder / "b.png").read_bytes()
     (folder / "cut.png").write_bytes(whole[:40])
     (folder / "empty.png").touch()
@@ -125,13 +125,13 @@ def test_broken_pictures_are_named_with_what_is_wrong(folder: Path) -> None:
 
 
 def grey(pixels: torch.Tensor) -> list[float]:
-    """The level, 0 to 255, that fills each picture of a batch whose mean is 0 and deviation 1."""
+    """Returns the level, 0 to 255, of each picture in a batch with mean 0 and std 1."""
     return [round(level * 255) for level in pixels[:, 0, 0, 0].tolist()]
 
 
 @pytest.mark.parametrize("mode", ["exact", "fast"])
 @pytest.mark.parametrize("workers", [None, 1, 4])
-def test_a_batch_keeps_the_order_and_reports_what_is_broken(
+def test_a_batch_keeps_the_order_and_reports_broken_pictures(
     mode: Literal["exact", "fast"], workers: int | None, tmp_path: Path
 ) -> None:
     pictures: list[str | Path | bytes] = []
@@ -169,7 +169,7 @@ def test_a_batch_equals_its_pictures_one_by_one(tmp_path: Path) -> None:
     assert torch.equal(pixels, torch.stack([preprocess(image) for image in images]))
 
 
-def test_pictures_come_as_paths_bytes_and_pil_images(tmp_path: Path) -> None:
+def test_pictures_may_be_paths_bytes_and_pil_images(tmp_path: Path) -> None:
     image = Image.effect_noise((30, 20), 90)
     image.save(tmp_path / "a.png")
     opened = Image.open(tmp_path / "a.png")
@@ -179,11 +179,11 @@ def test_pictures_come_as_paths_bytes_and_pil_images(tmp_path: Path) -> None:
     )
     assert errors == {}
     assert torch.equal(pixels, hfclip.image_transform(8)(image).expand(5, 3, 8, 8))
-    assert opened.getpixel((3, 4)) == image.getpixel((3, 4))  # it is open still
+    assert opened.getpixel((3, 4)) == image.getpixel((3, 4))  # the image is still open
 
 
 @pytest.mark.parametrize("picture", [3, None, torch.zeros(3, 8, 8), ["a.png"]])
-def test_what_is_neither_path_nor_picture_is_refused(picture: object) -> None:
+def test_an_object_of_another_type_is_refused(picture: object) -> None:
     kind = type(picture).__name__
     with pytest.raises(
         hfclip.ArgumentTypeError, match=f"picture 1 has type {kind}; expected a path"
@@ -208,7 +208,7 @@ def test_one_picture_is_opened_and_closed(folder: Path) -> None:
             pass
 
 
-def test_what_fails_while_a_picture_is_used_keeps_its_cause(folder: Path) -> None:
+def test_an_error_during_the_use_of_a_picture_keeps_its_cause(folder: Path) -> None:
     with pytest.raises(ZeroDivisionError), open_picture(folder / "b.png"):
         _ = 1 / 0
     content = io.BytesIO()
@@ -231,7 +231,7 @@ def test_a_preprocess_that_fails_is_not_taken_for_a_broken_picture(folder: Path)
     )
 
 
-def test_what_the_system_refuses_is_not_called_truncated(folder: Path) -> None:
+def test_an_error_of_the_operating_system_is_not_called_truncation(folder: Path) -> None:
     names = [str(folder / "b.png" / "c.png"), str(folder / ("long" * 100))]
     _, errors = load_batch(names, hfclip.image_transform(4))
     for number, cause in enumerate(("Not a directory", "File name too long")):
@@ -251,12 +251,12 @@ def test_a_picture_that_is_too_large_is_not_called_truncated(
     assert "truncated" not in str(errors[0])
 
 
-# Decoders that are not always installed
+# Optional decoders
 
 
 @pytest.fixture
 def unregistered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow as it is before something registers the decoder for HEIC."""
+    """Makes Pillow forget a registered decoder for HEIC."""
     monkeypatch.setattr(Image, "OPEN", {k: v for k, v in Image.OPEN.items() if k != "HEIF"})
     monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
 
@@ -272,7 +272,7 @@ def heic() -> bytes:
 
 
 @pytest.mark.parametrize("name", ["a.heic", "a.jpg", None])
-def test_heic_is_read_by_what_it_contains(
+def test_heic_is_detected_by_its_content(
     heic: bytes, name: str | None, tmp_path: Path, unregistered: None
 ) -> None:
     picture: Path | bytes = tmp_path / name if name else heic
@@ -298,10 +298,10 @@ def test_a_turned_heic_is_turned_once(heic: bytes) -> None:
         assert image.convert("RGB").getpixel((16, 60)) == pytest.approx((20, 20, 200), abs=6)
 
 
-def test_no_picture_but_heic_asks_for_the_decoder(
+def test_only_heic_pictures_ask_for_the_decoder(
     monkeypatch: pytest.MonkeyPatch, unregistered: None
 ) -> None:
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # the import fails
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # makes the import fail
     beginnings = [b"\0\0\0\x1cftypheic", b"\0\0\0\x1cftypmif1", b"\0\0\0\x1cftypmp42", b"\xff\xd8"]
     _, errors = load_batch([start + bytes(40) for start in beginnings], hfclip.image_transform(8))
     needed = "HEIC needs a decoder: pip install 'hfclip[heic]'."
@@ -309,8 +309,8 @@ def test_no_picture_but_heic_asks_for_the_decoder(
     assert all("not a picture" in str(errors[number]) for number in (2, 3))
 
 
-@pytest.mark.filterwarnings("ignore:image file could not be identified")  # Pillow's own
-def test_avif_without_its_decoder_names_the_pillow_that_has_it(
+@pytest.mark.filterwarnings("ignore:image file could not be identified")  # a warning of Pillow
+def test_avif_without_its_decoder_names_the_pillow_version_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from PIL import AvifImagePlugin

@@ -23,7 +23,7 @@ from hfclip.releases import RELEASES
 
 VIT_B_32 = ClipConfig(512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
 GELU_B_32 = dataclasses.replace(VIT_B_32, activation="gelu")
-# Every number is its own, so that none can stand in for another.
+# All numbers differ, so that a test notices when two are exchanged.
 ODD_VIT = ClipConfig(
     24,
     48,
@@ -238,7 +238,7 @@ LAION_TRANSFORMERS = """
   "vision_config": {"hidden_act": "gelu", "model_type": "clip_vision_model"}
 }
 """
-# timm/vit_base_patch32_clip_224.openai, config.json: the image tower alone
+# timm/vit_base_patch32_clip_224.openai, config.json: only the image tower
 TIMM_TOWER = """
 {
   "architecture": "vit_base_patch32_clip_224",
@@ -251,7 +251,7 @@ TIMM_TOWER = """
 
 
 def changed(text: str, path: str, value: object) -> dict[str, Any]:
-    """A file's object with one value set: `changed(file, "model_cfg.embed_dim", 4)`."""
+    """Returns a file's object with one changed value: `changed(file, "model_cfg.embed_dim", 4)`."""
     values: dict[str, Any] = json.loads(text)
     *parents, key = path.split("/")
     section = values
@@ -291,13 +291,13 @@ def test_published_open_clip_files_are_read(text: str, expected: ClipConfig) -> 
     assert config_from_open_clip(json.loads(text)) == expected
 
 
-def test_what_an_open_clip_file_leaves_out_has_its_default() -> None:
+def test_missing_settings_of_an_open_clip_file_have_their_defaults() -> None:
     values = {"model_cfg": {"embed_dim": 9, "vision_cfg": {}, "text_cfg": {}}}
     expected = ClipConfig(9, 224, 12, 768, 16, 77, 49408, 512, 8, 12, activation="gelu")
     assert config_from_open_clip(values) == expected
 
 
-def test_open_clip_settings_at_their_defaults_or_without_effect_change_nothing() -> None:
+def test_open_clip_settings_with_default_values_or_no_effect_are_accepted() -> None:
     values = json.loads(TIMM_OPENAI)
     values["model_cfg"] |= {"custom_text": False, "init_logit_bias": None, "output_dict": True}
     values["model_cfg"]["vision_cfg"] |= {
@@ -323,7 +323,7 @@ def test_open_clip_settings_at_their_defaults_or_without_effect_change_nothing()
     assert config_from_open_clip(values) == VIT_B_32
 
 
-def test_the_pixels_of_an_open_clip_file_are_read() -> None:
+def test_the_mean_and_std_of_an_open_clip_file_are_read() -> None:
     values = changed(TIMM_OPENAI, "preprocess_cfg", {"mean": HALF, "std": [0.1, 0.2, 0.3]})
     config = config_from_open_clip(values)
     assert (config.image_mean, config.image_std) == ((0.5, 0.5, 0.5), (0.1, 0.2, 0.3))
@@ -381,7 +381,7 @@ OPEN_CLIP_REFUSALS = {
 
 
 @pytest.mark.parametrize("path", OPEN_CLIP_REFUSALS)
-def test_what_open_clip_would_build_otherwise_is_refused_by_name(path: str) -> None:
+def test_open_clip_settings_that_hfclip_cannot_build_are_named(path: str) -> None:
     value = OPEN_CLIP_REFUSALS[path]
     with pytest.raises(ConfigError) as caught:
         config_from_open_clip(changed(TIMM_OPENAI, path, value))
@@ -391,7 +391,7 @@ def test_what_open_clip_would_build_otherwise_is_refused_by_name(path: str) -> N
     assert message.endswith(" Load this model with open_clip instead.")
 
 
-def test_a_refusal_says_what_was_found_and_what_holds_here() -> None:
+def test_an_error_names_the_found_and_the_expected_value() -> None:
     with pytest.raises(ConfigError) as caught:
         config_from_open_clip(changed(TIMM_OPENAI, "model_cfg/vision_cfg/mlp_ratio", 4.9231))
     assert str(caught.value) == (
@@ -433,12 +433,12 @@ def test_published_transformers_files_are_read(text: str, expected: ClipConfig) 
     assert config_from_transformers(json.loads(text), None) == expected
 
 
-def test_what_a_transformers_file_leaves_out_has_its_default() -> None:
+def test_missing_settings_of_a_transformers_file_have_their_defaults() -> None:
     assert config_from_transformers({"model_type": "clip"}, {}) == VIT_B_32
     assert config_from_transformers({"model_type": "clip", "text_config": None}) == VIT_B_32
 
 
-def test_a_towers_older_section_replaces_the_newer_one_whole() -> None:
+def test_the_older_section_of_a_tower_replaces_the_newer_section() -> None:
     values = {
         "model_type": "clip",
         "text_config": {"hidden_size": 64, "intermediate_size": 256, "vocab_size": 600},
@@ -454,7 +454,7 @@ def test_an_image_size_given_by_both_sides_is_accepted_when_square() -> None:
 
 
 @pytest.mark.parametrize("token", [2, 49407])
-def test_the_end_token_is_openais_also_where_the_file_says_2(token: int) -> None:
+def test_the_end_token_is_openais_if_the_file_says_2(token: int) -> None:
     values = changed(OPENAI_TRANSFORMERS, "text_config/eos_token_id", token)
     assert config_from_transformers(values) == VIT_B_32
 
@@ -487,7 +487,7 @@ TRANSFORMERS_REFUSALS = {
 
 
 @pytest.mark.parametrize("path", TRANSFORMERS_REFUSALS)
-def test_what_transformers_would_build_otherwise_is_refused_by_name(path: str) -> None:
+def test_transformers_settings_that_hfclip_cannot_build_are_named(path: str) -> None:
     value = TRANSFORMERS_REFUSALS[path]
     with pytest.raises(ConfigError) as caught:
         config_from_transformers(changed(OPENAI_TRANSFORMERS, path, value))
@@ -521,7 +521,7 @@ def test_a_malformed_transformers_file_is_refused(path: str, value: object, mess
         config_from_transformers(changed(OPENAI_TRANSFORMERS, path, value))
 
 
-def test_an_mlp_of_the_default_width_does_not_fit_another_tower() -> None:
+def test_the_default_mlp_width_is_refused_for_another_tower_width() -> None:
     values = {"model_type": "clip", "text_config": {"hidden_size": 64}}
     with pytest.raises(ConfigError, match=r"text_config.intermediate_size is 2048.*which is 64"):
         config_from_transformers(values)
@@ -552,7 +552,7 @@ NEW_PREPROCESSOR = {
     ],
     ids=["with sides", "inside a processor", "without sides"],
 )
-def test_the_pixels_of_a_transformers_preprocessor_are_read(
+def test_the_mean_and_std_of_a_transformers_preprocessor_are_read(
     preprocessor: Mapping[str, Any],
 ) -> None:
     config = config_from_transformers(json.loads(OPENAI_TRANSFORMERS), preprocessor)
@@ -585,7 +585,7 @@ PREPROCESSOR_REFUSALS: list[tuple[str, object]] = [
 
 
 @pytest.mark.parametrize(("key", "value"), PREPROCESSOR_REFUSALS)
-def test_another_preprocess_is_refused_by_name(key: str, value: object) -> None:
+def test_an_unsupported_preprocessor_setting_is_named(key: str, value: object) -> None:
     preprocessor = {**NEW_PREPROCESSOR, key: value}
     with pytest.raises(ConfigError) as caught:
         config_from_transformers(json.loads(OPENAI_TRANSFORMERS), preprocessor)
@@ -594,7 +594,7 @@ def test_another_preprocess_is_refused_by_name(key: str, value: object) -> None:
     assert message.endswith(" Load this model with transformers instead.")
 
 
-def test_a_preprocessor_of_the_default_size_does_not_fit_a_larger_model() -> None:
+def test_the_default_preprocessor_size_is_refused_for_a_larger_model() -> None:
     values = changed(OPENAI_TRANSFORMERS, "vision_config/image_size", 352)
     with pytest.raises(
         ConfigError, match="size is 224, but in hfclip it must be shortest_edge 352"
@@ -603,7 +603,7 @@ def test_a_preprocessor_of_the_default_size_does_not_fit_a_larger_model() -> Non
 
 
 @pytest.mark.parametrize("name", RELEASES)
-def test_every_release_survives_open_clips_layout(name: str) -> None:
+def test_every_release_survives_a_round_trip_in_open_clips_layout(name: str) -> None:
     config = RELEASES[name].config
     written = config_to_open_clip(config)
     assert config_from_open_clip(json.loads(json.dumps(written))) == config
@@ -611,7 +611,7 @@ def test_every_release_survives_open_clips_layout(name: str) -> None:
 
 
 @pytest.mark.parametrize("config", [ODD_VIT, ODD_RESNET], ids=["ViT", "ResNet"])
-def test_every_number_survives_open_clips_layout(config: ClipConfig) -> None:
+def test_every_setting_survives_a_round_trip_in_open_clips_layout(config: ClipConfig) -> None:
     assert config_from_open_clip(config_to_open_clip(config)) == config
 
 
@@ -619,32 +619,32 @@ def test_every_number_survives_open_clips_layout(config: ClipConfig) -> None:
     "config",
     [ODD_VIT, *(release.config for release in RELEASES.values() if not release.config.is_resnet)],
 )
-def test_every_vit_survives_transformers_layout(config: ClipConfig) -> None:
+def test_every_vit_survives_a_round_trip_in_transformers_layout(config: ClipConfig) -> None:
     values, preprocessor = json.loads(json.dumps(config_to_transformers(config)))
     assert config_from_transformers(values, preprocessor) == config
     assert config_to_transformers(config) == (values, preprocessor)
 
 
-def test_the_files_written_for_transformers_hold_what_openai_published() -> None:
+def test_the_transformers_files_equal_those_that_openai_published() -> None:
     values, preprocessor = config_to_transformers(VIT_B_32)
     published = json.loads(OPENAI_TRANSFORMERS)
-    published["text_config"]["eos_token_id"] = 49407  # the one that is put right
+    published["text_config"]["eos_token_id"] = 49407  # hfclip corrects this value
     for name in ("text_config", "vision_config"):
         section = values.pop(name)
         assert section == {key: published[name][key] for key in section}
-    assert values.pop("dtype") == "float32"  # what transformers computes in by default
+    assert values.pop("dtype") == "float32"  # the default dtype of transformers
     assert values == {key: published[key] for key in values}
     expected = {**NEW_PREPROCESSOR, "image_mean": MEAN, "image_std": STD}
     assert preprocessor == expected
 
 
-def test_the_file_written_for_open_clip_is_what_timm_published() -> None:
+def test_the_open_clip_file_equals_the_one_that_timm_published() -> None:
     written = config_to_open_clip(VIT_B_32)
     assert written["model_cfg"]["vision_cfg"].pop("head_width") == 64
     assert written == json.loads(TIMM_OPENAI)
 
 
-def test_a_small_vocabulary_is_written_with_the_sign_for_the_highest_id() -> None:
+def test_a_small_vocabulary_is_written_with_its_highest_id_as_end_token() -> None:
     values, _ = config_to_transformers(ODD_VIT)
     assert values["text_config"]["eos_token_id"] == 2
 
@@ -654,7 +654,7 @@ def test_a_resnet_is_not_written_for_transformers() -> None:
         config_to_transformers(ODD_RESNET)
 
 
-def test_a_config_json_is_told_apart_by_what_it_holds() -> None:
+def test_the_layout_of_a_config_json_is_detected_by_its_content() -> None:
     ours, theirs = ODD_VIT.to_dict(), json.loads(OPENAI_TRANSFORMERS)
     assert config_from_json(ours) == ODD_VIT
     assert config_from_json({**ours, "model_type": "clip"}) == ODD_VIT
@@ -683,7 +683,7 @@ def test_a_config_json_of_neither_layout_is_named(values: Mapping[str, Any], mes
 
 
 def weights() -> dict[str, torch.Tensor]:
-    """One block a tower, width 4, every number its own."""
+    """Returns a model with one block per tower, width 4 and distinct numbers."""
     shapes: dict[str, tuple[int, ...]] = {
         "logit_scale": (),
         "positional_embedding": (3, 4),
@@ -715,7 +715,7 @@ def weights() -> dict[str, torch.Tensor]:
     return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
-def test_weights_come_back_from_transformers_names_as_they_were() -> None:
+def test_weights_survive_a_round_trip_through_transformers_names() -> None:
     ours = weights()
     back = from_transformers(to_transformers(ours))
     assert back.keys() == ours.keys()
@@ -739,10 +739,10 @@ def test_each_weight_has_the_name_that_transformers_gives_it() -> None:
         "text_model.encoder.layers.0.layer_norm2.bias": ours["transformer.resblocks.0.ln_2.bias"],
     }
     assert all(torch.equal(theirs[name], tensor) for name, tensor in expected.items())
-    assert len(theirs) == len(ours) + 8  # one tensor for attention becomes three, four times
+    assert len(theirs) == len(ours) + 8  # four attention tensors become three each
 
 
-def test_the_counters_of_older_files_are_left_out_and_unknown_names_kept() -> None:
+def test_position_ids_are_dropped_and_unknown_names_are_kept() -> None:
     tensors = {
         "text_model.embeddings.position_ids": torch.arange(77),
         "vision_model.embeddings.position_ids": torch.arange(50),

@@ -21,12 +21,14 @@ NAMES = {
 
 
 @pytest.mark.parametrize("layout", NAMES)
-def test_a_layout_is_its_files(layout: str, saved_vit: SavedModel, tmp_path: Path) -> None:
+def test_a_layout_writes_the_expected_files(
+    layout: str, saved_vit: SavedModel, tmp_path: Path
+) -> None:
     write_layout(tmp_path, saved_vit.model.config, saved_vit.model.state_dict(), layout)
     assert sorted(path.name for path in tmp_path.iterdir()) == NAMES[layout]
 
 
-def test_a_model_of_the_whole_vocabulary_brings_the_tokenizer(tmp_path: Path) -> None:
+def test_a_model_with_the_full_vocabulary_is_saved_with_the_tokenizer(tmp_path: Path) -> None:
     model = draw(ClipConfig(8, 16, 1, 64, 16, 8, 49_408, 64, 1, 1))
     write_layout(tmp_path, model.config, model.state_dict())
     assert (tmp_path / "vocab.json").is_file()
@@ -44,7 +46,9 @@ def test_the_same_model_gives_the_same_bytes(saved_model: SavedModel, tmp_path: 
         assert written[0] == written[1]
 
 
-def test_every_tensor_keeps_its_type_and_its_bits(saved_model: SavedModel, tmp_path: Path) -> None:
+def test_every_tensor_keeps_its_dtype_and_its_values(
+    saved_model: SavedModel, tmp_path: Path
+) -> None:
     expected = saved_model.model.state_dict()
     tensors = load_file(write_layout(tmp_path, saved_model.model.config, expected))
     assert tensors.keys() == expected.keys()
@@ -53,7 +57,9 @@ def test_every_tensor_keeps_its_type_and_its_bits(saved_model: SavedModel, tmp_p
         assert torch.equal(tensor, expected[name])
 
 
-def test_tensors_that_share_memory_are_written_apart(saved_vit: SavedModel, tmp_path: Path) -> None:
+def test_tensors_that_share_memory_are_written_separately(
+    saved_vit: SavedModel, tmp_path: Path
+) -> None:
     tensors = dict(saved_vit.model.state_dict())
     tensors["ln_final.bias"] = tensors["ln_final.weight"]
     tensors["visual.ln_post.bias"] = torch.stack([tensors["ln_final.weight"]] * 2)[1]
@@ -62,7 +68,7 @@ def test_tensors_that_share_memory_are_written_apart(saved_vit: SavedModel, tmp_
     assert torch.equal(found["visual.ln_post.bias"], tensors["ln_final.weight"])
 
 
-def test_an_unknown_layout_is_refused_with_those_known(
+def test_an_unknown_layout_is_refused_and_the_known_ones_are_listed(
     saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     with pytest.raises(
@@ -71,7 +77,9 @@ def test_an_unknown_layout_is_refused_with_those_known(
         write_layout(tmp_path, saved_vit.model.config, {}, "flax")
 
 
-def test_transformers_has_no_resnet(saved_resnet: SavedModel, tmp_path: Path) -> None:
+def test_a_resnet_is_refused_in_the_transformers_layout(
+    saved_resnet: SavedModel, tmp_path: Path
+) -> None:
     model = saved_resnet.model
     with pytest.raises(ConfigError, match="supports only a ViT"):
         write_layout(tmp_path, model.config, model.state_dict(), "transformers")
@@ -87,7 +95,7 @@ def test_transformers_has_no_resnet(saved_resnet: SavedModel, tmp_path: Path) ->
         {"transformer_heads": 2},
     ],
 )
-def test_openais_layout_takes_only_what_its_shapes_tell(
+def test_openais_layout_refuses_settings_that_shapes_do_not_determine(
     change: dict[str, object], saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     config = replace(saved_vit.model.config, **change)  # type: ignore[arg-type]
@@ -102,7 +110,7 @@ def test_weights_that_were_never_loaded_are_refused(saved_vit: SavedModel, tmp_p
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_what_is_no_number_is_named(value: float, saved_vit: SavedModel) -> None:
+def test_a_tensor_with_nan_or_infinity_is_named(value: float, saved_vit: SavedModel) -> None:
     tensors = {name: tensor.clone() for name, tensor in saved_vit.model.state_dict().items()}
     check_finite(tensors)
     tensors["ln_final.weight"][3] = value
@@ -110,7 +118,7 @@ def test_what_is_no_number_is_named(value: float, saved_vit: SavedModel) -> None
         check_finite(tensors)
 
 
-def test_what_fails_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_folder_unchanged(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("old")
@@ -126,7 +134,7 @@ def test_what_fails_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_what_succeeds_replaces_its_own_files_alone(tmp_path: Path) -> None:
+def test_a_successful_write_replaces_only_its_own_files(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("old")
@@ -139,7 +147,7 @@ def test_what_succeeds_replaces_its_own_files_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_folder_that_holds_something_is_not_written_to_unasked(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_written_only_on_request(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"already holds notes\.txt.*--force"):
         check_free(tmp_path, force=False)
@@ -149,7 +157,7 @@ def test_a_folder_that_holds_something_is_not_written_to_unasked(tmp_path: Path)
         check_free(tmp_path / "notes.txt", force=True)
 
 
-def test_saving_gives_a_folder_that_loads_to_the_bit(
+def test_a_saved_folder_loads_with_identical_weights(
     saved_model: SavedModel, tmp_path: Path
 ) -> None:
     saved_model.model.save_pretrained(tmp_path / "model")
@@ -168,11 +176,12 @@ def test_saving_again_keeps_the_readme(saved_vit: SavedModel, tmp_path: Path) ->
     assert (tmp_path / "README.md").read_text() == "my own words"
 
 
-def test_resized_embeddings_are_told_in_the_configuration(
+def test_the_configuration_records_resized_embeddings(
     saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     model = draw(saved_vit.model.config)
-    model.visual.positional_embedding = torch.nn.Parameter(torch.randn(10, 64))  # 3 x 3 and one
+    # 3 x 3 patches and the class token
+    model.visual.positional_embedding = torch.nn.Parameter(torch.randn(10, 64))
     model.positional_embedding = torch.nn.Parameter(torch.randn(20, 64))
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -181,9 +190,7 @@ def test_resized_embeddings_are_told_in_the_configuration(
     assert loaded.encode_image(torch.zeros(1, 3, 48, 48)).shape == (1, 64)
 
 
-def test_a_model_that_is_no_clip_any_more_is_not_saved(
-    saved_vit: SavedModel, tmp_path: Path
-) -> None:
+def test_a_model_that_is_not_a_clip_is_not_saved(saved_vit: SavedModel, tmp_path: Path) -> None:
     model = draw(saved_vit.model.config)
     model.visual.proj = None
     with pytest.raises(WeightsMismatchError, match=r"missing visual\.proj"):

@@ -1,7 +1,7 @@
-"""A Hub on the loopback that the real client of huggingface_hub talks to.
+"""A Hub on the loopback interface for the real client of huggingface_hub.
 
 It has accounts and tokens, public, private and gated repositories, commits, branches,
-tags, LFS objects on a CDN of their own, and faults to order:
+tags, LFS objects on a separate CDN, and faults that tests can request:
 
     with LoopbackHub() as hub:
         commit = hub.add_repository("timm/model.openai", {"model.safetensors": path})
@@ -9,15 +9,15 @@ tags, LFS objects on a CDN of their own, and faults to order:
         ...
         assert [call.status for call in hub.calls if call.server == "cdn"] == [200]
 
-huggingface_hub reads its environment once, when it is imported, so there are two ways to
-let it talk to this Hub:
+huggingface_hub reads its environment once, when it is imported. There are two ways to
+connect it to this Hub:
 
-- In a child process: `subprocess.run(command, env=hub.environment(tmp_path))`. All of the
-  client's defaults then point here, and nothing of the developer's own is in reach.
+- In a child process: `subprocess.run(command, env=hub.environment(tmp_path))`. All
+  defaults of the client then refer to this Hub, and no settings or files of the developer.
 - In this process: `point_client_at(hub.endpoint, tmp_path, monkeypatch)` from `in_process`
-  does the same to the client that is already imported, until the test ends. Passing
-  `endpoint=`, `cache_dir=` and `token=` to each call is not quite enough: some requests
-  are the client's own. Its pool of connections outlives the Hub, so end with
+  does the same for the client that is already imported, until the test ends. Passing
+  `endpoint=`, `cache_dir=` and `token=` to each call is not enough, because the client
+  makes some requests without them. Its connection pool outlives the Hub, so end with
   `huggingface_hub.close_session()`.
 """
 

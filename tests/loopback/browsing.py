@@ -1,4 +1,4 @@
-"""What the Hub answers about accounts and repositories, their files, branches and tags."""
+"""Handlers for accounts, repositories, files, branches and tags."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def agent_harnesses(visit: Visit) -> Reply:
 
 
 def validate_yaml(visit: Visit) -> Reply:
-    """Looks at a card's metadata block, not at what is in it."""
+    """Checks that a card has a metadata block, but not its content."""
     content = visit.request.json()["content"]
     if not content.startswith("---\n"):
         warning = {"message": "empty or missing yaml metadata in repo card"}

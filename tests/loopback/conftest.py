@@ -1,4 +1,4 @@
-"""A loopback Hub with three tokens and one model, and the real client pointed at it."""
+"""Fixtures: a loopback Hub with three tokens and one model, and the client connected to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, close_session, hf_hub_download
 from .hub import LoopbackHub
 from .in_process import point_client_at
 
-# Tokens that open nothing outside this file.
+# These tokens are valid only in these tests.
 MINE, MINE_TO_READ, STRANGERS = "hf_mine", "hf_mine_to_read", "hf_strangers"
 
 CONFIG = b'{"embed_dim": 512}\n'
@@ -43,7 +43,7 @@ def commit(hub: LoopbackHub) -> str:
 
 @pytest.fixture
 def fetch(hub: LoopbackHub, commit: str, tmp_path: Path) -> Fetch:
-    """Downloads a file of me/model as the real client does, without a token."""
+    """Downloads a file of me/model with the real client, without a token."""
 
     def download(filename: str, **options: Any) -> bytes:
         options = {"cache_dir": tmp_path / "cache", **options}
@@ -59,6 +59,6 @@ def api(hub: LoopbackHub) -> HfApi:
 
 
 def log_of(hub: LoopbackHub) -> Log:
-    """The requests that are about the content of a file, and how each was answered."""
+    """Returns the requests for the content of a file, with the status of each answer."""
     calls = [call for call in hub.calls if call.file is not None]
     return [(call.server, call.method, call.file, call.status) for call in calls]

@@ -1,8 +1,8 @@
-"""Faults to order: what can go wrong between a Hub and its client.
+"""Faults between a Hub and its client, which tests can request.
 
-A fault acts at one of two moments. `before` the Hub handles a request it may answer in
-the Hub's place or end the connection, so that nothing has happened on the Hub. Once the
-Hub has its reply, `spoil` may change it: other bytes, fewer bytes, slower bytes.
+A fault acts at one of two moments. `before` runs before the Hub handles a request. It may
+answer instead of the Hub or end the connection, so the Hub does nothing. `spoil` may change
+the Hub's reply: other bytes, fewer bytes, slower bytes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from http import HTTPStatus
 
 from .messages import Call, RefusalError, Reply
 
-# Waits so many seconds (None: for ever), or until the Hub is stopped.
+# Waits the given seconds (None: for ever), or until the Hub stops.
 Wait = Callable[[float | None], object]
 
 
 class CutError(Exception):
-    """The connection ends here: with a RST packet if `reset`, else as if all were said."""
+    """Ends the connection: with a RST packet if `reset`, otherwise normally."""
 
     def __init__(self, *, reset: bool) -> None:
         super().__init__("reset" if reset else "hung up")
@@ -29,7 +29,7 @@ class CutError(Exception):
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault that does nothing yet: the base of the others."""
+    """Base class of the faults. It does nothing."""
 
     def before(self, wait: Wait) -> Reply | None:
         return None
@@ -40,7 +40,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Before(Fault):
-    """Runs an action, such as a push, before the Hub looks at the request."""
+    """Runs an action, for example a push, before the Hub handles the request."""
 
     action: Callable[[], object]
 
@@ -51,7 +51,7 @@ class Before(Fault):
 
 @dataclass(frozen=True)
 class Status(Fault):
-    """An error status in the Hub's place: 500, 503, 429 with a Retry-After header."""
+    """Answers with an error status instead of the Hub: 500, 503, 429 with Retry-After."""
 
     status: int = 503
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Status(Fault):
 
 @dataclass(frozen=True)
 class Corrupt(Fault):
-    """A body of the right length with one bit flipped, in byte `at` (None: the middle)."""
+    """Flips one bit of the body, in byte `at` (None: the middle byte)."""
 
     at: int | None = None
 
@@ -74,7 +74,7 @@ class Corrupt(Fault):
 
 @dataclass(frozen=True)
 class ShortBody(Fault):
-    """Only the first `length` bytes (None: half), and a Content-Length that agrees."""
+    """Sends only the first `length` bytes (None: half), with a matching Content-Length."""
 
     length: int | None = None
 
@@ -85,7 +85,7 @@ class ShortBody(Fault):
 
 @dataclass(frozen=True)
 class Slow(Fault):
-    """The body trickles in over so many seconds; a reply without one is that late."""
+    """Sends the body over the given seconds. A reply without a body is delayed."""
 
     seconds: float = 2.0
 
@@ -97,7 +97,7 @@ class Slow(Fault):
 
 @dataclass(frozen=True)
 class _Break(Fault):
-    """Ends the conversation `after` so many bytes of the body (None: before any reply)."""
+    """Ends the connection `after` this number of body bytes (None: before the reply)."""
 
     after: int | None = None
 
@@ -119,7 +119,7 @@ class _Break(Fault):
 
 @dataclass(frozen=True)
 class HangUp(_Break):
-    """The connection is closed, early but in good order."""
+    """Closes the connection too early, but normally."""
 
     def end(self, wait: Wait) -> None:
         raise CutError(reset=False)
@@ -127,7 +127,7 @@ class HangUp(_Break):
 
 @dataclass(frozen=True)
 class Reset(_Break):
-    """The connection is reset, as a crashed server or a middlebox does it."""
+    """Resets the connection, as a crashed server does."""
 
     def end(self, wait: Wait) -> None:
         raise CutError(reset=True)
@@ -135,7 +135,7 @@ class Reset(_Break):
 
 @dataclass(frozen=True)
 class Hang(_Break):
-    """Nothing more comes, for so many seconds (None: until the Hub stops)."""
+    """Sends nothing for the given seconds (None: until the Hub stops)."""
 
     seconds: float | None = None
 
@@ -172,7 +172,7 @@ def _trickle(
 
 @dataclass
 class Order:
-    """A fault, the requests it is for, and how many it has struck."""
+    """A fault, the requests that it applies to, and the number of affected requests."""
 
     fault: Fault
     path: str
@@ -189,7 +189,7 @@ class Order:
 
 
 class Orders:
-    """All faults on order; each request takes those that are due."""
+    """All requested faults. Each request gets the faults that apply to it."""
 
     def __init__(self) -> None:
         self._orders: list[Order] = []

@@ -1,4 +1,4 @@
-"""The Hub that a test holds in its hands."""
+"""The loopback Hub that tests use."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .server import LoopbackServer
 from .visit import Visit
 from .xet import XetStore
 
-# What a developer's own environment could bring into a test.
+# Environment variables of the developer that could change a test.
 FOREIGN_PREFIXES = ("HF_", "HUGGING", "XDG_")
 FOREIGN_SUFFIX = "_PROXY"
 
 
 class LoopbackHub:
-    """A Hub for the real client of huggingface_hub, for as long as a `with` block lasts.
+    """A Hub for the real client of huggingface_hub, which runs inside a `with` block.
 
-    What fails inside the Hub itself, or in an action given to `faults.Before`, is raised
-    at the end of the block.
+    Errors inside the Hub, or in an action of `faults.Before`, are raised at the end of the
+    block.
     """
 
     def __init__(self) -> None:
@@ -55,17 +55,17 @@ class LoopbackHub:
 
     @property
     def endpoint(self) -> str:
-        """What HF_ENDPOINT and `endpoint=` take."""
+        """The value for HF_ENDPOINT and `endpoint=`."""
         return self._hub.url
 
     @property
     def calls(self) -> list[Call]:
-        """All requests so far in the order they came in, to the Hub and to its CDN."""
+        """All requests so far to the Hub and its CDN, in the order of arrival."""
         return list(self._log)
 
     @property
     def xet_folder(self) -> Path:
-        """The xet store: its xorbs are files here, for tests that damage them."""
+        """The folder of the xet store. Its xorbs are files, which tests can damage."""
         return self._xet.folder
 
     def forget_calls(self) -> None:
@@ -78,7 +78,7 @@ class LoopbackHub:
         role: Literal["read", "write"] = "write",
         organizations: Iterable[str] = (),
     ) -> None:
-        """Makes `token` known; called again for the same name, it adds another token."""
+        """Adds an account with a token, or another token to an existing account."""
         self._registry.accounts[token] = Account(name, role, tuple(organizations))
 
     def add_repository(
@@ -90,10 +90,10 @@ class LoopbackHub:
         gated: bool = False,
         xet: bool = False,
     ) -> str:
-        """Makes a repository whose branch main holds these files; gives its commit id.
+        """Creates a repository with these files on the branch main and returns the commit id.
 
-        With `xet`, its LFS files are in the xet store too, and clients that can take them
-        from there do so.
+        With `xet`, its LFS files are also in the xet store, where clients that support xet
+        get them.
         """
         self._registry.repositories[repo_id] = Repository(repo_id, private, gated, xet)
         return self.push(repo_id, files, title="initial commit")
@@ -110,9 +110,9 @@ class LoopbackHub:
         tag: str | None = None,
         title: str = "push",
     ) -> str:
-        """Commits files (None deletes one) past all permissions; gives the commit id.
+        """Commits files without checking permissions and returns the commit id.
 
-        A branch that does not exist yet starts where main is; a tag moves if it exists.
+        None deletes a file. A new branch starts at main. An existing tag moves.
         """
         repository = self.repository(repo_id)
         blobs = {
@@ -145,11 +145,11 @@ class LoopbackHub:
         times: int | None = 1,
         skip: int = 0,
     ) -> Order:
-        """Orders a fault for the next `times` requests (None: all) after `skip` good ones.
+        """Requests a fault for the next `times` requests (None: all) after `skip` normal ones.
 
-        `path` is the path of a file in its repository, "model.safetensors", wherever that
-        is fetched from; with a leading slash it is the path of a URL, "/_lfs/*" on the CDN
-        or "/api/*" on the Hub. Both `path` and `method` may hold wildcards.
+        `path` is the path of a file in its repository, for example "model.safetensors". With a
+        leading slash it is the path of a URL: "/_lfs/*" on the CDN or "/api/*" on the Hub. Both
+        `path` and `method` may contain wildcards.
         """
         return self._orders.add(Order(fault, path, method, times, skip))
 
@@ -159,10 +159,10 @@ class LoopbackHub:
     def environment(
         self, home: Path, token: str | None = None, *, xet: bool = False
     ) -> dict[str, str]:
-        """Environment variables for a child process that knows no other Hub than this.
+        """Returns environment variables for a child process that uses only this Hub.
 
-        `home` stands in for the user's home directory, caches and all. Xet is off unless
-        asked for: the client would use it for each upload, and this Hub's is read-only.
+        `home` replaces the user's home directory and its caches. Xet is off by default: the
+        client would use it for each upload, but the xet store of this Hub is read-only.
         """
         own = {name: value for name, value in os.environ.items() if not _is_foreign(name)}
         settings = {
@@ -190,7 +190,7 @@ class LoopbackHub:
         return reply
 
     def _instead(self, faults: list[Fault]) -> Reply | None:
-        """What the first fault with an answer of its own says in the Hub's place."""
+        """Returns the reply of the first fault that answers instead of the Hub."""
         for fault in faults:
             reply = fault.before(self._stopping.wait)
             if reply is not None:

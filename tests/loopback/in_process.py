@@ -1,4 +1,4 @@
-"""Points the client that this process has already imported at a loopback Hub."""
+"""Connects the client that this process has already imported to a loopback Hub."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from huggingface_hub import constants, hf_api
 
 
 def point_client_at(endpoint: str, home: Path, patch: pytest.MonkeyPatch) -> None:
-    """Does to an imported client what `LoopbackHub.environment` does to a new process.
+    """Does for an imported client what `LoopbackHub.environment` does for a new process.
 
-    huggingface_hub freezes these when it is imported. `endpoint=` alone would not do: the
-    client asks `constants.ENDPOINT` of its own accord, and honours `endpoint=` only where
-    the template of URLs begins with it.
+    huggingface_hub sets these constants at import. Passing `endpoint=` is not enough: some
+    requests use `constants.ENDPOINT`, and `endpoint=` has an effect only where the URL
+    template begins with that constant.
     """
     cache = home / ".cache" / "huggingface"
     settings = {

@@ -1,4 +1,4 @@
-"""Requests and replies, apart from the sockets that carry them."""
+"""Requests and replies, independent of the sockets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ErrorCode = Literal["RepoNotFound", "RevisionNotFound", "EntryNotFound", "GatedR
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came in; header names in lower case, the body not yet read."""
+    """A received request, with lower-case header names and an unread body."""
 
     method: str
     path: str
@@ -32,16 +32,16 @@ class Request:
         return json.loads(self.read())
 
     def drain(self) -> None:
-        """Reads past what nobody asked for: the next request starts behind it."""
+        """Reads the rest of the body: the next request starts after it."""
         for _ in self.body:
             pass
 
 
 @dataclass
 class Call:
-    """A request as the log keeps it; `file` is the path in the repository it is about.
+    """A logged request. `file` is the path of the requested file in its repository.
 
-    `status` is what was answered, None if the connection ended before an answer.
+    `status` is the status of the answer, or None if the connection ended before it.
     """
 
     server: ServerName
@@ -59,7 +59,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply to send; `length` is what Content-Length says, `chunks` what is sent."""
+    """A reply. `length` is the Content-Length and `chunks` are the sent bytes."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Reply:
 
 
 class RefusalError(Exception):
-    """The Hub says no, in the words that its client understands."""
+    """An error of the Hub, in the format that the client understands."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ def redirect(status: int, location: str, headers: Mapping[str, str]) -> Reply:
 
 
 def content_reply(content: Content, headers: Mapping[str, str], wanted: str | None) -> Reply:
-    """All of the content, or the one range of it that a Range header wants."""
+    """Returns the whole content, or the range in the Range header."""
     size = content.size
     headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **headers}
     asked = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted or "")
@@ -116,7 +116,7 @@ def content_reply(content: Content, headers: Mapping[str, str], wanted: str | No
 
 
 def body_of(stream: BufferedIOBase, headers: Mapping[str, str]) -> Iterator[bytes]:
-    """The body behind a request's headers, whichever way its length is told."""
+    """Reads the body of a request, with a Content-Length or in chunks."""
     if headers.get("transfer-encoding", "").lower() == "chunked":
         return _chunked(stream)
     return _exactly(stream, int(headers.get("content-length", 0)))

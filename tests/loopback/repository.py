@@ -1,4 +1,4 @@
-"""What a Hub holds: accounts, repositories, their commits, and the content of files."""
+"""The data of a Hub: accounts, repositories, commits, and the content of files."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from typing import BinaryIO, Self
 CHUNK = 1 << 20
 LFS_SUFFIXES = (".safetensors", ".pt", ".bin")
 LFS_SIZE = 10_000_000
-# Commit ids are stable from one run to the next because no clock is asked.
+# A fixed date makes the commit ids equal in every run.
 FIRST_DAY = datetime(2021, 2, 26, tzinfo=UTC)
 
 Source = bytes | Path
 
 
 class ParentMovedError(Exception):
-    """The branch is no longer at the commit that the change was made for."""
+    """The branch has moved since the parent commit of the change."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """Bytes in memory or in a file; a file is read in chunks, never whole."""
+    """Bytes in memory or in a file. A file is read in chunks."""
 
     source: Source
 
@@ -72,14 +72,14 @@ def git_blob_id(content: bytes) -> str:
 
 
 def lfs_pointer(sha256: str, size: int) -> bytes:
-    """What git itself stores in place of a file that is kept in LFS."""
+    """Returns the pointer that git stores for a file in LFS."""
     lines = ("version https://git-lfs.github.com/spec/v1", f"oid sha256:{sha256}", f"size {size}")
     return "".join(f"{line}\n" for line in lines).encode()
 
 
 @dataclass(frozen=True)
 class Blob:
-    """A file's content under git's id for it; an LFS file has other hashes as well."""
+    """The content of a file with its git id. LFS files have other hashes too."""
 
     content: Content
     size: int
@@ -107,7 +107,7 @@ class Blob:
 
 @dataclass(frozen=True, eq=False)
 class Commit:
-    """One state of all files, and the commit before it."""
+    """The state of all files, and the parent commit."""
 
     id: str
     parent: Commit | None = field(repr=False)
@@ -143,7 +143,7 @@ def _commit_after(
 
 @dataclass(frozen=True)
 class Account:
-    """Who a token belongs to, and what that token may do."""
+    """The owner of a token, and the permissions of the token."""
 
     name: str
     role: str
@@ -158,7 +158,7 @@ class Account:
 
 @dataclass
 class Repository:
-    """A git repository with branches, tags and pull requests, and who may read it."""
+    """A git repository with branches, tags, pull requests and read permissions."""
 
     id: str
     private: bool = False
@@ -180,7 +180,7 @@ class Repository:
         return account is not None and (account.owns(self.id) or account.name in self.granted)
 
     def find(self, revision: str) -> Commit | None:
-        """The commit that a branch, a tag, `refs/pr/N` or a full commit id names."""
+        """Returns the commit of a branch, a tag, `refs/pr/N` or a full commit id."""
         kinds = (self.branches, self.tags, self.pull_requests, self.commits)
         return next((kind[revision] for kind in kinds if revision in kind), None)
 
@@ -191,7 +191,7 @@ class Repository:
         title: str,
         parent: str | None = None,
     ) -> Commit:
-        """Moves `onto` (a branch or `refs/pr/N`) to a new commit; `None` deletes a file."""
+        """Moves `onto` (a branch or `refs/pr/N`) to a new commit. `None` deletes a file."""
         heads = self.pull_requests if onto.startswith("refs/pr/") else self.branches
         with self._lock:
             head = heads.get(onto)
@@ -221,7 +221,7 @@ class Registry:
         self.lfs: dict[str, Content] = {}
 
     def blob(self, path: str, source: Source) -> Blob:
-        """Takes a file in: into LFS if its name or size asks for that."""
+        """Stores a file, in LFS if its name or size requires that."""
         content = Content(source)
         if not goes_to_lfs(path, content.size):
             return Blob.regular(Content(content.read()))
@@ -229,7 +229,7 @@ class Registry:
         return Blob.lfs(self.lfs.setdefault(sha256, content), sha256)
 
     def receive(self, sha256: str, chunks: Iterable[bytes]) -> bool:
-        """Keeps an uploaded LFS object if its bytes are those that were announced."""
+        """Stores an uploaded LFS object if its bytes have the announced sha256."""
         digest = hashlib.sha256()
         handle, name = tempfile.mkstemp(dir=self.uploads)
         with os.fdopen(handle, "wb") as file:

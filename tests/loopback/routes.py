@@ -1,4 +1,4 @@
-"""Which handler serves which URL, on the Hub and on its CDN."""
+"""The handler of each URL, on the Hub and on its CDN."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLACEHOLDERS = {
 
 @dataclass(frozen=True)
 class Route:
-    """A method and a URL's form, and what serves them."""
+    """A method, a URL pattern and its handler."""
 
     method: str
     form: re.Pattern[str]
@@ -71,7 +71,7 @@ ROUTES: dict[ServerName, tuple[Route, ...]] = {"hub": HUB_ROUTES, "cdn": CDN_ROU
 
 
 def find(server: ServerName, method: str, path: str) -> tuple[Handler, dict[str, str]]:
-    """The handler for a URL and what the URL names; a URL unknown here gets a 404."""
+    """Returns the handler of a URL and the names in the URL. Other URLs get a 404."""
     wanted = "GET" if method == "HEAD" else method
     for candidate in ROUTES[server]:
         found = candidate.form.fullmatch(path) if candidate.method == wanted else None
@@ -87,12 +87,12 @@ def _nothing_here(visit: Visit) -> Reply:
 
 
 def _check_token(visit: Visit) -> None:
-    """The Hub looks at a token first, whether or not the answer needs one."""
+    """Checks the token, even if the answer does not need one, as the Hub does."""
     _ = visit.account
 
 
 def _refuse_token(visit: Visit) -> None:
-    """A signed URL is all that object stores accept: a token beside it is an error."""
+    """Refuses a token on the CDN, as object stores do for a signed URL."""
     if visit.request.headers.get("authorization"):
         raise RefusalError(400, "Only one auth mechanism allowed")
 

@@ -1,4 +1,4 @@
-"""The sockets: HTTP/1.1 on the loopback, with nothing left behind at the end."""
+"""An HTTP/1.1 server on the loopback interface that releases all resources when it stops."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .messages import Reply, Request, body_of
 
 
 class _Connection(BaseHTTPRequestHandler):
-    """One client's connection: reads requests, has them answered, writes replies."""
+    """The connection of one client: reads requests and writes replies."""
 
     server: LoopbackServer
     protocol_version = "HTTP/1.1"
-    # Headers and body go out in separate packets; Nagle would hold the second for 40 ms.
+    # Headers and body are separate packets; Nagle's algorithm would delay the second by 40 ms.
     disable_nagle_algorithm = True
 
     def serve_request(self) -> None:
@@ -54,14 +54,14 @@ class _Connection(BaseHTTPRequestHandler):
     def _end(self, *, reset: bool) -> None:
         self.close_connection = True
         if reset:
-            # With no time to linger, closing sends RST; a reader left open would delay it.
+            # With a linger time of 0, close sends RST. An open reader would delay it.
             linger = struct.pack("ii", 1, 0)
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             self.rfile.close()
             self.connection.close()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Stays silent: the Hub keeps its own log."""
+        """Prints nothing: the Hub has its own log."""
 
 
 class LoopbackServer(ThreadingHTTPServer):
@@ -74,7 +74,7 @@ class LoopbackServer(ThreadingHTTPServer):
         self.failures: list[BaseException] = []
         self._connections: dict[socket.socket, threading.Thread] = {}
         super().__init__(("127.0.0.1", 0), _Connection)
-        # Polls this often whether to stop: half of it is what a stop costs.
+        # Interval of the check for a stop. A stop takes half of it on average.
         self._loop = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
 
     @property
@@ -95,7 +95,7 @@ class LoopbackServer(ThreadingHTTPServer):
         self.server_close()
 
     def server_bind(self) -> None:
-        # HTTPServer would ask the name service for the host's name, which can take seconds.
+        # HTTPServer would look up the host name, which can take seconds.
         TCPServer.server_bind(self)
         self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
 
@@ -112,7 +112,7 @@ class LoopbackServer(ThreadingHTTPServer):
             del self._connections[request]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that leaves is no failure: some tests kill theirs.
+        # A closed connection is not an error: some tests kill the client.
         error = sys.exception()
         if error is not None and not isinstance(error, ConnectionError):
             self.failures.append(error)

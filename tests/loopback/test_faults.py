@@ -1,4 +1,4 @@
-"""Each fault to order as the real client meets it."""
+"""Behaviour of the real client with each fault."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def test_corrupt_flips_one_bit_that_the_client_does_not_notice(
     assert fetch(name, force_download=True) == content
 
 
-def test_a_short_body_is_refused_for_its_size(hub: LoopbackHub, fetch: Fetch) -> None:
+def test_a_short_body_is_refused_because_of_its_size(hub: LoopbackHub, fetch: Fetch) -> None:
     hub.fault(faults.ShortBody(), "model.safetensors")
     with pytest.raises(OSError, match="should be of size 102400 but has size 51200"):
         fetch("model.safetensors")
 
 
 @pytest.mark.parametrize("fault", [faults.HangUp(after=1000), faults.Hang(after=1000)])
-def test_a_download_that_breaks_off_is_resumed_where_it_was(
+def test_an_interrupted_download_is_resumed(
     hub: LoopbackHub, fetch: Fetch, monkeypatch: pytest.MonkeyPatch, fault: faults.Fault
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)
@@ -59,7 +59,7 @@ def test_a_reset_reaches_the_caller_as_a_read_error(
         (faults.HangUp(), httpx2.RemoteProtocolError),
     ],
 )
-def test_a_connection_lost_on_head_reaches_the_caller_raw(
+def test_a_connection_lost_on_head_reaches_the_caller_unwrapped(
     hub: LoopbackHub, fetch: Fetch, fault: faults.Fault, error: type[Exception]
 ) -> None:
     hub.fault(fault, "config.json", method="HEAD")
@@ -67,7 +67,7 @@ def test_a_connection_lost_on_head_reaches_the_caller_raw(
         fetch("config.json")
 
 
-def test_a_hub_that_hangs_once_is_asked_again(hub: LoopbackHub, fetch: Fetch) -> None:
+def test_a_request_is_repeated_after_the_hub_hangs_once(hub: LoopbackHub, fetch: Fetch) -> None:
     hub.fault(faults.Hang(), "config.json", method="HEAD")
     assert fetch("config.json", etag_timeout=0.2) == CONFIG
     assert [status for *_, status in log_of(hub)] == [None, 307, 200, 200]
@@ -109,7 +109,7 @@ def test_a_server_error_on_head_falls_back_to_the_cache(hub: LoopbackHub, fetch:
     assert fetch("config.json") == b"new"
 
 
-def test_too_many_requests_are_tried_again_when_the_hub_says(
+def test_status_429_is_retried_after_the_time_that_the_hub_names(
     hub: LoopbackHub, fetch: Fetch
 ) -> None:
     busy = hub.fault(faults.Status(429, {"Retry-After": "0"}), "model.safetensors")
@@ -117,9 +117,9 @@ def test_too_many_requests_are_tried_again_when_the_hub_says(
     assert busy.struck == 1
 
 
-# The client itself uses an argument of httpx2 that is deprecated.
+# The client uses a deprecated argument of httpx2.
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-def test_an_upload_that_meets_a_server_error_is_sent_again_whole(
+def test_an_upload_is_repeated_completely_after_a_server_error(
     hub: LoopbackHub, api: HfApi, commit: str
 ) -> None:
     down = hub.fault(faults.Status(503), "/_lfs/*", method="PUT")
@@ -139,7 +139,7 @@ def test_a_push_between_two_requests_is_seen_by_the_second(
     assert fetch("config.json", revision=commit) == CONFIG
 
 
-def test_a_fault_strikes_as_often_and_as_late_as_ordered(hub: LoopbackHub) -> None:
+def test_a_fault_applies_to_the_requested_number_of_requests(hub: LoopbackHub) -> None:
     order = hub.fault(faults.Status(500), "/api/agent-*", skip=1, times=2)
     url = f"{hub.endpoint}/api/agent-harnesses"
     statuses = [httpx2.get(url, trust_env=False).status_code for _ in range(4)]

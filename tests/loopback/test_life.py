@@ -1,4 +1,4 @@
-"""How a loopback Hub starts and ends, and what reaches it from a child process."""
+"""Start and stop of a loopback Hub, and its use from a child process."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _descriptors() -> set[str]:
     return {str(entry.readlink()) for entry in folder.iterdir() if entry.is_symlink()}
 
 
-def test_a_hub_starts_and_stops_in_a_moment() -> None:
+def test_a_hub_starts_and_stops_quickly() -> None:
     started = time.monotonic()
     for _ in range(5):
         with LoopbackHub():
@@ -45,7 +45,7 @@ def test_a_hub_starts_and_stops_in_a_moment() -> None:
     assert (time.monotonic() - started) / 5 < 0.5
 
 
-def test_the_client_in_this_process_knows_no_other_hub(
+def test_the_client_in_this_process_uses_only_the_loopback_hub(
     hub: LoopbackHub, commit: str, tmp_path: Path
 ) -> None:
     path = Path(hf_hub_download("me/model", "config.json"))
@@ -55,7 +55,7 @@ def test_the_client_in_this_process_knows_no_other_hub(
     assert {call.authorization for call in hub.calls} == {None}
 
 
-def test_a_child_process_knows_no_other_hub(
+def test_a_child_process_uses_only_the_loopback_hub(
     hub: LoopbackHub, commit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -89,7 +89,7 @@ def _download_in_a_child(filename: str, environment: dict[str, str]) -> Path:
     return Path(child.stdout.strip())
 
 
-def test_an_error_inside_the_hub_is_raised_at_its_end() -> None:
+def test_an_error_inside_the_hub_is_raised_when_it_stops() -> None:
     with pytest.raises(LookupError, match="in the middle of a request"):
         _ask_a_hub_that_fails()
 

@@ -1,4 +1,4 @@
-"""The loopback Hub as the real client sees it when nothing goes wrong."""
+"""The loopback Hub with the real client, without faults."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_cdn_refuses_a_request_that_carries_a_token(hub: LoopbackHub, commit
     assert refused.status_code == 400
 
 
-def test_a_cached_file_costs_one_request_by_branch_and_none_by_commit(
+def test_a_cached_file_takes_one_request_by_branch_and_none_by_commit(
     hub: LoopbackHub, commit: str, fetch: Fetch
 ) -> None:
     fetch("model.safetensors")
@@ -88,7 +88,7 @@ def test_a_cached_file_costs_one_request_by_branch_and_none_by_commit(
     assert hub.calls == []
 
 
-def test_a_file_on_disk_is_served_without_being_held_in_memory(
+def test_a_file_on_disk_is_served_without_reading_it_whole_into_memory(
     hub: LoopbackHub, tmp_path: Path
 ) -> None:
     big = tmp_path / "big.safetensors"
@@ -130,7 +130,7 @@ def test_a_file_over_ten_megabytes_is_kept_in_lfs_whatever_its_name(
         ("lines=1-2", 200, WEIGHTS),
     ],
 )
-def test_a_range_gives_exactly_the_bytes_it_names(
+def test_a_range_request_returns_exactly_its_bytes(
     hub: LoopbackHub, commit: str, wanted: str, status: int, body: bytes
 ) -> None:
     url = f"{hub.endpoint}/me/model/resolve/main/model.safetensors"
@@ -146,7 +146,7 @@ def test_an_unknown_token_is_refused_even_for_a_public_repository(fetch: Fetch) 
 
 
 @pytest.mark.parametrize(("token", "status"), [(False, 401), (STRANGERS, 404)])
-def test_a_private_repository_looks_missing_to_those_who_do_not_own_it(
+def test_a_private_repository_looks_missing_to_other_accounts(
     hub: LoopbackHub, fetch: Fetch, token: str | bool, status: int
 ) -> None:
     hub.repository("me/model").private = True
@@ -156,13 +156,13 @@ def test_a_private_repository_looks_missing_to_those_who_do_not_own_it(
     assert not isinstance(caught.value, GatedRepoError)
 
 
-def test_a_private_repository_opens_to_its_owner(hub: LoopbackHub, fetch: Fetch) -> None:
+def test_the_owner_of_a_private_repository_can_read_it(hub: LoopbackHub, fetch: Fetch) -> None:
     hub.repository("me/model").private = True
     assert fetch("config.json", token=MINE_TO_READ) == CONFIG
 
 
 @pytest.mark.parametrize(("token", "status"), [(False, 401), (STRANGERS, 403)])
-def test_a_gated_repository_keeps_its_files_until_access_is_granted(
+def test_a_gated_repository_refuses_downloads_until_access_is_granted(
     hub: LoopbackHub, fetch: Fetch, token: str | bool, status: int
 ) -> None:
     hub.repository("me/model").gated = True
@@ -173,7 +173,7 @@ def test_a_gated_repository_keeps_its_files_until_access_is_granted(
     assert fetch("model.safetensors", token=STRANGERS) == WEIGHTS
 
 
-def test_a_gated_repository_shows_what_it_holds(hub: LoopbackHub, commit: str) -> None:
+def test_a_gated_repository_lists_its_files(hub: LoopbackHub, commit: str) -> None:
     hub.repository("me/model").gated = True
     info = HfApi(endpoint=hub.endpoint, token=False).model_info("me/model")
     assert (info.gated, info.sha) == ("manual", commit)
@@ -187,14 +187,14 @@ def test_a_gated_repository_shows_what_it_holds(hub: LoopbackHub, commit: str) -
         ("no-file.json", "main", EntryNotFoundError),
     ],
 )
-def test_what_is_missing_is_named_by_the_error(
+def test_an_error_names_the_missing_repository_revision_or_file(
     fetch: Fetch, filename: str, revision: str, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         fetch(filename, revision=revision)
 
 
-def test_whoami_tells_whose_token_it_is_and_what_it_may_do(hub: LoopbackHub) -> None:
+def test_whoami_returns_the_account_and_the_permissions_of_a_token(hub: LoopbackHub) -> None:
     who = HfApi(endpoint=hub.endpoint).whoami(token=MINE_TO_READ)
     assert (who["name"], who["auth"]["accessToken"]["role"]) == ("me", "read")
 
@@ -257,7 +257,7 @@ def test_branches_and_tags_are_made_listed_and_deleted(api: HfApi, commit: str) 
     assert ([ref.name for ref in refs.branches], refs.tags) == (["main"], [])
 
 
-# The client itself uses an argument of httpx2 that is deprecated.
+# The client uses a deprecated argument of httpx2.
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 def test_an_uploaded_folder_comes_back_byte_for_byte(
     hub: LoopbackHub, api: HfApi, tmp_path: Path
@@ -300,7 +300,7 @@ def test_a_commit_on_a_parent_that_has_moved_is_refused(
     assert hub.repository("me/model").branches["main"].files["config.json"].size == 9
 
 
-def test_deleted_files_are_gone_and_the_history_tells(api: HfApi, commit: str) -> None:
+def test_deleted_files_are_gone_and_the_history_shows_it(api: HfApi, commit: str) -> None:
     api.delete_file("config.json", repo_id="me/model", commit_message="less")
     assert api.list_repo_files("me/model") == ["model.safetensors"]
     history = [(entry.title, entry.commit_id == commit) for entry in _history(api)]
@@ -311,7 +311,7 @@ def _history(api: HfApi) -> list[Any]:
     return api.list_repo_commits("me/model")
 
 
-def test_a_pull_request_leaves_main_where_it_was(
+def test_a_pull_request_leaves_main_unchanged(
     hub: LoopbackHub, api: HfApi, commit: str, fetch: Fetch
 ) -> None:
     upload = partial(api.upload_file, path_or_fileobj=b"proposed", path_in_repo="config.json")
@@ -322,9 +322,7 @@ def test_a_pull_request_leaves_main_where_it_was(
 
 
 @pytest.mark.parametrize("token", [MINE_TO_READ, STRANGERS])
-def test_a_token_that_may_not_write_changes_nothing(
-    hub: LoopbackHub, commit: str, token: str
-) -> None:
+def test_a_read_only_token_changes_nothing(hub: LoopbackHub, commit: str, token: str) -> None:
     api = HfApi(endpoint=hub.endpoint, token=token)
     with pytest.raises(HfHubHTTPError, match="403"):
         api.upload_file(path_or_fileobj=b"", path_in_repo="x", repo_id="me/model")
@@ -333,14 +331,14 @@ def test_a_token_that_may_not_write_changes_nothing(
     assert hub.repository("me/model").branches["main"].id == commit
 
 
-def test_a_repository_that_exists_is_not_made_again(api: HfApi, commit: str) -> None:
+def test_an_existing_repository_is_not_created_again(api: HfApi, commit: str) -> None:
     with pytest.raises(HfHubHTTPError, match="409"):
         api.create_repo("me/model")
     assert api.create_repo("me/model", exist_ok=True).repo_id == "me/model"
     assert api.model_info("me/model").sha == commit
 
 
-def test_a_card_whose_metadata_has_no_end_is_refused(api: HfApi, commit: str) -> None:
+def test_a_card_with_unclosed_metadata_is_refused(api: HfApi, commit: str) -> None:
     upload = partial(api.upload_file, path_in_repo="README.md", repo_id="me/model")
     with pytest.raises(ValueError, match="Invalid metadata"):
         upload(path_or_fileobj=b"---\nlicense: mit\n")

@@ -1,4 +1,4 @@
-"""How content gets into the Hub and out of it: commits, LFS uploads, downloads."""
+"""Handlers for commits, LFS uploads and downloads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Changes = dict[str, Blob | None]
 
 
 def preupload(visit: Visit) -> Reply:
-    """Tells for each file whether it goes into the commit itself or into LFS."""
+    """Returns for each file whether it belongs in the commit or in LFS."""
     commit = visit.commit(visit.changeable_repository())
     files = [_upload_mode(file, commit) for file in visit.request.json()["files"]]
     return json_reply({"files": files})
@@ -27,13 +27,13 @@ def _upload_mode(file: Mapping[str, Any], commit: Commit) -> dict[str, Any]:
     path = file["path"]
     mode = "lfs" if goes_to_lfs(path, file["size"]) else "regular"
     answer = {"path": path, "uploadMode": mode, "shouldIgnore": False}
-    # By this the client sees what has not changed: an LFS file's sha256, else git's id.
+    # The client compares this to skip unchanged files: the sha256 of LFS files, else git's id.
     return {**answer, "oid": commit.files[path].etag} if path in commit.files else answer
 
 
 def lfs_batch(visit: Visit) -> Reply:
-    """Tells for each LFS object where to put it, or by silence that it is here already."""
-    visit.member()  # objects alone change nothing: who may name them is asked at the commit
+    """Returns the upload URL of each LFS object. Objects that exist have none."""
+    visit.member()  # no permission check: LFS objects change nothing until a commit names them
     visit.readable_repository()
     wanted = visit.request.json()["objects"]
     objects = [{"oid": item["oid"], "size": item["size"]} for item in wanted]
@@ -110,7 +110,7 @@ CHANGES: dict[str, Callable[[Visit, Commit, Mapping[str, str]], Changes]] = {
 
 
 def resolve(visit: Visit) -> Reply:
-    """Sends LFS files on to the CDN, all others to where the Hub itself keeps them."""
+    """Redirects LFS files to the CDN and all others to the Hub's own storage."""
     repository = visit.readable_repository()
     commit = visit.commit(repository)
     blob, path = visit.blob(commit), quote(visit.names["path"])
@@ -120,7 +120,7 @@ def resolve(visit: Visit) -> Reply:
         return redirect(307, cached, headers)
     linked = {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(blob.size)}
     headers |= linked | _xet_headers(visit, repository, blob)
-    # The path is here for the log and the faults: the CDN knows objects by hash alone.
+    # The path is for the log and the faults. The CDN identifies objects only by hash.
     return redirect(302, f"{visit.cdn}/_lfs/{blob.sha256}?path={path}", headers)
 
 
@@ -132,7 +132,7 @@ def _xet_headers(visit: Visit, repository: Repository, blob: Blob) -> dict[str, 
 
 
 def xet_read_token(visit: Visit) -> Reply:
-    """Tells where the xet store is; twice, because two clients read it differently."""
+    """Returns the location of the xet store in two forms, for two kinds of client."""
     visit.commit(visit.readable_repository())
     expiry = int(time.time()) + 3600
     answer = {"casUrl": visit.xet, "accessToken": "xet", "exp": expiry}

@@ -1,4 +1,4 @@
-"""A visit to the Hub: a request together with whom it comes from and what it names."""
+"""A visit to the Hub: a request, its account, and the names in its URL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .repository import Account, Blob, Commit, Registry, Repository
 
 @dataclass(frozen=True)
 class Visit:
-    """A request, what its URL names, whom its token belongs to, and where things are."""
+    """A request, the names in its URL, the account of its token, and the data of the Hub."""
 
     registry: Registry
     hub: str
@@ -22,7 +22,7 @@ class Visit:
 
     @property
     def account(self) -> Account | None:
-        """Whom the token belongs to; a wrong token is refused even where none is needed."""
+        """The account of the token. A wrong token is refused even if none is needed."""
         authorization = self.request.headers.get("authorization")
         if authorization is None:
             return None
@@ -40,7 +40,7 @@ class Visit:
         account = self.account
         repository = self.registry.repositories.get(self.names["repo"])
         if repository is None or not repository.shows_itself_to(account):
-            # Who has no token may not even learn whether the repository exists.
+            # Without a token, a private repository looks as if it did not exist.
             status = 404 if account else 401
             raise RefusalError(status, "Repository not found", "RepoNotFound")
         return repository
@@ -59,7 +59,7 @@ class Visit:
         return repository
 
     def changeable_repository(self) -> Repository:
-        """One that may be written to, or that a pull request is proposed to, as anyone may."""
+        """Returns the repository for a write. Anyone may open a pull request."""
         if self.request.query.get("create_pr") != "1":
             return self.writable_repository()
         self.member()

@@ -1,4 +1,4 @@
-"""Xet storage for the loopback Hub: the store that hf_xet itself simulates in a folder."""
+"""Xet storage for the loopback Hub: the store that hf_xet simulates in a folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tempfile import NamedTemporaryFile
 
 from .repository import Content
 
-# In a process of its own: hf_xet leaves threads running, and a log in the user's cache.
+# Runs in a separate process, because hf_xet leaves threads and a log in the user's cache.
 PUT = """
 import sys, hf_xet
 store, path, sha256 = sys.argv[1:]
@@ -21,7 +21,7 @@ print(upload.result().xet_info.hash)
 
 
 class XetStore:
-    """Files cut into chunks that are found by hash; clients read them from the folder."""
+    """Files in chunks, identified by hash. Clients read them from the folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -31,7 +31,7 @@ class XetStore:
         return f"local://{self.folder}"
 
     def put(self, content: Content, sha256: str) -> str:
-        """Stores a file and gives the hash that clients ask for it by."""
+        """Stores a file and returns its hash, which clients use to request it."""
         if isinstance(content.source, Path):
             return self._put_file(content.source, sha256)
         with NamedTemporaryFile() as file:

@@ -1,6 +1,6 @@
-"""20,000 captions, the same ones every time: half plain, half with what breaks tokenizers."""
+"""20,000 reproducible captions: half are plain, half have text that breaks tokenizers."""
 
-# ruff: noqa: RUF001 - letters that look like others are what this is for
+# ruff: noqa: RUF001 - letters that look like others are intended
 
 import random
 from collections.abc import Callable
@@ -150,7 +150,7 @@ _ESCAPES = ("\x1b[31mred\x1b[0m", "\\n", "%20", "\x00", "\x07", "\x7f", "b\x08a"
 
 
 def captions() -> list[str]:
-    """Gives the captions, of 0 to some 1,500 characters each."""
+    """Returns the captions, of 0 to about 1,500 characters each."""
     rng = random.Random(20_000)  # noqa: S311 - not for secrets
     kinds = [_plain] * len(_UNUSUAL) + list(_UNUSUAL)
     return [kinds[number % len(kinds)](rng) for number in range(CAPTIONS)]
@@ -176,7 +176,7 @@ def _with(ingredients: tuple[str, ...]) -> Callable[[random.Random], str]:
     def caption(rng: random.Random) -> str:
         words = _plain(rng).split(" ")
         for ingredient in rng.choices(ingredients, k=rng.randint(1, 3)):
-            # Glued to its neighbours as often as free, for most bugs live at the seams.
+            # Half of the pieces have no space around them, because most bugs occur at the joins.
             glue = rng.choice(["", " "])
             words.insert(rng.randrange(len(words) + 1), glue + ingredient + glue)
         return rng.choice(["", " "]).join(words)

@@ -1,4 +1,4 @@
-"""The packages that hfclip is compared with, imported once and without their warnings."""
+"""Fixtures: the packages that hfclip is compared with, imported without their warnings."""
 
 import importlib
 import warnings
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def clip() -> ModuleType:
-    """OpenAI's package, as clip-anytorch ships it; its import of pkg_resources warns."""
+    """Returns OpenAI's package from clip-anytorch; ignores the warning about pkg_resources."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module("clip")

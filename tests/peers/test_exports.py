@@ -1,4 +1,4 @@
-"""What hfclip exports, its owners load, and they compute the same."""
+"""The libraries of each layout load hfclip's exports and compute the same features."""
 
 import warnings
 from collections.abc import Callable
@@ -16,7 +16,7 @@ import hfclip
 from hfclip.config import ClipConfig
 from hfclip.publishing.export import export
 
-# Full vocabulary and context: the owners' tokenizers come along.
+# The full vocabulary and context, so that the tokenizer is exported too.
 VIT = ClipConfig(32, 64, 2, 128, 16, 77, 49408, 64, 1, 2)
 RESNET = ClipConfig(32, 64, (1, 2, 1, 1), 8, None, 77, 49408, 64, 1, 2)
 TEXTS = ["a cat", "two dogs in the snow, seen from above", ""]
@@ -42,7 +42,7 @@ def assert_same(
     encode_text: Callable[[Tensor], Tensor],
     tolerance: float = 1e-5,
 ) -> None:
-    """Compares both features, computed in float32 from the same stored weights."""
+    """Compares image and text features, computed in float32 from the same stored weights."""
     ours, _ = hfclip.load(saved.archive, "cpu")
     torch.manual_seed(3)
     images, ids = torch.randn(3, 3, 64, 64), hfclip.tokenize(TEXTS).long()
@@ -92,7 +92,7 @@ def test_clip_loads_its_layout(saved: SavedModel, tmp_path: Path, clip: ModuleTy
         pytest.skip("clip rounds what it loads to float16")
     export(saved.archive, tmp_path / "out", "openai")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it tries TorchScript first, which torch advises against
+        warnings.simplefilter("ignore")  # it tries TorchScript first, which torch deprecates
         theirs, _ = clip.load(str(tmp_path / "out" / "model.pt"), device="cpu")
     assert_same(saved, theirs.encode_image, theirs.encode_text)
 

@@ -1,4 +1,4 @@
-"""A repository in each layout, written by the library that owns it, loads with equal features."""
+"""A repository written by each library in its layout loads with equal features."""
 
 import dataclasses
 import hashlib
@@ -79,7 +79,9 @@ OPEN_CLIP_MODELS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("title", OPEN_CLIP_MODELS)
-def test_open_clips_own_layout(title: str, hub: LoopbackHub, tmp_path: Path) -> None:
+def test_a_repository_in_open_clips_layout_loads(
+    title: str, hub: LoopbackHub, tmp_path: Path
+) -> None:
     model_cfg = OPEN_CLIP_MODELS[title]
     theirs = open_clip_model(model_cfg)
     save_as_open_clip(theirs, model_cfg, tmp_path / "model")
@@ -92,7 +94,7 @@ def test_open_clips_own_layout(title: str, hub: LoopbackHub, tmp_path: Path) -> 
     assert preprocess.transforms[4].std == (0.2, 0.3, 0.4)
 
 
-def test_timms_files_of_the_image_tower_alone_are_not_taken_for_a_clip(
+def test_timms_files_with_only_the_image_tower_are_not_taken_for_a_clip(
     hub: LoopbackHub, tmp_path: Path
 ) -> None:
     model_cfg = OPEN_CLIP_MODELS["ViT, gelu, narrow heads"]
@@ -116,7 +118,9 @@ def test_timms_files_of_the_image_tower_alone_are_not_taken_for_a_clip(
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
-def test_transformers_own_layout(activation: str, hub: LoopbackHub, tmp_path: Path) -> None:
+def test_a_repository_in_transformers_layout_loads(
+    activation: str, hub: LoopbackHub, tmp_path: Path
+) -> None:
     from transformers import CLIPImageProcessor
 
     torch.manual_seed(9)
@@ -147,7 +151,9 @@ def test_transformers_own_layout(activation: str, hub: LoopbackHub, tmp_path: Pa
 
 
 @pytest.mark.parametrize("config", [SMALL_VIT, SMALL_RESNET], ids=["ViT", "ResNet"])
-def test_hfclips_own_layout(config: Any, hub: LoopbackHub, tmp_path: Path) -> None:
+def test_a_repository_in_hfclips_layout_loads(
+    config: Any, hub: LoopbackHub, tmp_path: Path
+) -> None:
     model = random_model(config)
     model.save_pretrained(tmp_path / "model")
     publish(hub, "me/small", tmp_path / "model")

@@ -1,4 +1,4 @@
-"""Models that open_clip and transformers built and saved compute the same when read here."""
+"""Models saved by open_clip and transformers compute the same features in hfclip."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -32,14 +32,14 @@ CONFIGS = {
     for activation in ("quick_gelu", "gelu")
 }
 VITS = {name: release for name, release in RELEASES.items() if not release.config.is_resnet}
-# Where open_clip spells a release otherwise than with a dash for the slash.
+# Releases whose name in open_clip is not OpenAI's name with a dash for the slash.
 NAMES = {"ViT-L/14@336px": "ViT-L-14-336"}
 CAPTIONS = ["a cat", "two dogs in the snow, seen from above", ""]
 
 
 @torch.no_grad()
 def draw(model: Any) -> Any:
-    """Gives every tensor of a model numbers of its own, BatchNorm's statistics too."""
+    """Sets every tensor of a model to random values, including BatchNorm statistics."""
     torch.manual_seed(7)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and name != "logit_scale":
@@ -48,7 +48,7 @@ def draw(model: Any) -> Any:
 
 
 def saved(model: nn.Module, path: Path) -> dict[str, Tensor]:
-    """A model's tensors after a way through a file."""
+    """Saves a model's tensors to a file and returns them as read from it."""
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
     return load_file(path)
 
@@ -59,7 +59,7 @@ def read(config: ClipConfig, tensors: Mapping[str, Tensor], path: Path) -> hfcli
 
 @torch.no_grad()
 def assert_same(ours: hfclip.CLIP, theirs: Callable[[Tensor, Tensor], tuple[Tensor, ...]]) -> None:
-    """Compares image features, text features and logits, each within 1e-5 of their length."""
+    """Compares image features, text features and logits, each within 1e-5 of its norm."""
     side = ours.config.image_resolution
     images, tokens = torch.randn(2, 3, side, side), hfclip.tokenize(CAPTIONS)
     found = ours.encode_image(images), ours.encode_text(tokens), ours(images, tokens)[0]
@@ -72,7 +72,7 @@ def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_what_open_clip_saved_computes_the_same(name: str, tmp_path: Path) -> None:
+def test_a_model_saved_by_open_clip_gives_the_same_features(name: str, tmp_path: Path) -> None:
     import open_clip
 
     file = json.loads(json.dumps(config_to_open_clip(CONFIGS[name])))
@@ -92,7 +92,7 @@ def test_what_open_clip_saved_computes_the_same(name: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("eos_token_id", [2, 49407])
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name.endswith("ViT")])
-def test_what_transformers_saved_computes_the_same(
+def test_a_model_saved_by_transformers_gives_the_same_features(
     name: str, eos_token_id: int, tmp_path: Path
 ) -> None:
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
@@ -130,7 +130,7 @@ def test_open_clip_describes_each_release_as_the_table_does(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RELEASES)
-def test_open_clip_builds_each_release_from_what_is_written(name: str) -> None:
+def test_open_clip_builds_each_release_from_the_written_file(name: str) -> None:
     import open_clip
 
     config = RELEASES[name].config
@@ -141,7 +141,7 @@ def test_open_clip_builds_each_release_from_what_is_written(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", VITS)
-def test_transformers_builds_each_release_from_what_is_written(name: str) -> None:
+def test_transformers_builds_each_release_from_the_written_file(name: str) -> None:
     from transformers import CLIPConfig, CLIPModel
 
     config = VITS[name].config
@@ -154,7 +154,7 @@ def test_transformers_builds_each_release_from_what_is_written(name: str) -> Non
     assert config_from_transformers(written, preprocessor) == config
 
 
-def test_of_open_clips_own_models_exactly_the_openai_kind_is_read() -> None:
+def test_only_open_clip_models_of_openais_kind_are_read() -> None:
     import open_clip
 
     def verdict(name: str) -> bool:
@@ -165,7 +165,7 @@ def test_of_open_clips_own_models_exactly_the_openai_kind_is_read() -> None:
         return True
 
     read = {name for name in open_clip.list_models() if verdict(name)}
-    # Other tokenizers; and of the rest, wider MLPs or a layer scale.
+    # Models with other tokenizers, wider MLPs or a layer scale.
     plain = {
         name
         for name in open_clip.list_models()
@@ -192,7 +192,7 @@ def test_older_sections_are_read_as_transformers_reads_them(values: dict[str, An
     assert ours == config_from_transformers(resolved)
 
 
-def test_a_silent_transformers_file_means_what_transformers_takes_it_for() -> None:
+def test_missing_settings_have_the_defaults_of_transformers() -> None:
     from transformers import CLIPConfig, CLIPImageProcessor
 
     values = json.loads(CLIPConfig().to_json_string())
@@ -203,7 +203,7 @@ def test_a_silent_transformers_file_means_what_transformers_takes_it_for() -> No
 
 
 @pytest.mark.parametrize("section", ["vision_cfg", "text_cfg"])
-def test_every_setting_that_open_clip_has_is_judged(section: str) -> None:
+def test_every_setting_of_open_clip_is_accepted_or_refused(section: str) -> None:
     from dataclasses import fields
 
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
@@ -224,5 +224,5 @@ def test_every_setting_that_open_clip_has_is_judged(section: str) -> None:
     assert all(
         defaults[key] in accepted
         for key, (accepted, _) in table.fixed.items()
-        if key != "hf_model_name"  # absent is its default; present is another class
+        if key != "hf_model_name"  # if absent it has its default; if present the class differs
     )

@@ -1,4 +1,4 @@
-"""The same weights give what clip-anytorch, open_clip and transformers give for them."""
+"""The same weights give the features of clip-anytorch, open_clip and transformers."""
 
 from collections.abc import Callable
 from types import ModuleType
@@ -29,7 +29,7 @@ every_vit = pytest.mark.parametrize("config", [SMALL_VIT, FULL_VIT], ids=["small
 
 
 def random_model(config: ClipConfig) -> hfclip.CLIP:
-    """A model whose every tensor is drawn, BatchNorm's statistics too, so that none is trivial."""
+    """Returns a model with random values in every tensor, including BatchNorm statistics."""
     torch.manual_seed(3)
     model = hfclip.CLIP(**config.to_dict()).eval()
     for name, tensor in model.state_dict().items():
@@ -41,7 +41,7 @@ def random_model(config: ClipConfig) -> hfclip.CLIP:
 
 
 def clip_twin(ours: hfclip.CLIP, clip: ModuleType) -> Any:
-    """clip-anytorch's model of the same weights; its own build_model would round them to half."""
+    """Builds clip-anytorch's model without its build_model, which rounds weights to float16."""
     theirs = clip.model.CLIP(*list(ours.config.to_dict().values())[:10]).eval()
     theirs.load_state_dict(ours.state_dict())
     return theirs
@@ -71,7 +71,7 @@ def assert_same_model(
 
 
 @every_config
-def test_clip_anytorch_computes_the_same(config: ClipConfig, clip: ModuleType) -> None:
+def test_clip_anytorch_gives_the_same_features(config: ClipConfig, clip: ModuleType) -> None:
     ours = random_model(config)
     theirs = clip_twin(ours, clip)
     assert_same_model(
@@ -80,7 +80,7 @@ def test_clip_anytorch_computes_the_same(config: ClipConfig, clip: ModuleType) -
 
 
 @every_config
-def test_open_clip_computes_the_same(config: ClipConfig) -> None:
+def test_open_clip_gives_the_same_features(config: ClipConfig) -> None:
     import open_clip
 
     ours = random_model(config)
@@ -108,13 +108,13 @@ def test_open_clip_computes_the_same(config: ClipConfig) -> None:
 
 
 @every_vit
-def test_transformers_computes_the_same(config: ClipConfig) -> None:
+def test_transformers_gives_the_same_features(config: ClipConfig) -> None:
     ours = random_model(config)
     theirs = transformers_model(config)
     theirs.load_state_dict(to_transformers(ours.state_dict()), strict=True)
 
     def text_features(tokens: Tensor) -> Tensor:
-        # Without an attention mask it is only the causal one, as OpenAI's.
+        # Without an attention mask it uses only the causal mask, like OpenAI.
         features: Tensor = theirs.get_text_features(input_ids=tokens.long()).pooler_output
         return features
 
@@ -154,7 +154,7 @@ def transformers_model(config: ClipConfig, activation: str = "quick_gelu") -> An
     return model.eval()
 
 
-def test_the_transformers_names_lead_back_to_the_same_weights() -> None:
+def test_the_transformers_names_convert_back_to_the_same_weights() -> None:
     state = random_model(SMALL_VIT).state_dict()
     back = from_transformers(to_transformers(state))
     assert back.keys() == state.keys()
@@ -162,7 +162,7 @@ def test_the_transformers_names_lead_back_to_the_same_weights() -> None:
 
 
 @pytest.mark.parametrize("name", RELEASES)
-def test_names_shapes_and_order_are_those_of_clip(name: str, clip: ModuleType) -> None:
+def test_names_shapes_and_order_equal_those_of_clip(name: str, clip: ModuleType) -> None:
     config = RELEASES[name].config
     numbers = list(config.to_dict().values())[:10]
     with torch.device("meta"):
@@ -176,7 +176,7 @@ def test_names_shapes_and_order_are_those_of_clip(name: str, clip: ModuleType) -
 
 
 @every_config
-def test_half_precision_falls_on_the_same_tensors(config: ClipConfig, clip: ModuleType) -> None:
+def test_the_same_tensors_are_in_half_precision(config: ClipConfig, clip: ModuleType) -> None:
     ours = random_model(config)
     theirs = clip.model.build_model(ours.state_dict())
     convert_weights(ours)
@@ -188,7 +188,7 @@ def test_half_precision_falls_on_the_same_tensors(config: ClipConfig, clip: Modu
 
 
 @pytest.mark.parametrize("config", [SMALL_VIT, SMALL_RESNET], ids=["ViT", "ResNet"])
-def test_gradients_are_those_of_clip(config: ClipConfig, clip: ModuleType) -> None:
+def test_gradients_equal_those_of_clip(config: ClipConfig, clip: ModuleType) -> None:
     ours = random_model(config)
     theirs = clip_twin(ours, clip)
     images, tokens = batch(config)

@@ -1,4 +1,4 @@
-"""Preprocessed pixels equal those of clip-anytorch and open_clip to the bit."""
+"""Preprocessed pixels are identical to those of clip-anytorch and open_clip."""
 
 from types import ModuleType
 
@@ -11,13 +11,16 @@ import hfclip
 
 SIZES = [
     *[(224, 224), (640, 480), (480, 641), (225, 300), (50, 37), (1, 500), (1200, 223)],
-    (300, 700),  # from 13.0 on Pillow resizes one so tall down first, and others across
+    (
+        300,
+        700,
+    ),  # from 13.0 on, Pillow resizes such a tall image vertically first, others horizontally
 ]
 MODES = ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK", "I;16"]
 
 
 def picture(mode: str, size: tuple[int, int]) -> Image.Image:
-    """A picture of noise over a slope, so that resizing and palettes have something to blur."""
+    """Returns a picture of noise over a gradient, on which resizing has a visible effect."""
     random = np.random.default_rng(5)
     width, height = size
     slope = np.linspace(0, 155, width)[None, :, None] + np.zeros((height, 1, 3))
@@ -45,7 +48,7 @@ def test_pixels_equal_those_of_open_clip() -> None:
     assert torch.equal(ours(image), theirs(image))
 
 
-def test_the_steps_are_those_of_clip_in_order(clip: ModuleType) -> None:
+def test_the_steps_equal_those_of_clip_in_order(clip: ModuleType) -> None:
     ours, theirs = hfclip.image_transform(288), clip.clip._transform(288)
     assert [type(step) for step in ours.transforms] == [type(step) for step in theirs.transforms]
     assert str(ours.transforms[0]) == str(theirs.transforms[0])

@@ -1,6 +1,6 @@
 """Token ids and decoded texts equal those of clip-anytorch."""
 
-# ruff: noqa: RUF001, S311 - letters that look like others are meant, and nothing is secret
+# ruff: noqa: RUF001, S311 - letters that look like others are intended; nothing is secret
 
 import random
 from types import ModuleType
@@ -15,7 +15,7 @@ from hfclip.text.tokenizer import VOCAB_SIZE, Tokenizer, tokenize
 
 from .captions import CAPTIONS, captions
 
-# Surrogates too, and letters that ftfy holds for broken encoding where they meet.
+# Includes surrogates, and adjacent letters that ftfy takes for an encoding error.
 BROKEN = "ÃÂâ€™“”Ø®×²œŠЕ‚Äß°É£½\x92\x85�\u0301\u212a"
 any_text = st.text(st.characters(exclude_categories=()), max_size=30)
 broken_text = st.text(
@@ -82,7 +82,7 @@ def test_any_ids_decode_to_the_same_text(theirs: Any, ours: Tokenizer, ids: list
 
 @settings(max_examples=300, deadline=None)
 @given(word=st.text(st.sampled_from("aeinost"), min_size=1, max_size=60))
-def test_words_full_of_repeats_merge_the_same(theirs: Any, ours: Tokenizer, word: str) -> None:
+def test_words_with_many_repeats_merge_the_same(theirs: Any, ours: Tokenizer, word: str) -> None:
     assert ours.encode(word) == theirs.encode(word)
 
 
@@ -91,7 +91,7 @@ def test_a_word_of_three_thousand_letters_merges_the_same(theirs: Any, ours: Tok
     assert ours.encode(word) == theirs.encode(word)
 
 
-def test_a_text_too_long_is_refused_in_the_same_words(clip: ModuleType) -> None:
+def test_a_text_that_is_too_long_raises_the_same_error(clip: ModuleType) -> None:
     text = "one two three four"
     with pytest.raises(RuntimeError) as their_refusal:
         clip.tokenize(text, 4)

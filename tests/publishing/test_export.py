@@ -22,7 +22,7 @@ def folder(saved_model: SavedModel, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("layout", EXPORTS)
-def test_there_and_back_the_weights_are_the_same_bytes(layout: str, folder: Path) -> None:
+def test_weights_are_identical_after_a_round_trip(layout: str, folder: Path) -> None:
     out, back = folder.with_name("out"), folder.with_name("back")
     if layout == "transformers" and "ResNet" in (folder / "README.md").read_text():
         pytest.skip("transformers has no ResNet")
@@ -32,7 +32,7 @@ def test_there_and_back_the_weights_are_the_same_bytes(layout: str, folder: Path
     assert (back / "config.json").read_bytes() == (folder / "config.json").read_bytes()
 
 
-def test_a_folder_under_the_home_is_written_there(
+def test_a_path_with_a_tilde_is_written_in_the_home_folder(
     saved_vit: SavedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -42,7 +42,7 @@ def test_a_folder_under_the_home_is_written_there(
     assert not Path("~").exists()
 
 
-def test_what_is_asked_for_wrongly_is_refused_and_writes_nothing(
+def test_an_invalid_export_is_refused_and_writes_nothing(
     saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="expected one of hfclip, open_clip"):
@@ -56,7 +56,7 @@ def test_what_is_asked_for_wrongly_is_refused_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_onnx_needs_its_extra_and_says_so(
+def test_onnx_without_its_extra_names_the_package_to_install(
     saved_vit: SavedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
@@ -65,7 +65,7 @@ def test_onnx_needs_its_extra_and_says_so(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_graphs_are_small_and_tell_nothing_of_this_machine(
+def test_the_graphs_are_small_and_contain_no_local_paths(
     saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     export(saved_vit.archive, tmp_path / "one", "onnx")
@@ -78,7 +78,7 @@ def test_the_graphs_are_small_and_tell_nothing_of_this_machine(
         assert b".py" not in graph
 
 
-def test_the_command_lists_what_it_wrote(tmp_path: Path) -> None:
+def test_the_command_lists_the_written_files(tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = CliRunner().invoke(main, ["export", "digits", str(out), "--layout", "open_clip"])
     assert result.exit_code == 0, result.output

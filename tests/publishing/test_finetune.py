@@ -1,4 +1,4 @@
-"""Publishing to a Hub on the loopback, through the real client."""
+"""Publishing to a loopback Hub with the real client."""
 
 import hashlib
 import json
@@ -28,7 +28,9 @@ from hfclip.hub import push as pushing
 from hfclip.publishing import finetune as publishing
 from hfclip.publishing import published_card
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Use 'content=:DeprecationWarning"
+)  # a warning of the client
 
 TOKEN, READ_TOKEN = "hf_secretOfTheTests", "hf_readOnly"
 
@@ -47,14 +49,14 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """What was fine-tuned: a folder with its configuration."""
+    """Returns the folder of the base model, with its configuration."""
     draw(TINY_VIT).save_pretrained(tmp_path / "base")
     return tmp_path / "base"
 
 
 @pytest.fixture
 def tuned(tmp_path: Path) -> Path:
-    """What a trainer left: a state dict with a wrapper's prefix, under a name of its own."""
+    """Returns a trainer's state dict with the prefix of a wrapper, under any file name."""
     return save(tmp_path / "last.pt", state())
 
 
@@ -72,7 +74,7 @@ def publish(*arguments: object) -> Result:
 
 
 def written(hub: LoopbackHub) -> list[str]:
-    """The requests that change something; asking whether a card is valid does not."""
+    """Returns the requests that change the Hub. Validating a card is not one of them."""
     return [
         f"{call.method} {call.path}"
         for call in hub.calls
@@ -91,7 +93,7 @@ def readme(hub: LoopbackHub) -> str:
 
 
 def metadata(text: str) -> Any:
-    """The head of a card, whose fields depend on its kind."""
+    """Returns the metadata of a card. Its fields depend on the kind of card."""
     return ModelCard(text).data
 
 
@@ -124,13 +126,13 @@ def test_a_fine_tune_is_published_and_loads_by_its_name(
     assert told == ["mit", ["mnist"], "hfclip"]
 
 
-def test_everything_goes_in_one_commit(hub: LoopbackHub, tuned: Path, base: Path) -> None:
+def test_all_files_are_sent_in_one_commit(hub: LoopbackHub, tuned: Path, base: Path) -> None:
     publish(tuned, "me/my-clip", "--base", base)
     commits = [path for path in written(hub) if "/commit/" in path]
     assert len(commits) == 1
 
 
-def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(
+def test_a_dry_run_shows_the_files_and_sends_nothing(
     hub: LoopbackHub, tuned: Path, base: Path
 ) -> None:
     result = publish(tuned, "me/my-clip", "--base", base, "--dry-run", "--json")
@@ -144,7 +146,7 @@ def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(
     assert text.endswith("nothing was sent\n")
 
 
-def test_metrics_become_results_of_the_card(
+def test_metrics_are_written_to_the_card(
     hub: LoopbackHub, tuned: Path, base: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "results.json").write_text('{"accuracy": 0.875, "f1": 0.5}')
@@ -161,7 +163,7 @@ def test_metrics_become_results_of_the_card(
 
 
 @pytest.mark.parametrize("layout", ["open_clip", "transformers"])
-def test_another_packages_layout_loads_as_well(
+def test_a_model_published_in_another_layout_loads(
     layout: str, hub: LoopbackHub, tuned: Path, base: Path
 ) -> None:
     result = publish(tuned, "me/my-clip", "--base", base, "--layout", layout)
@@ -172,7 +174,7 @@ def test_another_packages_layout_loads_as_well(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_the_types_of_the_trainer_are_kept(
+def test_the_half_precision_of_a_fine_tune_is_kept(
     dtype: torch.dtype, hub: LoopbackHub, base: Path, tmp_path: Path
 ) -> None:
     tensors = {name: tensor.to(dtype) for name, tensor in state().items()}
@@ -182,7 +184,7 @@ def test_the_types_of_the_trainer_are_kept(
     assert blob.size < 0.6 * sum(4 * tensor.numel() for tensor in tensors.values())
 
 
-def test_resized_positions_make_another_image_size(
+def test_resized_position_embeddings_change_the_image_size(
     hub: LoopbackHub, base: Path, tmp_path: Path
 ) -> None:
     tensors = state()
@@ -226,18 +228,18 @@ def test_broken_weights_are_refused_before_anything_is_sent(
     assert_refused(hub, result, words)
 
 
-def test_a_lone_file_needs_its_base(hub: LoopbackHub, tuned: Path) -> None:
+def test_a_single_weight_file_needs_a_base(hub: LoopbackHub, tuned: Path) -> None:
     assert_refused(hub, publish(tuned, "me/my-clip"), "--base ViT-B/16")
 
 
-def test_a_folder_of_another_architecture_than_its_base_is_refused(
+def test_a_folder_with_another_architecture_than_its_base_is_refused(
     hub: LoopbackHub, base: Path
 ) -> None:
     result = publish(base, "me/my-clip", "--base", "ViT-B/16")
     assert_refused(hub, result, "embed_dim is 64", "and 512 in ViT-B/16")
 
 
-def test_a_configuration_that_the_weights_contradict_is_refused(
+def test_a_configuration_that_contradicts_the_weights_is_refused(
     hub: LoopbackHub, base: Path
 ) -> None:
     config = json.loads((base / "config.json").read_text())
@@ -250,7 +252,7 @@ def test_a_name_that_is_not_allowed_is_refused(name: str, hub: LoopbackHub, base
     assert_refused(hub, publish(base, name), "is not a valid name for a repository")
 
 
-def test_without_a_token_nothing_is_sent(
+def test_publishing_without_a_token_sends_nothing(
     hub: LoopbackHub, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")
@@ -265,7 +267,7 @@ def test_without_a_token_nothing_is_sent(
         ("hf_unknown", "me/my-clip", "does not know your token"),
     ],
 )
-def test_without_the_right_nothing_is_sent(
+def test_publishing_without_write_permission_sends_nothing(
     token: str,
     repo_id: str,
     words: str,
@@ -279,12 +281,12 @@ def test_without_the_right_nothing_is_sent(
     assert token not in result.output
 
 
-def test_an_organization_of_ones_own_is_fine(hub: LoopbackHub, base: Path) -> None:
+def test_publishing_to_an_own_organization_works(hub: LoopbackHub, base: Path) -> None:
     assert publish(base, "lab/my-clip").exit_code == 0
     assert hfclip.load("lab/my-clip", "cpu")
 
 
-def test_another_readme_is_never_overwritten_unasked(hub: LoopbackHub, base: Path) -> None:
+def test_an_existing_readme_is_overwritten_only_on_request(hub: LoopbackHub, base: Path) -> None:
     hub.add_repository("me/my-clip", {"README.md": b"# Mine\n"})
     head = head_of(hub)
     result = publish(base, "me/my-clip")
@@ -293,7 +295,7 @@ def test_another_readme_is_never_overwritten_unasked(hub: LoopbackHub, base: Pat
 
 
 @pytest.mark.parametrize(("option", "kept"), [("--keep-card", True), ("--replace-card", False)])
-def test_the_readme_is_kept_or_replaced_as_told(
+def test_the_readme_is_kept_or_replaced_on_request(
     option: str, kept: bool, hub: LoopbackHub, base: Path
 ) -> None:
     hub.add_repository("me/my-clip", {"README.md": b"# Mine\n"})
@@ -312,7 +314,7 @@ def test_publishing_the_same_again_changes_nothing(hub: LoopbackHub, base: Path)
     assert written(hub) == []
 
 
-def test_a_pull_request_needs_no_right_to_write(hub: LoopbackHub, base: Path) -> None:
+def test_a_pull_request_needs_no_write_permission(hub: LoopbackHub, base: Path) -> None:
     hub.add_repository("stranger/clip", {"config.json": b"{}"})
     head = head_of(hub, "stranger/clip")
     result = publish(base, "stranger/clip", "--create-pr")
@@ -329,7 +331,7 @@ def test_a_pull_request_needs_no_right_to_write(hub: LoopbackHub, base: Path) ->
         (Status(403), "/api/models/*/commit/*", "POST"),
     ],
 )
-def test_an_upload_that_fails_leaves_the_repository_as_it_was(
+def test_a_failed_upload_leaves_the_repository_unchanged(
     fault: Status | Reset | HangUp, path: str, method: str, hub: LoopbackHub, base: Path
 ) -> None:
     hub.add_repository("me/my-clip", {"notes.txt": b"before"})
@@ -345,7 +347,7 @@ def test_an_upload_that_fails_leaves_the_repository_as_it_was(
     assert hfclip.load("me/my-clip", "cpu")
 
 
-def test_what_is_up_already_is_not_sent_again(hub: LoopbackHub, base: Path) -> None:
+def test_uploaded_files_are_not_sent_again(hub: LoopbackHub, base: Path) -> None:
     hub.fault(Status(403), "/api/models/*/commit/*", method="POST", times=1)
     assert publish(base, "me/my-clip").exit_code == 1
     uploads = [call for call in hub.calls if call.method == "PUT"]
@@ -354,7 +356,7 @@ def test_what_is_up_already_is_not_sent_again(hub: LoopbackHub, base: Path) -> N
     assert len([call for call in hub.calls if call.method == "PUT"]) == 1
 
 
-def test_a_commit_in_between_is_noticed(hub: LoopbackHub, base: Path) -> None:
+def test_a_concurrent_commit_is_noticed(hub: LoopbackHub, base: Path) -> None:
     hub.add_repository("me/my-clip", {"notes.txt": b"before"})
     with publishing.prepared(base, "me/my-clip") as publication:
         head = hub.push("me/my-clip", {"notes.txt": b"someone else's"})
@@ -363,7 +365,7 @@ def test_a_commit_in_between_is_noticed(hub: LoopbackHub, base: Path) -> None:
     assert head_of(hub) == head
 
 
-def test_what_came_back_wrong_is_told(
+def test_a_published_file_with_wrong_bytes_is_reported(
     hub: LoopbackHub, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with publishing.prepared(base, "me/my-clip") as publication:
@@ -378,7 +380,7 @@ def test_what_came_back_wrong_is_told(
         publishing.read_back(publication.checkpoint, lying, None)
 
 
-def test_killed_in_the_middle_the_repository_stays_and_the_next_try_completes(
+def test_a_killed_upload_leaves_the_repository_and_the_next_try_completes(
     hub: LoopbackHub, base: Path, tmp_path: Path
 ) -> None:
     hub.add_repository("me/my-clip", {"notes.txt": b"before"})
@@ -397,7 +399,7 @@ def test_killed_in_the_middle_the_repository_stays_and_the_next_try_completes(
     assert hfclip.load("me/my-clip", "cpu")
 
 
-def test_from_memory_it_is_one_line(hub: LoopbackHub) -> None:
+def test_push_to_hub_publishes_a_model_from_memory(hub: LoopbackHub) -> None:
     model = draw(TINY_VIT)
     url = model.push_to_hub("me/my-clip", model_card_kwargs={"license": "mit"})
     assert url.startswith(f"{hub.endpoint}/me/my-clip/commit/")
@@ -406,7 +408,7 @@ def test_from_memory_it_is_one_line(hub: LoopbackHub) -> None:
     assert "license: mit" in readme(hub)
 
 
-def test_from_memory_the_readme_stays_and_patterns_hold(hub: LoopbackHub) -> None:
+def test_push_to_hub_keeps_the_readme_and_applies_patterns(hub: LoopbackHub) -> None:
     hub.add_repository("me/my-clip", {"README.md": b"# Mine\n", "old.bin": b"old"})
     draw(TINY_VIT).push_to_hub(
         "me/my-clip", ignore_patterns="preprocessor*", delete_patterns="*.bin"
@@ -415,7 +417,7 @@ def test_from_memory_the_readme_stays_and_patterns_hold(hub: LoopbackHub) -> Non
     assert sorted(files(hub)) == ["README.md", "config.json", "model.safetensors"]
 
 
-def test_from_memory_what_is_no_number_is_refused(hub: LoopbackHub) -> None:
+def test_push_to_hub_refuses_nan(hub: LoopbackHub) -> None:
     model = draw(TINY_VIT)
     with torch.no_grad():
         model.text_projection[0, 0] = math.nan
@@ -428,7 +430,7 @@ def test_from_memory_what_is_no_number_is_refused(hub: LoopbackHub) -> None:
 
 
 def test_the_readme_of_the_folder_is_the_card(hub: LoopbackHub, base: Path) -> None:
-    """What save_pretrained was told is on the card that publish sends."""
+    """The arguments of save_pretrained are on the card that publish sends."""
     kwargs: dict[str, Any] = {"license": "mit", "base_model": "timm/base"}
     kwargs["metrics"] = [("mnist", "accuracy", 0.875)]
     draw(TINY_VIT).save_pretrained(base, model_card_kwargs=kwargs)
@@ -448,7 +450,7 @@ def test_the_readme_of_the_folder_is_the_card(hub: LoopbackHub, base: Path) -> N
 OWN = "---\nlicense: mit\nwidget: []\n---\n\n# Mine\n\nMy words.\n"
 
 
-def test_a_persons_readme_is_the_card_and_options_change_its_head(
+def test_a_handwritten_readme_is_the_card_and_options_change_its_metadata(
     hub: LoopbackHub, base: Path
 ) -> None:
     (base / "README.md").write_text(OWN)
@@ -463,7 +465,7 @@ def test_a_persons_readme_is_the_card_and_options_change_its_head(
     assert text == OWN.replace("license: mit", "license: apache-2.0")
 
 
-def test_a_card_of_ours_on_the_hub_is_renewed_and_keeps_its_licence(
+def test_a_generated_card_on_the_hub_is_renewed_and_keeps_its_licence(
     hub: LoopbackHub, base: Path, tuned: Path
 ) -> None:
     publish(tuned, "me/my-clip", "--base", base, "--license", "mit", "--dataset", "mnist")
@@ -479,7 +481,7 @@ def test_a_card_of_ours_on_the_hub_is_renewed_and_keeps_its_licence(
     assert [data.license, data.datasets] == ["mit", ["mnist"]]
 
 
-def test_from_memory_a_card_of_ours_on_the_hub_is_renewed_and_an_edited_one_kept(
+def test_push_to_hub_renews_a_generated_card_and_keeps_an_edited_one(
     hub: LoopbackHub,
 ) -> None:
     model = draw(TINY_VIT)
@@ -497,7 +499,7 @@ def test_from_memory_a_card_of_ours_on_the_hub_is_renewed_and_an_edited_one_kept
     assert "# My own title" in readme(hub)
 
 
-def test_a_kept_card_that_was_edited_gets_the_new_table_of_files(
+def test_an_edited_card_that_is_kept_gets_the_new_table_of_files(
     hub: LoopbackHub, base: Path
 ) -> None:
     publish(base, "me/my-clip")
@@ -528,7 +530,7 @@ def test_a_kept_card_that_was_edited_gets_the_new_table_of_files(
         ("{folder}/model.safetensors", None),
     ],
 )
-def test_the_repository_behind_a_base_is_named_and_no_path(
+def test_the_card_names_the_repository_of_the_base_and_no_local_path(
     name: str, expected: str | None, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HFCLIP_NAMESPACE", raising=False)
@@ -565,7 +567,7 @@ def test_a_copy_of_a_repository_names_it(hub: LoopbackHub, base: Path) -> None:
 
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"], ["--json"]])
-def test_an_unknown_licence_is_refused_in_the_dry_run_already(
+def test_the_dry_run_refuses_an_unknown_licence(
     more: list[str], hub: LoopbackHub, base: Path
 ) -> None:
     result = publish(base, "me/my-clip", "--license", "apache2", *more)
@@ -574,9 +576,7 @@ def test_an_unknown_licence_is_refused_in_the_dry_run_already(
     assert hub.calls == []
 
 
-def test_the_hub_looks_at_the_head_of_the_card_in_the_dry_run_already(
-    hub: LoopbackHub, base: Path
-) -> None:
+def test_the_dry_run_lets_the_hub_check_the_card_metadata(hub: LoopbackHub, base: Path) -> None:
     (base / "README.md").write_text("---\nlicense: of-my-own\n---\n# Mine\n")
     hub.fault(Status(400), "/api/validate-yaml", method="POST")
     result = publish(base, "me/my-clip", "--dry-run")
@@ -585,7 +585,7 @@ def test_the_hub_looks_at_the_head_of_the_card_in_the_dry_run_already(
     assert written(hub) == []
 
 
-def test_a_hub_that_is_down_is_told(base: Path, hub: LoopbackHub) -> None:
+def test_an_unavailable_hub_is_reported(base: Path, hub: LoopbackHub) -> None:
     hub.fault(Status(503), "/api/*", times=None)
     with (
         pytest.raises(NetworkError, match="the Hub answers 503"),
@@ -594,7 +594,7 @@ def test_a_hub_that_is_down_is_told(base: Path, hub: LoopbackHub) -> None:
         pass
 
 
-def test_every_refusal_is_of_our_own_tree() -> None:
+def test_hub_and_publish_errors_are_hfclip_errors() -> None:
     for kind in (RepositoryError, NetworkError, IntegrityError):
         assert issubclass(kind, HubError)
     assert issubclass(PublishError, hfclip.HfclipError)

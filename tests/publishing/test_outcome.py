@@ -1,4 +1,4 @@
-"""What `hfclip publish` tells of its outcome, and the same from Python."""
+"""The reported outcome of `hfclip publish` and of `hfclip.publish`."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,9 @@ import hfclip
 from hfclip.cli import main
 from hfclip.errors import PublishError
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Use 'content=:DeprecationWarning"
+)  # a warning of the client
 
 TOKEN = "hf_secretOfTheTests"
 
@@ -60,19 +62,19 @@ def head_of(hub: LoopbackHub) -> str:
 
 
 def written(hub: LoopbackHub) -> list[str]:
-    """The requests that change something; asking whether a card is valid does not."""
+    """Returns the requests that change the Hub. Validating a card is not one of them."""
     calls = [call for call in hub.calls if call.method not in {"GET", "HEAD"}]
     return [call.path for call in calls if call.path != "/api/validate-yaml"]
 
 
-def test_nothing_changed_is_said_where_nothing_was_sent(hub: LoopbackHub, base: Path) -> None:
+def test_the_outcome_is_nothing_changed_if_no_file_was_sent(hub: LoopbackHub, base: Path) -> None:
     first = publish(base, "me/my-clip").stdout.splitlines()[-1]
     assert first.split() == ["published", f"{hub.endpoint}/me/my-clip/commit/{head_of(hub)}"]
     second = publish(base, "me/my-clip").stdout.splitlines()[-1]
     assert second == f"nothing changed: {hub.endpoint}/me/my-clip already has these files"
 
 
-def test_json_tells_every_outcome_on_standard_output_alone(hub: LoopbackHub, base: Path) -> None:
+def test_json_reports_every_outcome_only_on_standard_output(hub: LoopbackHub, base: Path) -> None:
     outcomes = {}
     for arguments in (["--dry-run"], [], [], ["--license", "none"]):
         result = publish(base, "me/my-clip", "--json", *arguments)
@@ -89,7 +91,7 @@ def test_json_tells_every_outcome_on_standard_output_alone(hub: LoopbackHub, bas
     assert f"Error: {told['error']['message']}\n" == result.stderr
 
 
-def test_in_python_it_is_one_function(hub: LoopbackHub, tuned: Path, base: Path) -> None:
+def test_publish_works_as_one_python_function(hub: LoopbackHub, tuned: Path, base: Path) -> None:
     plan = hfclip.publish(tuned, "me/my-clip", base=str(base), license="mit", dry_run=True)
     assert (plan.status, plan.commit, plan.url, plan.sent) == ("dry run", None, None, [])
     assert written(hub) == []
@@ -104,7 +106,7 @@ def test_in_python_it_is_one_function(hub: LoopbackHub, tuned: Path, base: Path)
         hfclip.publish(tuned, "me/my-clip")
 
 
-def test_a_hub_that_is_down_names_what_was_asked_for(hub: LoopbackHub, base: Path) -> None:
+def test_an_error_of_an_unavailable_hub_names_the_request(hub: LoopbackHub, base: Path) -> None:
     hub.fault(Status(503), "/api/whoami-v2", times=None)
     output = publish(base, "me/my-clip").output
     assert "The name of your account cannot be fetched: the Hub answers 503" in output

@@ -1,4 +1,4 @@
-"""The whole way of a fine-tune: trained, published, loaded by its name elsewhere, exported."""
+"""A fine-tune from training to publishing, loading by name elsewhere, and export."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ TOKEN = "hf_secretOfTheTests"
 CAPTIONS = [f"a handwritten {word}" for word in digits.WORDS]
 STEPS = 120
 
-# What a colleague runs, who has nothing but the name: with hfclip, and after an export.
+# Code of another user who has only the name: with hfclip, and after an export.
 WITH_HFCLIP = """
 import sys, numpy as np, torch, hfclip
 data = np.load(sys.argv[2])
@@ -56,12 +56,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
 
 
 def turned(images: Tensor) -> Tensor:
-    """The real variation: every picture lies on its side."""
+    """Returns the pictures turned by 90 degrees."""
     return torch.rot90(images, 1, dims=(2, 3))
 
 
 def tune(model: hfclip.CLIP, split: digits.Split) -> None:
-    """Trains the image tower for a while on pictures that lie on their side."""
+    """Trains the image tower on turned pictures for some steps."""
     random = torch.Generator().manual_seed(0)
     texts = hfclip.tokenize(CAPTIONS, padding="longest")
     optimizer = torch.optim.AdamW(model.visual.parameters(), lr=1e-3)
@@ -83,8 +83,10 @@ def accuracy(model: hfclip.CLIP, images: Tensor, split: digits.Split) -> float:
     return float((logits.argmax(dim=-1) == split.digits).double().mean())
 
 
-@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's
-def test_its_accuracy_is_the_same_number_everywhere(hub: LoopbackHub, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # a warning of the client
+def test_the_accuracy_of_a_fine_tune_is_the_same_everywhere(
+    hub: LoopbackHub, tmp_path: Path
+) -> None:
     train, test = digits.load_split()
     model, _ = hfclip.load("digits", "cpu")
     images = digits.normalise(turned(test.images))

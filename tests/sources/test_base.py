@@ -1,4 +1,4 @@
-"""Weight files named directly: the configuration beside them, and what `base=` says of them."""
+"""Weight files given by path: the configuration beside them, and the argument `base=`."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ from hfclip.releases import RELEASES
 from hfclip.sources import inspect as inspection
 from hfclip.sources.find import base_config
 
-# What no shape tells: the activation, the heads' width, the pixels.
+# Settings that shapes do not determine: activation, head width, mean and std.
 OTHER = dataclasses.replace(
     TINY_VIT,
     activation="gelu",
@@ -59,7 +59,7 @@ def save_as(path: Path, tensors: dict[str, Tensor]) -> Path:
 
 
 def config_of(path: Path, **options: Any) -> ClipConfig:
-    """The configuration that `load` gives, once all that it decides has been looked at."""
+    """Loads the model, checks everything that depends on its configuration, and returns that."""
     model, preprocess = hfclip.load(path, device="cpu", **options)
     config: ClipConfig = model.config
     assert preprocess.transforms[-1].mean == config.image_mean
@@ -70,7 +70,7 @@ def config_of(path: Path, **options: Any) -> ClipConfig:
     return config
 
 
-# B1: the configuration beside a weight file.
+# The configuration beside a weight file.
 
 
 @pytest.mark.parametrize("by_transformers", [False, True])
@@ -79,7 +79,7 @@ def config_of(path: Path, **options: Any) -> ClipConfig:
     ["model.safetensors", "open_clip_model.safetensors", "best.pt", "pytorch_model.bin", "w"],
 )
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_weight_file_has_the_configuration_beside_it(
+def test_a_weight_file_uses_the_configuration_beside_it(
     layout: str, name: str, by_transformers: bool, tmp_path: Path
 ) -> None:
     write_folder(tmp_path, layout)
@@ -95,11 +95,11 @@ def test_a_weight_file_has_the_configuration_beside_it(
     assert torch.equal(hfclip.load(path, device="cpu")[0](image, text)[0], other(image, text)[0])
 
 
-def test_without_a_configuration_openais_is_assumed(tmp_path: Path) -> None:
+def test_openais_configuration_is_assumed_if_there_is_none(tmp_path: Path) -> None:
     assert config_of(save_as(tmp_path / "best.pt", state())) == TINY_VIT
 
 
-def test_the_configuration_of_the_files_own_layout_counts(tmp_path: Path) -> None:
+def test_the_configuration_in_the_layout_of_the_file_is_used(tmp_path: Path) -> None:
     write_folder(tmp_path, "open_clip", OTHER)
     write_folder(tmp_path, "hfclip", TINY_VIT)
     assert config_of(tmp_path / "open_clip_model.safetensors") == OTHER
@@ -125,7 +125,7 @@ FOREIGN: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize("kind", FOREIGN)
 @pytest.mark.parametrize("name", ["model.safetensors", "best.pt"])
-def test_a_configuration_of_something_else_is_refused_and_base_helps(
+def test_a_foreign_configuration_is_refused_unless_base_is_given(
     name: str, kind: str, tmp_path: Path
 ) -> None:
     text, told = FOREIGN[kind]
@@ -142,13 +142,13 @@ def test_a_configuration_of_something_else_is_refused_and_base_helps(
 
 
 @pytest.mark.parametrize("name", ["open_clip_model.safetensors", "best.pt", "model.safetensors"])
-def test_beside_timms_configuration_open_clips_is_taken(name: str, tmp_path: Path) -> None:
+def test_open_clips_configuration_is_preferred_to_timms(name: str, tmp_path: Path) -> None:
     write_folder(tmp_path, "open_clip")
     (tmp_path / "config.json").write_text(json.dumps(TIMM))
     assert config_of(save_as(tmp_path / name, state(OTHER))) == OTHER
 
 
-def test_a_configuration_that_does_not_fit_is_named_and_base_helps(tmp_path: Path) -> None:
+def test_a_configuration_that_does_not_fit_is_named_unless_base_is_given(tmp_path: Path) -> None:
     write_folder(tmp_path, "open_clip", dataclasses.replace(OTHER, transformer_layers=3))
     path = save_as(tmp_path / "best.pt", {f"module.{k}": v for k, v in state(OTHER).items()})
     with pytest.raises(WeightsMismatchError) as refusal:
@@ -161,7 +161,7 @@ def test_a_configuration_that_does_not_fit_is_named_and_base_helps(tmp_path: Pat
     assert config_of(path, base=write_folder(tmp_path / "base")) == OTHER
 
 
-# B2: what a lone file was fine-tuned from.
+# The base of a single weight file.
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
 
 @pytest.fixture
 def lone(tmp_path: Path) -> Path:
-    """A weight file in a folder of its own."""
+    """Returns a weight file in a folder without other files."""
     (tmp_path / "run").mkdir()
     return save_as(tmp_path / "run" / "last.pt", state(OTHER))
 
@@ -190,11 +190,11 @@ def test_a_folder_as_base_gives_the_configuration(layout: str, lone: Path, tmp_p
     for weights in base.glob("*.safetensors"):
         assert config_of(lone, base=weights) == OTHER
         weights.unlink()
-    assert config_of(lone, base=base) == OTHER  # a configuration alone will do
+    assert config_of(lone, base=base) == OTHER  # a configuration without weights is enough
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_repository_as_base_gives_the_configuration_and_no_weights_are_fetched(
+def test_a_repository_as_base_gives_the_configuration_without_its_weights(
     layout: str, lone: Path, tmp_path: Path, hub: LoopbackHub
 ) -> None:
     base = write_folder(tmp_path / "base", layout)
@@ -206,7 +206,7 @@ def test_a_repository_as_base_gives_the_configuration_and_no_weights_are_fetched
 
 
 @pytest.mark.parametrize("name", RELEASES)
-def test_the_nine_need_no_network_as_base(
+def test_a_release_as_base_needs_no_network(
     name: str, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HFCLIP_NAMESPACE", "me")
@@ -215,7 +215,7 @@ def test_the_nine_need_no_network_as_base(
     assert hub.calls == []
 
 
-def test_the_sizes_that_fine_tuning_changes_are_read_off_the_weights(
+def test_sizes_that_fine_tuning_changes_are_inferred_from_the_weights(
     lone: Path, tmp_path: Path
 ) -> None:
     base = write_folder(tmp_path / "base")
@@ -243,7 +243,7 @@ WRONG_BASES: dict[str, tuple[ClipConfig, str]] = {
 
 
 @pytest.mark.parametrize("kind", WRONG_BASES)
-def test_a_base_that_does_not_fit_is_refused_by_naming_both(
+def test_a_base_that_does_not_fit_is_refused_and_both_are_named(
     kind: str, lone: Path, tmp_path: Path
 ) -> None:
     config, told = WRONG_BASES[kind]
@@ -255,7 +255,7 @@ def test_a_base_that_does_not_fit_is_refused_by_naming_both(
             assert words in str(refusal.value)
 
 
-def test_one_of_the_nine_that_does_not_fit_is_named(lone: Path) -> None:
+def test_a_release_that_does_not_fit_is_named(lone: Path) -> None:
     with pytest.raises(WeightsMismatchError, match=r"last\.pt holds.*the base ViT-B/32"):
         hfclip.load(lone, base="ViT-B/32")
 
@@ -269,7 +269,7 @@ def test_a_base_without_a_configuration_is_refused(lone: Path, tmp_path: Path) -
         hfclip.load(lone, base="vit-b-16")
 
 
-def test_the_base_of_something_else_than_a_weight_file_must_agree(tmp_path: Path) -> None:
+def test_the_base_of_a_folder_or_repository_must_agree_with_it(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "tuned")
     base = write_folder(tmp_path / "base", config=dataclasses.replace(OTHER, image_resolution=64))
     assert config_of(folder, base=base) == OTHER
@@ -310,7 +310,7 @@ def run(*arguments: object) -> Any:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def test_inspect_marks_what_was_assumed(lone: Path, tmp_path: Path) -> None:
+def test_inspect_marks_assumed_values(lone: Path, tmp_path: Path) -> None:
     assumed = json.loads(run("inspect", lone, "--json").stdout)
     assert (assumed["activation"], assumed["assumed"][:19]) == ("quick_gelu", "OpenAI's activation")
     assert "base= (--base)" in assumed["assumed"]

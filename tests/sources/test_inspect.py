@@ -30,7 +30,7 @@ BERT = json.dumps({"model_type": "bert", "hidden_size": 64}).encode()
 
 @pytest.fixture(scope="session")
 def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
-    """The files of one small model in each layout of the Hub."""
+    """Returns the files of one small model in each layout of the Hub."""
     root = tmp_path_factory.mktemp("layouts")
     draw(TINY_VIT).save_pretrained(root / "hfclip")
     for layout in ("open_clip", "transformers"):
@@ -65,7 +65,7 @@ def hub(
 def pinned(
     hub: LoopbackHub, layouts: dict[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> releases.Release:
-    """A stand-in for ViT-B/32, pinned as the real one is."""
+    """Returns a small pinned replacement for ViT-B/32."""
     real, files = releases.RELEASES["ViT-B/32"], layouts["open_clip"]
     commit = hub.add_repository(real.hub.repo_id, files)
     sha256 = hashlib.sha256(files[OPEN_CLIP_WEIGHTS]).hexdigest()
@@ -93,7 +93,7 @@ def flip_a_bit(path: Path) -> None:
     path.resolve().write_bytes(content)
 
 
-# What is listed.
+# The list of models.
 
 
 def test_a_namespace_replaces_the_pinned_repositories_in_the_list(
@@ -155,7 +155,7 @@ def test_a_clip_that_any_tool_cached_is_listed_without_a_request(
         ("transformers", PREPROCESSOR),
     ],
 )
-def test_a_clip_of_which_a_file_is_missing_is_partial(
+def test_a_clip_with_a_missing_file_is_listed_as_partial(
     layout: str, missing: str, hub: LoopbackHub
 ) -> None:
     snapshot_download(f"me/{layout}", ignore_patterns=[missing])
@@ -166,7 +166,7 @@ def test_a_clip_of_which_a_file_is_missing_is_partial(
     assert rows()[f"me/{layout}"].state == "verified"
 
 
-def test_a_preprocessor_that_the_client_knows_to_be_missing_is_not_waited_for(
+def test_a_clip_whose_preprocessor_is_known_to_be_missing_is_cached(
     hub: LoopbackHub, layouts: dict[str, dict[str, bytes]]
 ) -> None:
     hub.push("me/transformers", {PREPROCESSOR: None})
@@ -180,7 +180,7 @@ def test_a_preprocessor_that_the_client_knows_to_be_missing_is_not_waited_for(
     assert rows()["me/transformers"].state == "cached"
 
 
-def test_what_is_no_clip_or_is_broken_is_left_out_and_the_others_are_listed(
+def test_broken_and_foreign_repositories_are_left_out(
     hub: LoopbackHub, layouts: dict[str, dict[str, bytes]]
 ) -> None:
     timm = {CONFIG: b'{"architecture": "vit_base"}', WEIGHTS: b"the image tower"}
@@ -208,7 +208,7 @@ def test_what_is_no_clip_or_is_broken_is_left_out_and_the_others_are_listed(
     assert [row.name for row in list_models()[10:]] == ["me/hfclip", "z/timm-clip"]
 
 
-def test_one_commit_of_a_repository_is_listed_main_before_tags_before_others(
+def test_main_is_listed_first_then_tags_then_other_commits(
     hub: LoopbackHub,
 ) -> None:
     first = hub.repository("me/hfclip").branches["main"].id
@@ -243,10 +243,10 @@ def test_a_release_whose_configuration_alone_is_cached_is_not_cached(
     assert (row.state, row.revision) == ("not cached", revision)
 
 
-# What is inspected.
+# inspect and export.
 
 
-def test_inspect_reads_the_revision_and_the_namespace_that_are_asked_for(
+def test_inspect_reads_the_requested_revision_and_namespace(
     hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.push("me/ViT-B-32", {}, tag="v1")
@@ -270,7 +270,7 @@ def test_export_takes_a_namespace(hub: LoopbackHub, tmp_path: Path) -> None:
     assert hfclip.load(folder, "cpu")[0].config == TINY_VIT
 
 
-# What is fetched and verified.
+# download and verify.
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_repair_mends_the_cached_commit_and_not_a_newer_one(hub: LoopbackHub) ->
     assert len(list(scan())) == 1
 
 
-def test_a_pinned_release_is_held_against_its_pin(
+def test_a_pinned_release_is_verified_against_its_pin(
     hub: LoopbackHub, pinned: releases.Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hfclip.download("ViT-B/32")
@@ -350,7 +350,7 @@ def test_a_pinned_release_is_held_against_its_pin(
         ({"name": "me/hfclip", "revision": "v1"}, "hfclip download me/hfclip --revision v1"),
     ],
 )
-def test_what_is_not_cached_is_said_with_the_command_that_fetches_it(
+def test_an_error_for_an_uncached_model_names_the_download_command(
     arguments: dict[str, str], command: str, hub: LoopbackHub
 ) -> None:
     with pytest.raises(hfclip.NetworkError, match="is not in the cache at") as caught:
@@ -359,7 +359,7 @@ def test_what_is_not_cached_is_said_with_the_command_that_fetches_it(
     assert hub.calls == []
 
 
-def test_a_file_that_cannot_be_had_offline_names_the_command_that_fetches_it(
+def test_an_error_for_a_file_missing_offline_names_the_download_command(
     hub: LoopbackHub,
 ) -> None:
     commit = hub.repository("me/hfclip").branches["main"].id
@@ -388,7 +388,7 @@ def test_the_bundled_model_is_verified_against_the_hashes_in_the_table(
                 hfclip.verify("digits")
 
 
-def test_a_file_or_folder_of_ones_own_has_no_published_hash(
+def test_a_local_file_or_folder_has_no_published_hash(
     hub: LoopbackHub, tmp_path: Path, layouts: dict[str, dict[str, bytes]]
 ) -> None:
     content = layouts["hfclip"][WEIGHTS]
@@ -405,7 +405,7 @@ def test_a_file_or_folder_of_ones_own_has_no_published_hash(
             hfclip.verify(local, revision="v1")
 
 
-def test_openais_own_file_is_verified_where_it_is(
+def test_openais_original_file_is_verified_in_place(
     home: Path, tmp_path: Path, hub: LoopbackHub, pinned: releases.Release
 ) -> None:
     path = home / ".cache" / "clip" / "ViT-B-32.pt"
@@ -442,7 +442,7 @@ def test_a_release_that_openais_clip_downloaded_is_listed_as_cached(
     assert hub.calls == []
 
 
-def test_all_that_is_cached_is_verified_at_every_commit(
+def test_every_cached_commit_is_verified(
     hub: LoopbackHub, pinned: releases.Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert list(verify_all()) == []
@@ -486,7 +486,7 @@ def test_a_file_that_cannot_be_read_is_a_cache_error(
         hfclip.verify("me/hfclip")
 
 
-# The functions as a whole.
+# All functions.
 
 
 def test_download_verify_and_the_list_import_no_torch(hub: LoopbackHub, home: Path) -> None:

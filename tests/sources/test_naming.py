@@ -1,4 +1,4 @@
-"""What a name means: each is read as one thing, and refused with the true cause."""
+"""The meaning of model names, and the errors for invalid ones."""
 
 import os
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
         "folder\\file", ".hidden",
     ],
 )  # fmt: skip
-def test_a_path_that_is_not_there_is_no_such_file(name: str, hub: LoopbackHub) -> None:
+def test_a_missing_path_is_reported_as_a_missing_file(name: str, hub: LoopbackHub) -> None:
     with pytest.raises(hfclip.ModelNotFoundError, match="no such file or folder") as caught:
         hfclip.load(name, "cpu")
     assert str(caught.value).startswith(f"Model {name} not found: ")
@@ -66,7 +66,9 @@ def test_a_name_that_no_repository_can_have_is_told_so(name: str, hub: LoopbackH
         ("https://huggingface.co/me/clip", "as org/name, without the URL"),
     ],
 )
-def test_what_the_system_refuses_is_told(name: str, reason: str, hub: LoopbackHub) -> None:
+def test_an_error_of_the_operating_system_is_reported(
+    name: str, reason: str, hub: LoopbackHub
+) -> None:
     with pytest.raises(hfclip.ModelNotFoundError, match=reason):
         hfclip.load(name, "cpu")
     assert hub.calls == []
@@ -78,9 +80,7 @@ def test_a_pipe_is_neither_a_file_nor_a_folder(tmp_path: Path) -> None:
         hfclip.load(tmp_path / "pipe.pt", "cpu")
 
 
-def test_a_prefix_makes_a_repository_of_what_looks_like_a_file(
-    hub: LoopbackHub, folder: Path
-) -> None:
+def test_the_hub_prefix_marks_a_name_as_a_repository(hub: LoopbackHub, folder: Path) -> None:
     files = {name: folder / name for name in ("config.json", "model.safetensors")}
     hub.add_repository("me/clip.pt", files)
     model, _ = hfclip.load("hf-hub:me/clip.pt", "cpu")
@@ -97,7 +97,7 @@ def test_an_empty_name_is_refused_and_not_the_current_folder(
 
 
 @pytest.mark.parametrize("name", [".", "./", "../model"])
-def test_a_dot_stays_the_current_folder(
+def test_a_dot_means_the_current_folder(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
@@ -112,7 +112,7 @@ def test_a_name_of_another_type_is_refused(name: object) -> None:
 
 @pytest.mark.parametrize("option", ["revision", "namespace"])
 @pytest.mark.parametrize("kind", ["bundled", "folder", "file"])
-def test_an_option_that_means_nothing_for_a_name_is_refused(
+def test_an_option_that_does_not_apply_to_a_name_is_refused(
     kind: str, option: str, folder: Path
 ) -> None:
     name = {"bundled": "digits", "folder": folder, "file": folder / "model.safetensors"}[kind]
@@ -120,7 +120,7 @@ def test_an_option_that_means_nothing_for_a_name_is_refused(
         hfclip.load(name, "cpu", **{option: "me"})  # type: ignore[call-overload]
 
 
-def test_a_repository_has_one_account_and_one_revision(hub: LoopbackHub) -> None:
+def test_a_name_with_two_accounts_or_two_revisions_is_refused(hub: LoopbackHub) -> None:
     with pytest.raises(hfclip.ArgumentError, match="namespace='you' does not apply"):
         hfclip.load("me/clip", "cpu", namespace="you")
     with pytest.raises(
@@ -130,7 +130,7 @@ def test_a_repository_has_one_account_and_one_revision(hub: LoopbackHub) -> None
     assert hub.calls == []
 
 
-def test_the_namespace_of_the_environment_is_for_releases_alone(
+def test_the_namespace_of_the_environment_applies_only_to_releases(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HFCLIP_NAMESPACE", "me")
@@ -138,7 +138,7 @@ def test_the_namespace_of_the_environment_is_for_releases_alone(
 
 
 @pytest.mark.parametrize("fault", [Status(503), Status(429), Status(403), Reset()])
-def test_a_hub_that_fails_gets_no_hint_about_the_name(fault: Fault, hub: LoopbackHub) -> None:
+def test_a_hub_error_has_no_hint_about_the_name(fault: Fault, hub: LoopbackHub) -> None:
     hub.fault(fault, "/*", method="*", times=None)
     with pytest.raises(hfclip.HubError) as caught:
         hfclip.load("ViT-B/23", "cpu")
@@ -146,7 +146,7 @@ def test_a_hub_that_fails_gets_no_hint_about_the_name(fault: Fault, hub: Loopbac
     assert "There is no file or folder" not in str(caught.value)
 
 
-def test_a_repository_that_is_not_there_or_not_cached_gets_a_hint(
+def test_a_missing_or_uncached_repository_gets_a_hint(
     hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hint = r"There is no file or folder ViT-B/23 either\. Did you mean 'ViT-B/32'\?"

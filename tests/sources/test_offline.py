@@ -1,4 +1,4 @@
-"""Offline and read-only caches: what is not cached is not taken for what does not exist."""
+"""Offline and read-only caches: a file that is not cached may still exist on the Hub."""
 
 import json
 import os
@@ -31,7 +31,7 @@ MODEL = draw(TINY_VIT)
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same model in each layout, with a mean and std of its own."""
+    """Returns the same model in each layout, with another mean and std than OpenAI."""
     from hfclip.config import ClipConfig
     from hfclip.layouts.write import write_layout
 
@@ -60,9 +60,9 @@ def publish(hub: LoopbackHub, *folders: Path, **more: bytes) -> None:
 
 
 def cache_as_another_tool(names: Iterable[str]) -> None:
-    """Asks for each file as transformers and open_clip do: one by one."""
+    """Requests files one by one, as transformers and open_clip do."""
     for name in names:
-        with suppress(EntryNotFoundError):  # the client notes this in its folder .no_exist
+        with suppress(EntryNotFoundError):  # the client records this in its folder .no_exist
             hf_hub_download("me/model", name)
 
 
@@ -71,16 +71,16 @@ def cached() -> Path:
 
 
 def load_offline() -> tuple[float, ...]:
-    """Loads without a request; checks the weights, and returns the mean of the preprocess."""
+    """Loads offline, checks the weights, and returns the mean of the preprocess."""
     model, preprocess = hfclip.load("me/model", "cpu", local_files_only=True)
     assert torch.equal(model.text_projection, MODEL.text_projection)
     return tuple(preprocess.transforms[-1].mean)
 
 
-# What is cached in part.
+# Partial caches.
 
 
-def test_a_preprocess_that_is_not_cached_is_not_taken_for_openais(
+def test_an_uncached_preprocess_is_not_replaced_by_openais(
     hub: LoopbackHub, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(hub, folders["transformers"])
@@ -106,7 +106,7 @@ def test_a_preprocess_that_is_not_cached_is_not_taken_for_openais(
         ([WEIGHTS, PREPROCESSOR], CONFIG),
     ],
 )
-def test_each_file_that_matters_is_missed_by_its_name(
+def test_each_missing_file_is_named(
     names: list[str], unknown: str, hub: LoopbackHub, folders: dict[str, Path]
 ) -> None:
     publish(hub, folders["transformers"], processor_config__json=b"{}")
@@ -115,7 +115,7 @@ def test_each_file_that_matters_is_missed_by_its_name(
         load_offline()
 
 
-def test_what_the_hub_said_does_not_exist_is_known_not_to(
+def test_a_file_that_the_hub_reported_missing_counts_as_missing(
     hub: LoopbackHub, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     shutil.copytree(folders["transformers"], tmp_path / "bare")
@@ -129,7 +129,7 @@ def test_what_the_hub_said_does_not_exist_is_known_not_to(
     assert load_offline() == TINY_VIT.image_mean
 
 
-def test_the_second_file_of_the_preprocess_counts_where_the_first_does_not_exist(
+def test_the_second_preprocess_file_is_used_if_the_first_does_not_exist(
     hub: LoopbackHub, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     shutil.copytree(folders["transformers"], tmp_path / "new")
@@ -143,7 +143,7 @@ def test_the_second_file_of_the_preprocess_counts_where_the_first_does_not_exist
     assert load_offline() == MEAN
 
 
-def test_the_listing_that_a_snapshot_download_leaves_is_proof(
+def test_the_file_list_of_a_snapshot_download_proves_absence(
     hub: LoopbackHub, folders: dict[str, Path]
 ) -> None:
     publish(hub, folders["transformers"])
@@ -154,7 +154,7 @@ def test_the_listing_that_a_snapshot_download_leaves_is_proof(
     assert load_offline() == MEAN
 
 
-# Layouts that a part of the cache would show wrongly.
+# Layouts that a partial cache would misrepresent.
 
 
 def test_open_clips_files_are_enough_by_themselves(
@@ -178,7 +178,7 @@ def test_timms_image_tower_is_not_read_in_place_of_the_whole_model(
         load_offline()
 
 
-def test_pickles_in_a_part_of_the_cache_do_not_prove_that_there_is_nothing_else(
+def test_pickles_in_a_partial_cache_do_not_prove_that_other_weights_are_missing(
     hub: LoopbackHub, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     shutil.copytree(folders["transformers"], tmp_path / "old")
@@ -195,7 +195,7 @@ def test_pickles_in_a_part_of_the_cache_do_not_prove_that_there_is_nothing_else(
 
 
 @pytest.mark.parametrize("layout", ["hfclip", "transformers"])
-def test_a_whole_model_beside_an_unknown_one_is_loaded_with_a_warning(
+def test_a_complete_model_beside_an_unknown_file_is_loaded_with_a_warning(
     layout: str, hub: LoopbackHub, folders: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     publish(hub, folders[layout])
@@ -210,11 +210,11 @@ def test_a_whole_model_beside_an_unknown_one_is_loaded_with_a_warning(
     assert caplog.text == ""
 
 
-# Caches that were copied without their links.
+# Caches that were copied without symlinks.
 
 
 def copy_without_links(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Does what `cp -rL`, Docker and Windows do to a cache; nothing else is remembered of it."""
+    """Copies a cache without symlinks, like `cp -rL`, and clears the records of its hashes."""
     copy = tmp_path / "copy"
     shutil.copytree(constants.HF_HUB_CACHE, copy)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(copy))
@@ -224,7 +224,7 @@ def copy_without_links(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("layout", ["hfclip", "open_clip", "transformers"])
-def test_a_copy_without_links_is_verified_by_the_names_of_its_blobs(
+def test_a_copied_cache_without_symlinks_is_verified_by_its_blob_names(
     layout: str,
     hub: LoopbackHub,
     folders: dict[str, Path],
@@ -247,7 +247,7 @@ def test_a_copy_without_links_is_verified_by_the_names_of_its_blobs(
 
 
 @pytest.mark.parametrize("damage", ["another byte", "no blobs"])
-def test_a_copy_that_no_blob_vouches_for_is_refused(
+def test_a_copied_cache_that_its_blobs_do_not_confirm_is_refused(
     damage: str,
     hub: LoopbackHub,
     folders: dict[str, Path],
@@ -268,17 +268,17 @@ def test_a_copy_that_no_blob_vouches_for_is_refused(
         load_offline()
 
 
-# Caches that cannot be written, or read.
+# Caches that cannot be written or read.
 
 
 def as_nobody(code: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs code as a user whom file permissions bind."""
+    """Runs code as a user to whom file permissions apply."""
     become = "import os; os.setgid(65534); os.setuid(65534)\n" if os.getuid() == 0 else ""
     command = [sys.executable, "-c", f"{WARM_UP}{become}{code}"]
     return subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
 
 
-# That user may not be allowed to import what a request needs.
+# That user may not have permission to import the modules for a request.
 WARM_UP = """
 import tempfile
 from hfclip.sources.find import find
@@ -300,7 +300,7 @@ except CacheError as error:
 
 @pytest.fixture
 def shared(tmp_path: Path, hub: LoopbackHub, folders: dict[str, Path]) -> Iterator[Path]:
-    """A cache of me/model that everyone may read, where no one may write."""
+    """Returns a cache of me/model that everyone may read and nobody may write."""
     publish(hub, folders["hfclip"])
     assert find("me/model").config
     for path in [tmp_path, *tmp_path.parents]:
@@ -329,7 +329,7 @@ def test_a_read_only_cache_is_used_after_a_new_commit(
     assert f"Using the cached commit {old}" in result.stderr
 
 
-def test_a_read_only_cache_that_lacks_a_model_is_told(
+def test_a_read_only_cache_without_the_model_is_reported(
     shared: Path, hub: LoopbackHub, tmp_path: Path
 ) -> None:
     shutil.rmtree(shared / "models--me--model")
@@ -339,12 +339,12 @@ def test_a_read_only_cache_that_lacks_a_model_is_told(
 
 
 @pytest.mark.parametrize("place", ["snapshots", f"snapshots/*/{WEIGHTS}"])
-def test_a_cache_that_cannot_be_read_is_told(
+def test_a_cache_that_cannot_be_read_is_reported(
     place: str, shared: Path, hub: LoopbackHub, tmp_path: Path
 ) -> None:
     (path,) = (shared / "models--me--model").glob(place)
     mode = path.stat().st_mode
-    path.chmod(0)  # a link's target
+    path.chmod(0)  # the target of the symlink
     result = as_nobody(FIND, hub.environment(tmp_path / "home"))
     path.chmod(mode)
     assert result.stdout.startswith(f"CacheError: {path} cannot be read: Permission denied"), (

@@ -1,6 +1,6 @@
-"""The tokenizer against literal ids, and in what holds for every text."""
+"""The tokenizer compared with literal ids, and properties that hold for every text."""
 
-# ruff: noqa: RUF001, S311 - letters that look like others are meant, and nothing is secret
+# ruff: noqa: RUF001, S311 - letters that look like others are intended; nothing is secret
 
 import hashlib
 import random
@@ -60,7 +60,7 @@ plain_text = st.text(st.sampled_from([chr(c) for c in range(32, 127) if chr(c) !
 
 
 class Table:
-    """As a pandas.DataFrame: iterating gives the names of its columns."""
+    """Iterates over its column names, like a pandas.DataFrame."""
 
     ndim = 2
 
@@ -69,7 +69,7 @@ class Table:
 
 
 class Column:
-    """As a pandas.Series: iterating gives its values."""
+    """Iterates over its values, like a pandas.Series."""
 
     ndim = 1
 
@@ -100,7 +100,7 @@ def test_a_text_has_these_ids(tokenizer: Tokenizer, text: str, ids: list[int]) -
     assert tokenizer.encode(text) == ids
 
 
-def test_a_row_is_start_then_text_then_end_then_zeros() -> None:
+def test_a_row_holds_start_text_end_and_zeros() -> None:
     rows = tokenize(["a photo of a dog", ""], context_length=9)
     assert rows.dtype == torch.int32
     assert rows.tolist() == [
@@ -147,13 +147,13 @@ def test_no_texts_make_an_empty_batch() -> None:
     assert tokenize([]).dtype == torch.int32
 
 
-def test_a_batch_may_be_written_to_and_leaves_the_next_one_alone() -> None:
+def test_a_batch_is_writable_and_independent_of_the_next_one() -> None:
     rows = tokenize("a dog")
     rows.fill_(7)
     assert tokenize("a dog")[0, :4].tolist() == [START_TOKEN, 320, 1929, END_TOKEN]
 
 
-def test_a_text_that_just_fits_is_kept_whole() -> None:
+def test_a_text_of_the_maximum_length_is_kept_whole() -> None:
     assert tokenize("a photo of a dog", 7)[0].tolist()[-2:] == [1929, END_TOKEN]
 
 
@@ -202,14 +202,16 @@ def test_a_very_long_text_is_cut_in_the_message() -> None:
         (Table(), "of type Table"),
     ],
 )
-def test_what_is_no_text_is_refused_by_what_it_is(texts: Any, found: str) -> None:
+def test_inputs_that_are_not_text_are_refused_and_their_type_is_named(
+    texts: Any, found: str
+) -> None:
     with pytest.raises(hfclip.ArgumentTypeError) as refusal:
         tokenize(texts)
     assert found in str(refusal.value)
 
 
 @pytest.mark.parametrize("length", [1, 0, -3])
-def test_a_context_without_room_for_start_and_end_is_refused(length: int) -> None:
+def test_a_context_length_below_two_is_refused(length: int) -> None:
     with pytest.raises(ValueError, match=f"context_length is {length}"):
         tokenize("a dog", length, truncate=True)
 
@@ -251,7 +253,9 @@ def test_a_batch_is_not_decoded_as_one_text() -> None:
 @settings(deadline=None)
 @given(text=plain_text)
 @example(text="It's 5 o'clock; we'RE HERE!!")
-def test_plain_text_survives_but_for_case_and_space(tokenizer: Tokenizer, text: str) -> None:
+def test_plain_text_survives_a_round_trip_except_for_case_and_spaces(
+    tokenizer: Tokenizer, text: str
+) -> None:
     assume("</w>" not in text)
     decoded = tokenizer.decode(tokenizer.encode(text))
     assert "".join(decoded.split()) == "".join(text.lower().split())
@@ -259,7 +263,7 @@ def test_plain_text_survives_but_for_case_and_space(tokenizer: Tokenizer, text: 
 
 @settings(deadline=None)
 @given(text=st.text(st.sampled_from("\t\n\v\f\r\x1c\x1f\x7f -az<>#;&"), max_size=12))
-def test_a_plain_text_is_one_that_full_cleaning_leaves_the_same(text: str) -> None:
+def test_full_cleaning_does_not_change_a_plain_text(text: str) -> None:
     if module._is_plain(text):
         assert " ".join(text.lower().split()) == module._cleaner().clean(text)
         assert " ".join(ftfy.fix_text(text).split()) == " ".join(text.split())
@@ -280,18 +284,18 @@ def test_a_plain_text_is_one_that_full_cleaning_leaves_the_same(text: str) -> No
 @example(text="<b> &amp;")
 @example(text="cafe\u0301")
 @example(text="\x1b[31m\u2019")
-def test_the_short_way_through_ftfy_ends_where_the_long_way_does(text: str) -> None:
+def test_the_shortcut_gives_the_same_text_as_ftfy(text: str) -> None:
     assert module._cleaner()._fixed(text) == ftfy.fix_text(text)
 
 
-def test_a_line_that_ftfy_cuts_in_two_is_fixed_in_two() -> None:
+def test_a_line_that_ftfy_splits_in_two_is_fixed_in_two_parts() -> None:
     text = "1" * 1_000_000 + "Ã la"
     assert module._cleaner()._fixed(text) == ftfy.fix_text(text) == "1" * 1_000_000 + "à la"
 
 
 @settings(deadline=None)
 @given(texts=st.lists(st.text(max_size=20), max_size=5))
-def test_a_batch_holds_each_text_as_if_it_were_alone(
+def test_a_text_has_the_same_ids_in_a_batch_and_alone(
     tokenizer: Tokenizer, texts: list[str]
 ) -> None:
     rows = tokenize(texts, 200).tolist()
@@ -301,7 +305,7 @@ def test_a_batch_holds_each_text_as_if_it_were_alone(
 
 
 def merged_in_rounds(symbols: list[int], merges: dict[int, int]) -> list[int]:
-    """The definition: again and again the earliest merge, in all its places from the left."""
+    """Reference algorithm: repeats the earliest merge at all its places, from the left."""
     while joinable := [
         merges[pair] for left, right in pairwise(symbols) if (pair := left << 16 | right) in merges
     ]:
@@ -317,7 +321,7 @@ def merged_in_rounds(symbols: list[int], merges: dict[int, int]) -> list[int]:
 @given(letters=st.lists(st.sampled_from(list(b"aeinost.!=")), min_size=1, max_size=30))
 @example(letters=list(b"a" * 31))
 @example(letters=list(b"." * 40))
-def test_merging_place_by_place_equals_merging_in_rounds(
+def test_the_fast_merge_equals_the_reference_merge(
     merges: dict[int, int], letters: list[int]
 ) -> None:
     symbols = [letter - 33 for letter in letters]
@@ -325,7 +329,7 @@ def test_merging_place_by_place_equals_merging_in_rounds(
     assert module._merged(symbols, merges) == merged_in_rounds(symbols, merges)
 
 
-def test_no_merge_makes_what_another_makes_and_each_is_used_only_after_it_is_made(
+def test_each_merge_gives_a_new_string_with_a_higher_id_than_its_parts(
     merges: dict[int, int],
 ) -> None:
     strings = module._strings_by_id()
@@ -334,7 +338,7 @@ def test_no_merge_makes_what_another_makes_and_each_is_used_only_after_it_is_mad
         assert max(pair >> 16, pair & 0xFFFF) < joined
 
 
-def test_a_word_of_a_hundred_thousand_letters_is_soon_merged(tokenizer: Tokenizer) -> None:
+def test_a_word_of_a_hundred_thousand_letters_is_merged_quickly(tokenizer: Tokenizer) -> None:
     word = "".join(random.Random(1).choices("etaoinshrdlu", k=100_000))
     ids = tokenizer.encode(word)
     assert tokenizer.decode(ids) == word + " "
@@ -342,7 +346,7 @@ def test_a_word_of_a_hundred_thousand_letters_is_soon_merged(tokenizer: Tokenize
     assert word not in tokenizer._packed
 
 
-def test_words_that_are_forgotten_are_found_again(short_memory: None) -> None:
+def test_words_evicted_from_the_cache_are_encoded_again(short_memory: None) -> None:
     tokenizer = Tokenizer()
     for _ in range(2):
         for text, ids in IDS.items():
@@ -350,7 +354,7 @@ def test_words_that_are_forgotten_are_found_again(short_memory: None) -> None:
             assert len(tokenizer._packed) <= 3
 
 
-def test_threads_that_share_a_tokenizer_get_right_rows(short_memory: None) -> None:
+def test_threads_that_share_a_tokenizer_get_correct_rows(short_memory: None) -> None:
     texts = [f"{text} {number}" for number in range(20) for text in IDS]
     expected = tokenize(texts)
     module._shared.cache_clear()
@@ -375,13 +379,13 @@ def test_plain_text_is_tokenized_without_ftfy_or_regex() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_the_merge_table_is_the_one_that_was_packed() -> None:
+def test_the_merge_table_equals_the_packed_table() -> None:
     data = module.MERGES_FILE.read_bytes()
     assert len(data) == 4 * 48_894
     assert hashlib.sha256(data).hexdigest() == MERGES_SHA256
 
 
-def test_the_script_writes_the_same_table_again_and_notices_another(
+def test_the_script_reproduces_the_table_and_detects_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shipped, written = module.MERGES_FILE.read_bytes(), tmp_path / "merges.bin"

@@ -6,7 +6,7 @@ import hfclip
 from hfclip.text.vocabulary import byte_characters, merges, tokenizer_files, vocabulary
 
 
-def test_bytes_are_spelled_as_openai_does() -> None:
+def test_bytes_have_the_characters_of_openais_tokenizer() -> None:
     spelled = byte_characters()
     assert (spelled[ord("a")], spelled[ord(" ")], spelled[0]) == ("a", "Ġ", "Ā")
     assert len(set(spelled.values())) == 256
@@ -20,7 +20,7 @@ def test_the_vocabulary_has_openais_ids() -> None:
     assert hfclip.tokenize("cat")[0, 1] == ids["cat</w>"]
 
 
-def test_the_merges_begin_as_openais() -> None:
+def test_the_first_merges_equal_openais() -> None:
     table = merges()
     assert len(table) == 48_894
     assert table[:3] == [("i", "n"), ("t", "h"), ("a", "n")]

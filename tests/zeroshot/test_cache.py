@@ -33,7 +33,7 @@ def model() -> hfclip.CLIP:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_what_is_read_equals_what_was_written_to_the_bit(
+def test_read_features_are_identical_to_the_written_ones(
     features: Tensor, folder: Path, dtype: torch.dtype
 ) -> None:
     assert read_features(KEY) is None
@@ -79,7 +79,7 @@ def test_a_damaged_entry_is_ignored_and_written_again(
     assert torch.equal(found, features)
 
 
-def test_a_place_that_cannot_be_written_or_read_is_no_error(
+def test_a_folder_that_cannot_be_written_or_read_is_no_error(
     features: Tensor, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_features(KEY, features)
@@ -105,7 +105,7 @@ def test_an_interrupted_write_leaves_no_entry(
     assert list(folder.iterdir()) == []
 
 
-def test_the_entries_that_were_used_least_recently_make_room(
+def test_the_least_recently_used_entries_are_removed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = torch.zeros(250, 1000)  # a megabyte
@@ -113,7 +113,7 @@ def test_the_entries_that_were_used_least_recently_make_room(
     for number in range(3):
         write_features(f"{number}", entry)
         os.utime(folder / f"{number}.safetensors", (number, number))
-    assert read_features("0") is not None  # it was written first, and is now the newest
+    assert read_features("0") is not None  # the read makes the oldest entry the newest
     write_features("3", entry)
     assert sorted(path.stem for path in folder.iterdir()) == ["0", "2", "3"]
     write_features("large", torch.zeros(1_000, 1_000))
@@ -121,7 +121,7 @@ def test_the_entries_that_were_used_least_recently_make_room(
     assert sum(path.stat().st_size for path in folder.iterdir()) <= label_cache.LIMIT
 
 
-def test_what_killed_processes_left_is_removed_and_running_ones_are_spared(
+def test_files_of_killed_processes_are_removed_and_those_of_running_ones_kept(
     features: Tensor, folder: Path
 ) -> None:
     write_features(KEY, features)
@@ -162,7 +162,7 @@ def test_two_processes_may_write_at_once(
 LABELS, TEMPLATES = ("one", "two"), ("a {}", "the {}")
 
 
-def test_the_key_is_the_same_for_the_same_model_wherever_it_lies(
+def test_the_key_of_a_model_does_not_depend_on_its_location(
     model: hfclip.CLIP, tmp_path: Path
 ) -> None:
     key = features_key(model, LABELS, TEMPLATES, "model")
@@ -194,7 +194,7 @@ def change_a_weight(model: hfclip.CLIP) -> None:
     ],
     ids=["weight", "type", "order", "more", "joined", "moved", "templates", "encoder"],
 )
-def test_whatever_changes_the_features_changes_the_key(model: hfclip.CLIP, change: Any) -> None:
+def test_a_change_of_the_features_changes_the_key(model: hfclip.CLIP, change: Any) -> None:
     arguments: dict[str, Any] = {"labels": LABELS, "templates": TEMPLATES, "encoder": "model"}
     before = features_key(model, **arguments)
     change(model, arguments)
@@ -208,7 +208,7 @@ def test_a_change_of_the_configuration_changes_the_key(model: hfclip.CLIP, tmp_p
     )
 
 
-def test_the_image_tower_does_not_count(model: hfclip.CLIP) -> None:
+def test_the_image_tower_does_not_change_the_key(model: hfclip.CLIP) -> None:
     before = features_key(model, LABELS, TEMPLATES, "model")
     with torch.no_grad():
         model.visual.conv1.weight.zero_()

@@ -28,7 +28,7 @@ def images() -> Tensor:
 
 
 @torch.no_grad()
-def test_one_template_gives_the_probabilities_of_the_models_own_logits(
+def test_one_template_gives_the_probabilities_of_the_models_logits(
     model: hfclip.CLIP, images: Tensor
 ) -> None:
     classifier = ZeroShotClassifier(model, ["one", "two", "three"], ["the digit {}"])
@@ -39,7 +39,7 @@ def test_one_template_gives_the_probabilities_of_the_models_own_logits(
 
 
 @torch.no_grad()
-def test_several_templates_are_averaged_on_the_sphere(model: hfclip.CLIP, images: Tensor) -> None:
+def test_several_templates_are_averaged_and_normalised(model: hfclip.CLIP, images: Tensor) -> None:
     classifier = ZeroShotClassifier(model, ["one", "two"], ["a {}", "{} {}"])
     features = model.encode_text(hfclip.tokenize(["a two", "two two"]))
     features /= features.norm(dim=-1, keepdim=True)
@@ -47,7 +47,7 @@ def test_several_templates_are_averaged_on_the_sphere(model: hfclip.CLIP, images
     assert torch.allclose(classifier.weights[:, 1], mean / mean.norm(), atol=1e-6)
 
 
-def test_labels_that_are_encoded_some_at_a_time_give_the_same(
+def test_labels_encoded_in_batches_give_the_same_probabilities(
     model: hfclip.CLIP, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels, templates = ["one", "two", "three", "four"], ["a {}", "the digit {}", "{}"]
@@ -77,7 +77,7 @@ def test_labels_are_ranked_best_first(model: hfclip.CLIP, images: Tensor) -> Non
     assert [len(guesses) for guesses in classifier.rank(images, top=9)] == [3, 3, 3]
 
 
-def test_braces_in_a_label_are_left_alone(model: hfclip.CLIP) -> None:
+def test_braces_in_a_label_are_kept(model: hfclip.CLIP) -> None:
     braces = ZeroShotClassifier(model, ["{0} and {x}"], ["a {}"])
     with torch.no_grad():
         expected = model.encode_text(hfclip.tokenize(["a {0} and {x}"]))[0]
@@ -95,7 +95,7 @@ def test_braces_in_a_label_are_left_alone(model: hfclip.CLIP) -> None:
         ("cat", ["a {}"], "expected a list of strings"),
     ],
 )
-def test_labels_that_make_no_classifier_are_refused(
+def test_invalid_labels_are_refused(
     model: hfclip.CLIP, labels: list[str], templates: list[str], message: str
 ) -> None:
     with pytest.raises(hfclip.LabelError) as caught:
@@ -114,7 +114,7 @@ def classifier(model: hfclip.CLIP) -> ZeroShotClassifier:
     return ZeroShotClassifier(model, ["two", "seven", "nine"], ["a handwritten {}"])
 
 
-def test_functions_are_templates_as_in_openais_notebooks(model: hfclip.CLIP) -> None:
+def test_functions_may_be_templates(model: hfclip.CLIP) -> None:
     strings = ZeroShotClassifier(model, ["one", "two"], ["a {}", "the digit {}"])
     functions = ZeroShotClassifier(
         model, ["one", "two"], [lambda c: f"a {c}", lambda c: f"the digit {c}"]
@@ -132,7 +132,7 @@ def test_iterables_of_labels_and_templates_are_read_once(model: hfclip.CLIP) -> 
 
 
 class Recorder:
-    """Encodes each text as a row of two numbers, and remembers how many it was given."""
+    """Encodes each text as a row of two numbers, and records the batch sizes."""
 
     context_length = 77
     logit_scale = torch.tensor(0.0)
@@ -149,7 +149,7 @@ class Recorder:
 
 
 class Largest(TorchFunctionMode):
-    """Notes the number of elements of the largest tensor that an operation returns."""
+    """Records the number of elements of the largest tensor that an operation returns."""
 
     elements = 0
 
@@ -160,7 +160,7 @@ class Largest(TorchFunctionMode):
         return result
 
 
-def test_the_features_of_all_captions_are_never_in_memory_together() -> None:
+def test_the_features_of_all_captions_are_never_in_memory_at_once() -> None:
     recorder = Recorder()
     labels = [f"label {number}" for number in range(2_000)]
     with Largest() as largest:
@@ -177,7 +177,7 @@ def test_a_label_with_more_captions_than_fit_is_encoded_in_parts() -> None:
     assert recorder.sizes == [256, 256, 88] * 2
 
 
-def test_progress_is_told_in_captions(model: hfclip.CLIP) -> None:
+def test_progress_is_counted_in_captions(model: hfclip.CLIP) -> None:
     told: list[int] = []
     labels = [f"label {number}" for number in range(200)]
     rows = label_features(model, labels, ["a {}", "{}", "the {}"], on_progress=told.append)
@@ -187,9 +187,7 @@ def test_progress_is_told_in_captions(model: hfclip.CLIP) -> None:
     )
 
 
-def test_features_that_were_kept_give_the_same_probabilities(
-    model: hfclip.CLIP, images: Tensor
-) -> None:
+def test_cached_features_give_the_same_probabilities(model: hfclip.CLIP, images: Tensor) -> None:
     labels = ["one", "two", "three"]
     rows = label_features(model, labels)
     kept = ZeroShotClassifier(model, labels, features=rows)
@@ -217,7 +215,7 @@ KINDS: dict[str, Callable[[list[Image.Image], Path], Any]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pictures_of_every_kind_are_ranked_as_their_pixels_are(
+def test_pictures_of_every_type_are_ranked_like_their_pixels(
     classifier: ZeroShotClassifier, pictures: list[Image.Image], tmp_path: Path, kind: str
 ) -> None:
     _, preprocess = hfclip.load("digits", device="cpu")
@@ -238,7 +236,7 @@ def test_one_picture_is_a_batch_of_one(
     assert classifier.rank(one)[0][0].label == "seven"
 
 
-def test_many_pictures_are_read_some_at_a_time(
+def test_many_pictures_are_read_in_batches(
     classifier: ZeroShotClassifier, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
@@ -270,7 +268,7 @@ def test_a_picture_that_cannot_be_read_is_an_error_that_names_it(
         classifier.rank("missing.png")
 
 
-def test_pictures_are_prepared_by_the_preprocess_that_is_given(
+def test_pictures_are_prepared_by_the_given_preprocess(
     model: hfclip.CLIP, pictures: list[Image.Image]
 ) -> None:
     dark = ZeroShotClassifier(model, ["two", "seven"], preprocess=lambda _: torch.zeros(3, 32, 32))
@@ -309,7 +307,7 @@ def test_a_model_without_a_configuration_needs_a_preprocess_for_pictures(
         ([str(DIGITS / "one.png"), np.zeros(3)], "a list of a ndarray of shape (3,)"),
     ],
 )
-def test_images_of_another_shape_or_type_are_refused(
+def test_images_with_a_wrong_shape_or_dtype_are_refused(
     model: hfclip.CLIP, images: Any, found: str, optimized: bool
 ) -> None:
     encoder = hfclip.optimize(model) if optimized else model
@@ -320,7 +318,9 @@ def test_images_of_another_shape_or_type_are_refused(
     assert f"The images are {found}; {expected}" in str(caught.value)
 
 
-def test_an_image_without_its_batch_is_told_what_is_missing(classifier: ZeroShotClassifier) -> None:
+def test_an_error_for_an_image_without_a_batch_dimension_says_so(
+    classifier: ZeroShotClassifier,
+) -> None:
     with pytest.raises(hfclip.ShapeError, match=r"image\.unsqueeze\(0\)"):
         classifier.rank(torch.zeros(3, 32, 32))
 

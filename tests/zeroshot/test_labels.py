@@ -32,7 +32,7 @@ class Animal(str, Enum):  # noqa: UP042  # its str() is not its value
     ],
     ids=lambda labels: type(labels).__name__,
 )
-def test_labels_come_in_any_iterable(labels: Any) -> None:
+def test_labels_may_be_any_iterable(labels: Any) -> None:
     checked = check_labels(labels)
     assert checked == ("cat", "dog")
     assert {type(label) for label in checked} == {str}
@@ -94,7 +94,7 @@ MANY = [f"label {number}" for number in range(20_000)]
         (lambda: check_labels([*MANY, "x" * 10_000, cast("str", 3)]), "Label 20001 is 3"),
     ],
 )
-def test_a_message_about_many_labels_is_short_and_says_which(
+def test_a_message_about_many_labels_is_short_and_names_the_labels(
     check: Callable[[], Any], end: str
 ) -> None:
     with pytest.raises(hfclip.HfclipError) as caught:

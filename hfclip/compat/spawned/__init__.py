@@ -1,1 +1,1 @@
-"""A folder for sys.path; see `hfclip.compat.install`."""
+"""Folder that `hfclip.compat.install` puts on sys.path for child processes."""

@@ -1,5 +1,5 @@
-"""Found as `clip` by a process that was started from one in which hfclip stands in for it."""
+"""Imported as `clip` in child processes of a process that called `hfclip.compat.install`."""
 
 from hfclip import compat
 
-compat.install(replace=True)  # takes this module's own place
+compat.install(replace=True)  # replaces this module
