@@ -140,7 +140,7 @@ def _laps(folder: str, tokenize: Callable[[list[str]], Any]) -> Iterator[str | t
 
 def captions() -> list[str]:
     """Returns the captions, which are the same at each call."""
-    from hfclip.text.tokenizer import Tokenizer
+    from hfclip.text.bpe import Tokenizer
 
     rng, tokenizer = random.Random(20_000), Tokenizer()
     # The earlier a token was merged, the more frequent its word is.

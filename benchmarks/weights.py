@@ -78,7 +78,7 @@ def write_archive(model: str, path: Path) -> None:
     """Writes TorchScript in mixed half precision, as in OpenAI's releases."""
     import torch
 
-    from hfclip.model import convert_weights
+    from hfclip.network.clip import convert_weights
     from hfclip.network.scripted import script
 
     clip = _random(model)
@@ -147,7 +147,8 @@ def _random(model: str) -> "CLIP":
     """Returns a float32 model with one seed, rounded to half precision as in an archive."""
     import torch
 
-    from hfclip.model import CLIP, convert_weights
+    from hfclip.model import CLIP
+    from hfclip.network.clip import convert_weights
     from hfclip.releases import RELEASES
 
     torch.manual_seed(0)

@@ -10,15 +10,16 @@ from tqdm import tqdm
 
 from conversion.cards import release_card
 from hfclip import __version__
+from hfclip.atomic import check_free, written_whole
 from hfclip.cards.card import About, model_card
 from hfclip.cards.renewal import is_generated, read_card, renewed, write_card
+from hfclip.checkpoints.fit import check_fit
 from hfclip.checkpoints.read import Checkpoint, read_checkpoint
 from hfclip.compat.fetching import default_root, fetch
 from hfclip.errors import ConfigError, HfclipError, IntegrityError
 from hfclip.hub import integrity
 from hfclip.layouts.files import CARD_FILE, Source
-from hfclip.layouts.write import check_free, write_layout, written_whole
-from hfclip.model import check_fit
+from hfclip.layouts.write import write_layout
 from hfclip.releases import BUNDLED, RELEASES, Release, repository_name
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from hfclip.text.tokenizer import FIRST_MERGED_ID, MERGES_FILE, PRINTING_BYTES
+from hfclip.text.bpe import FIRST_MERGED_ID, MERGES_FILE, PRINTING_BYTES
 
 SOURCE = "open_clip/bpe_simple_vocab_16e6.txt.gz"
 SOURCE_SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"

@@ -9,14 +9,14 @@ from tqdm import tqdm
 
 from hfclip import __version__
 from hfclip.cards.card import About, model_card
-from hfclip.cards.renewal import read_card, write_card
+from hfclip.cards.renewal import fetch_card, read_card, write_card
+from hfclip.checkpoints.finite import check_finite
+from hfclip.checkpoints.fit import check_fit
 from hfclip.checkpoints.read import Checkpoint, read_checkpoint
 from hfclip.errors import ConfigError, HfclipError
 from hfclip.hub import push as pushing
 from hfclip.hub.push import CardRule, Repository
 from hfclip.layouts.files import CARD_FILE
-from hfclip.layouts.write import check_finite
-from hfclip.model import check_fit
 from hfclip.publishing import finetune as publishing
 from hfclip.publishing.published_card import Cards
 from hfclip.releases import RELEASES, repository_name
@@ -69,7 +69,7 @@ def _fill(
     def generate(about: About) -> str:
         return str(model_card(part, checkpoint.config, about))
 
-    cards = Cards(read_card(folder / CARD_FILE), pushing.read_card(repository))
+    cards = Cards(read_card(folder / CARD_FILE), fetch_card(repository))
     given = {"repo_id": repository.repo_id}
     chosen = cards.choose(rule, given, generate, checkpoint.path)
     write_card(part / CARD_FILE, chosen.text)

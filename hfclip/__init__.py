@@ -11,6 +11,8 @@ Public names are imported on first use, which keeps `import hfclip` fast.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hfclip.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from hfclip.config import ClipConfig
     from hfclip.errors import (
@@ -50,7 +52,6 @@ if TYPE_CHECKING:
     from hfclip.text.tokenizer import decode, tokenize
     from hfclip.zeroshot.classifier import ZeroShotClassifier
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "CLIP": "model",

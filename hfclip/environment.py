@@ -17,9 +17,9 @@ from urllib.request import getproxies
 
 from huggingface_hub import constants
 
-from hfclip import __version__
 from hfclip.hub.causes import TOKEN_VARIABLES
 from hfclip.sources.find import NAMESPACE_VARIABLE
+from hfclip.version import __version__
 
 # The required packages, then the optional ones.
 PACKAGES = (
@@ -179,7 +179,7 @@ def _torch() -> tuple[TorchFacts | None, str | None]:
 def _torch_facts() -> TorchFacts:
     import torch  # noqa: PLC0415
 
-    from hfclip.fast import onednn  # noqa: PLC0415
+    from hfclip.fast import onednn, processor  # noqa: PLC0415
     from hfclip.fast.kernels import Precision  # noqa: PLC0415
 
     available = torch.cuda.is_available()
@@ -192,7 +192,7 @@ def _torch_facts() -> TorchFacts:
         cuda_devices=tuple(torch.cuda.get_device_name(index) for index in range(count)),
         threads=torch.get_num_threads(),
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
-        instructions=onednn.instructions(),
+        instructions=processor.instructions(),
         optimize={name: onednn.toolbox(name, cpu).texts.precision for name in get_args(Precision)},
     )
 

@@ -10,7 +10,8 @@ from hfclip.devices import Device, choose_device
 from hfclip.errors import ArgumentError
 from hfclip.hub.fetch import Access
 from hfclip.images.preprocess import PreprocessMode, image_transform
-from hfclip.model import CLIP, convert_weights
+from hfclip.model import CLIP
+from hfclip.network.clip import convert_weights
 from hfclip.releases import RELEASES
 from hfclip.sources.find import find
 

@@ -1,27 +1,32 @@
-"""CLIP: an image tower and a text tower with embeddings in one space."""
+"""CLIP: the network with `from_pretrained`, `save_pretrained` and `push_to_hub`."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
 
-from hfclip.checkpoints.names import describe_misfit
-from hfclip.checkpoints.read import Checkpoint
-from hfclip.config import OPENAI_MEAN, OPENAI_STD, Activation, ClipConfig, Triple
-from hfclip.errors import WeightsMismatchError
-from hfclip.hub_model import HubModel
-from hfclip.network.inputs import INPUT_ERRORS, check_images, check_texts
-from hfclip.network.layers import LayerNorm, ResidualAttentionBlock, Transformer
-from hfclip.network.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
-from hfclip.network.vit import VisionTransformer
+from hfclip.atomic import written_whole
+from hfclip.cards.card import About, model_card
+from hfclip.cards.renewal import check_given, fetch_card, read_card, renewed, write_card
+from hfclip.checkpoints.finite import check_finite
+from hfclip.checkpoints.fit import check_fit, compare
+from hfclip.checkpoints.read import Checkpoint, read_checkpoint
+from hfclip.checkpoints.shapes import adapted
+from hfclip.config import ClipConfig
+from hfclip.devices import Device, choose_device
+from hfclip.hub import push as pushing
+from hfclip.hub.fetch import Access
+from hfclip.layouts.files import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
+from hfclip.layouts.write import write_layout
+from hfclip.network import clip as network
+from hfclip.network.clip import NoInitialization
+from hfclip.sources.find import find
 
 
 class CLIP(
-    HubModel,
+    network.CLIP,
+    PyTorchModelHubMixin,
     library_name="hfclip",
     pipeline_tag="zero-shot-image-classification",
     tags=["clip", "hfclip"],
@@ -34,148 +39,14 @@ class CLIP(
     Shapes: images (B, 3, S, S) and texts (T, L) -> logits (B, T) and (T, B), where S is
     `image_resolution` in pixels and L is at most `context_length` tokens.
 
+    The class keeps the signatures of huggingface_hub's mixin and replaces its methods. Those draw
+    weights and discard them, ignore missing weights, fall back to a pickle, and may mix the files
+    of two commits. These load strictly, from one commit, and write a folder or a commit as a whole
+    or not at all.
+
     Raises:
         ConfigError: The arguments do not describe a valid model. No memory is allocated then.
     """
-
-    visual: VisionTransformer | ModifiedResNet
-
-    def __init__(
-        self,
-        embed_dim: int,
-        image_resolution: int,
-        vision_layers: int | tuple[int, int, int, int],
-        vision_width: int,
-        vision_patch_size: int | None,
-        context_length: int,
-        vocab_size: int,
-        transformer_width: int,
-        transformer_heads: int,
-        transformer_layers: int,
-        *,
-        activation: Activation = "quick_gelu",
-        vision_head_width: int = 64,
-        image_mean: Triple = OPENAI_MEAN,
-        image_std: Triple = OPENAI_STD,
-    ) -> None:
-        super().__init__()
-        self.config = config = ClipConfig(
-            embed_dim,
-            image_resolution,
-            vision_layers,
-            vision_width,
-            vision_patch_size,
-            context_length,
-            vocab_size,
-            transformer_width,
-            transformer_heads,
-            transformer_layers,
-            activation=activation,
-            vision_head_width=vision_head_width,
-            image_mean=image_mean,
-            image_std=image_std,
-        )
-        self._hub_mixin_config = config.to_dict()  # save_pretrained writes this as config.json
-        self.context_length = config.context_length
-        self.vocab_size = config.vocab_size
-        self.visual = _image_tower(config)
-        self.transformer = Transformer(
-            config.transformer_width,
-            config.transformer_layers,
-            config.transformer_heads,
-            self.build_attention_mask(),
-        )
-        self.token_embedding = nn.Embedding(config.vocab_size, config.transformer_width)
-        self.positional_embedding = nn.Parameter(
-            torch.empty(config.context_length, config.transformer_width)
-        )
-        self.ln_final = LayerNorm(config.transformer_width)
-        self.text_projection = nn.Parameter(torch.empty(config.transformer_width, config.embed_dim))
-        self.logit_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
-        if config.activation == "gelu":
-            _use_gelu(self)
-        self.initialize_parameters()
-
-    def initialize_parameters(self) -> None:
-        """Draws the weights for training from scratch, with OpenAI's standard deviations."""
-        nn.init.normal_(self.token_embedding.weight, std=0.02)
-        nn.init.normal_(self.positional_embedding, std=0.01)
-        for name, parameter in self.visual.named_parameters():
-            if name.endswith("bn3.weight") and name.startswith("layer"):
-                nn.init.zeros_(parameter)
-        pool = getattr(self.visual, "attnpool", None)
-        if isinstance(pool, AttentionPool2d):
-            pool.initialize_parameters()
-        for block in self.transformer.resblocks:
-            _draw_block(block, self.transformer.width, self.transformer.layers)
-        nn.init.normal_(self.text_projection, std=self.transformer.width**-0.5)
-
-    def build_attention_mask(self) -> Tensor:
-        """Returns the causal mask, (context_length, context_length): -inf above the diagonal.
-
-        It is on the default device. If that is the meta device, it is on the CPU instead, because a
-        state dict does not contain the mask.
-        """
-        shape = (self.context_length, self.context_length)
-        mask = torch.full(shape, float("-inf"))
-        if mask.is_meta:
-            mask = torch.full(shape, float("-inf"), device="cpu")
-        return mask.triu(1)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype in which both towers compute: that of `visual.conv1.weight`."""
-        weight: Tensor = self.visual.conv1.weight
-        return weight.dtype
-
-    def encode_image(self, image: Tensor) -> Tensor:
-        """Encodes preprocessed images: (B, 3, S, S) -> (B, D) in `dtype`, not normalised.
-
-        Raises:
-            ShapeError: The images have another shape, dtype or device.
-        """
-        try:
-            if not image.is_floating_point() and type(self.visual) in _TOWERS:
-                check_images(self.visual, image)
-            features: Tensor = self.visual(image.type(self.dtype))
-        except INPUT_ERRORS as error:
-            check_images(self.visual, image, error)
-            raise
-        return features
-
-    def encode_text(self, text: Tensor) -> Tensor:
-        """Encodes token ids: (T, L) integers -> (T, D) in `dtype`, not normalised.
-
-        L may be any number up to `context_length`. The mask is causal, so padding that is cut after
-        the longest text changes the features by rounding only.
-
-        Raises:
-            ShapeError: The ids have another shape, dtype or device.
-            UnknownTokenError: An id is not in the vocabulary.
-        """
-        try:
-            x = self.token_embedding(text).type(self.dtype)  # (T, L, W)
-            x = x + self.positional_embedding[: text.shape[-1]].type(self.dtype)
-            x = self.transformer(x.permute(1, 0, 2))  # (L, T, W)
-            x = self.ln_final(x.permute(1, 0, 2)).type(self.dtype)  # (T, L, W)
-            # argmax finds the end token, which has the highest id.
-            rows = torch.arange(x.shape[0], device=x.device)
-            features: Tensor = x[rows, text.argmax(dim=-1)] @ self.text_projection
-        except INPUT_ERRORS as error:
-            check_texts(self, text, error)
-            if len(text) == 0:  # L is 0 too, as in tokenize([], padding="longest")
-                return self.text_projection.new_zeros(0, self.text_projection.shape[1])
-            raise
-        return features  # (T, D)
-
-    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns scaled cosine similarities: logits per image (B, T) and per text (T, B)."""
-        image_features = self.encode_image(image)
-        text_features = self.encode_text(text)
-        image_features = image_features / image_features.norm(dim=-1, keepdim=True)
-        text_features = text_features / text_features.norm(dim=-1, keepdim=True)
-        logits_per_image = self.logit_scale.exp() * image_features @ text_features.t()
-        return logits_per_image, logits_per_image.t()
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, **overrides: Any) -> Self:
@@ -190,168 +61,176 @@ class CLIP(
         Raises:
             WeightsMismatchError: A tensor is missing, unexpected or of another shape or kind.
         """
-        with _NoInitialization():
+        with NoInitialization():
             model = cls(**{**checkpoint.config.to_dict(), **overrides})
-        _compare(model.state_dict(), checkpoint)
+        compare(model.state_dict(), checkpoint)
         model.load_state_dict(dict(checkpoint.tensors), strict=True, assign=True)
         return model.eval()
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Saves memory in training, at the cost of time, in both towers.
-
-        The blocks keep no activations. The backward pass recomputes them. Gradients differ by
-        rounding at most. Names, weights and results of the model do not change.
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        map_location: Device = "cpu",
+        base: str | Path | None = None,
+        **model_kwargs: Any,
+    ) -> Self:
+        """Loads a model in float32 and strictly. `hfclip.load` also returns the preprocess.
 
         Args:
-            enable: Whether to recompute. It is off in a new model.
+            pretrained_model_name_or_path: A name, folder or file, as in `hfclip.load`.
+            force_download: Whether to download files that are in the cache again.
+            token: A Hub token. True selects the stored token, False none.
+            cache_dir: The folder of the Hub's cache.
+            local_files_only: Whether to make no request.
+            revision: A branch, tag or commit.
+            map_location: The device of the model. None selects the CPU.
+            base: The model that a weight file was fine-tuned from, as in `hfclip.load`.
+            model_kwargs: Constructor arguments that replace those of the configuration.
+
+        Raises:
+            HfclipError: The model cannot be found or loaded. `hfclip.load` lists the causes.
         """
-        for module in self.modules():
-            if isinstance(module, ResidualAttentionBlock | Bottleneck):
-                module.grad_checkpointing = enable
+        target = choose_device("cpu" if map_location is None else map_location)
+        access = Access(token, cache_dir, local_files_only, force_download)
+        source = find(pretrained_model_name_or_path, access, revision=revision, base=base)
+        model = cls.from_checkpoint(read_checkpoint(source), **model_kwargs)
+        return model.float().to(target)
 
-    def _check_fit(self, checkpoint: Checkpoint) -> None:
-        check_fit(checkpoint, allow_others=type(self) is not CLIP)
-
-
-# Image towers that expect float images. A module that replaces one may accept other dtypes.
-_TOWERS = (VisionTransformer, ModifiedResNet)
-
-
-def _image_tower(config: ClipConfig) -> VisionTransformer | ModifiedResNet:
-    if isinstance(config.vision_layers, tuple):
-        return ModifiedResNet(
-            layers=config.vision_layers,
-            output_dim=config.embed_dim,
-            heads=config.vision_heads,
-            input_resolution=config.image_resolution,
-            width=config.vision_width,
-        )
-    assert config.vision_patch_size is not None  # noqa: S101  # ClipConfig has checked it
-    return VisionTransformer(
-        input_resolution=config.image_resolution,
-        patch_size=config.vision_patch_size,
-        width=config.vision_width,
-        layers=config.vision_layers,
-        heads=config.vision_heads,
-        output_dim=config.embed_dim,
-    )
-
-
-def _use_gelu(model: CLIP) -> None:
-    """Replaces QuickGELU with the exact GELU in all blocks."""
-    for module in model.modules():
-        if isinstance(module, ResidualAttentionBlock):
-            module.mlp.add_module("gelu", nn.GELU())
-
-
-def _draw_block(block: Any, width: int, layers: int) -> None:
-    """Draws the weights of a text block, which may be a module that replaced hfclip's."""
-    nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
-    nn.init.normal_(block.attn.out_proj.weight, std=(2 * width * layers) ** -0.5)
-    nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
-    nn.init.normal_(block.mlp.c_proj.weight, std=(2 * width * layers) ** -0.5)
-
-
-def convert_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> None:
-    """Casts a model to mixed precision in place, as in OpenAI's releases.
-
-    Convolutions, linear layers, attention and the two projections get `dtype`. LayerNorm,
-    BatchNorm, embeddings and logit_scale lose too much in half precision: they get float32, or
-    float64 if `dtype` is float64.
-    """
-    rest = torch.promote_types(dtype, torch.float32)
-    for module in model.modules():
-        computes = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear | nn.MultiheadAttention)
-        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        for name, tensor in own:
-            if tensor.is_floating_point():
-                half = computes or name in {"text_projection", "proj"}
-                tensor.data = tensor.data.to(dtype if half else rest)
-
-
-class _NoInitialization(TorchFunctionMode):
-    """Skips the random initialisation of parameters while a model is built.
-
-    The gain: drawing the weights of a ViT-B/32 takes longer than its whole load, 0.08 s in
-    benchmarks/RESULTS.md. The parameters stay as allocated and take no memory, because
-    `load_state_dict(assign=True)` replaces them before anything is written to them.
-
-    Nothing simpler does this. A model that is built on `torch.device("meta")` draws nothing either,
-    but the first use of that device imports hundreds of modules of torch, which also takes longer
-    than the load. `torch.nn.utils.skip_init` uses that device too. Patching `torch.nn.init` would
-    affect models that other threads build; this mode affects the current thread only.
-    """
-
-    def __torch_function__(
+    def save_pretrained(
         self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in _DRAWS:
-            tensor = args[0] if args else kwargs["tensor"]
-            if isinstance(tensor, nn.Parameter):
-                return tensor
-        return func(*args, **kwargs)
+        save_directory: str | Path,
+        *,
+        config: Any = None,  # noqa: ARG002  # the mixin's
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
+        """Writes a folder for `load` and `from_pretrained`, as a whole or not at all.
 
+        The folder has config.json, model.safetensors in the dtypes of the model,
+        preprocessor_config.json, the tokenizer and a model card. An existing README.md is updated
+        and keeps the text that a person wrote: see `hfclip.cards.renewal`.
 
-_DRAWS = frozenset(
-    {
-        nn.init.normal_,
-        nn.init.uniform_,
-        nn.init.kaiming_uniform_,
-        Tensor.normal_,
-        Tensor.uniform_,
-    }
-)
+        Args:
+            save_directory: The folder. It is created if it does not exist. `~` is your home folder.
+            config: Not used, because the model has its configuration.
+            repo_id: The repository to push to, by default the name of the folder.
+            push_to_hub: Whether to push the folder after it is written.
+            model_card_kwargs: Fields of `hfclip.cards.About` for the model card.
+            push_to_hub_kwargs: Arguments of `push_to_hub`.
 
+        Returns:
+            The URL of the commit if the folder was pushed, else None.
 
-def check_fit(checkpoint: Checkpoint, *, allow_others: bool = False) -> None:
-    """Checks that tensors fit their configuration.
-
-    Args:
-        checkpoint: The configuration and the tensors.
-        allow_others: Whether tensors may be missing or unexpected, as in a subclass. Only the
-            tensors in both are compared then. Loading the subclass compares all of its tensors.
-
-    Raises:
-        WeightsMismatchError: A tensor is missing, unexpected or of another shape or kind.
-    """
-    with _NoInitialization():
-        expected: Mapping[str, Tensor] = CLIP(**checkpoint.config.to_dict()).state_dict()
-    if allow_others:
-        common = expected.keys() & checkpoint.tensors.keys()
-        expected = {key: expected[key] for key in common}
-        tensors = {key: checkpoint.tensors[key] for key in common}
-        checkpoint = replace(checkpoint, tensors=tensors)
-    _compare(expected, checkpoint)
-
-
-def _compare(expected: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
-    """Raises WeightsMismatchError if names, shapes or kinds of numbers differ."""
-    found = checkpoint.tensors
-    misfit = describe_misfit(found.keys(), expected.keys())
-    problems = [misfit] if misfit else []
-    for key in sorted(expected.keys() & found.keys()):
-        want, have = expected[key], found[key]
-        if want.shape != have.shape:
-            problems.append(f"{key} is {tuple(have.shape)} instead of {tuple(want.shape)}")
-        elif want.is_floating_point() != have.is_floating_point():
-            problems.append(f"{key} holds {have.dtype} instead of {want.dtype}")
-    if problems:
-        shown = "; ".join(problems[:5])
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        under = f" (its names begin with {checkpoint.prefix!r})" if checkpoint.prefix else ""
-        raise WeightsMismatchError(
-            f"{checkpoint.path}{under} does not fit {checkpoint.config_origin}: {shown}{more}. "
-            + (_SAVE_ALONE if misfit.startswith("missing nothing") else _GIVE_CONFIG)
+        Raises:
+            ArgumentError: A field of the card is unknown, or the Hub does not know the licence.
+            ConfigError: The existing README.md cannot be read.
+        """
+        folder = Path(save_directory).expanduser()
+        given = {"repo_id": repo_id, **(model_card_kwargs or {})}
+        check_given(given)
+        with written_whole(folder) as part:
+            self._save_pretrained(part)
+            self._write_card(part, read_card(folder / CARD_FILE), given)
+        if not push_to_hub:
+            return None
+        return self.push_to_hub(
+            repo_id or folder.name, model_card_kwargs=model_card_kwargs, **push_to_hub_kwargs
         )
 
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Writes all files except the card. The mixin calls this method."""
+        tensors = self.state_dict()
+        config = adapted(self.config, tensors)
+        others = type(self) is not CLIP  # a subclass may have a head
+        check_fit(Checkpoint(save_directory, "model", config, tensors), allow_others=others)
+        write_layout(save_directory, config, tensors)
 
-_SAVE_ALONE = "Save the CLIP's weights alone: torch.save(clip.state_dict(), ...)."
-_GIVE_CONFIG = (
-    "Provide the config.json of these weights, name the model that they were fine-tuned from with "
-    "base= (--base), or export the weights again."
-)
+    def _write_card(self, folder: Path, earlier: str | None, given: dict[str, Any]) -> None:
+        """Writes the card for the files in a folder and replaces an earlier card."""
+
+        def generate(about: About) -> str:
+            return str(self.generate_model_card(folder, about))
+
+        text = renewed(earlier, given, generate, folder / WEIGHTS_FILE)
+        write_card(folder / CARD_FILE, text)
+
+    def generate_model_card(self, folder: Path, about: About | None = None) -> ModelCard:
+        """Returns the card of a model that was saved to a folder: see `cards.card.model_card`."""
+        return model_card(folder, ClipConfig.from_json(folder / CONFIG_FILE), about)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        config: Any = None,  # noqa: ARG002  # the mixin's
+        commit_message: str = "Push model using hfclip.",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        create_pr: bool | None = None,
+        allow_patterns: list[str] | str | None = None,
+        ignore_patterns: list[str] | str | None = None,
+        delete_patterns: list[str] | str | None = None,
+        model_card_kwargs: dict[str, Any] | None = None,
+    ) -> str:
+        """Publishes the files of `save_pretrained` in one commit.
+
+        A README.md in the repository is updated as `save_pretrained` updates one in a folder.
+
+        Args:
+            repo_id: `org/name`, or a name in your namespace. The repository is created if it does
+                not exist.
+            config: Not used, because the model has its configuration.
+            commit_message: The title of the commit.
+            private: Whether a new repository is private.
+            token: A Hub token with write access, by default the stored one.
+            branch: The branch of the commit, by default main.
+            create_pr: Whether to open a pull request instead.
+            allow_patterns: Patterns of files to send. Other files are not sent.
+            ignore_patterns: Patterns of files not to send.
+            delete_patterns: Patterns of files to delete from the repository.
+            model_card_kwargs: Fields of `hfclip.cards.About` for the model card.
+
+        Returns:
+            The URL of the commit or of the pull request.
+
+        Raises:
+            PublishError: A weight is NaN or infinite.
+            ArgumentError: A field of the card is unknown, or the Hub does not know the licence.
+            HubError: The Hub refuses the commit or cannot be reached. The repository does not
+                change.
+        """
+        check_given(model_card_kwargs or {})
+        check_finite(self.state_dict())
+        repository = pushing.find_repository(
+            repo_id, token=token, branch=branch, create_pr=bool(create_pr)
+        )
+        with TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            card = fetch_card(repository, token=token)
+            if card is not None:
+                write_card(folder / CARD_FILE, card)
+            given = {"repo_id": repository.repo_id, **(model_card_kwargs or {})}
+            self.save_pretrained(folder, model_card_kwargs=given)
+            paths = pushing.choose_files(folder, repository, "replace")
+            names = pushing.matching([path.name for path in paths], allow_patterns, ignore_patterns)
+            pushed = pushing.push(
+                [folder / name for name in names],
+                repository,
+                delete=pushing.matching(repository.files, delete_patterns or []),
+                message=commit_message,
+                token=token,
+                private=private,
+                branch=branch,
+                create_pr=bool(create_pr),
+            )
+        return pushed.url

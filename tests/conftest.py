@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from hfclip.config import ClipConfig
-from hfclip.model import CLIP, convert_weights
+from hfclip.model import CLIP
+from hfclip.network.clip import convert_weights
 from hfclip.network.scripted import script
 
 # Sizes that follow OpenAI's rules (heads of width 64), so that bare weights determine the model.

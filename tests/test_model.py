@@ -11,7 +11,7 @@ from torch import Tensor
 
 import hfclip
 from hfclip.checkpoints.read import Checkpoint
-from hfclip.model import convert_weights
+from hfclip.network.clip import convert_weights
 from hfclip.network.layers import LayerNorm, QuickGELU, ResidualAttentionBlock
 from hfclip.network.resnet import AttentionPool2d
 
@@ -154,10 +154,10 @@ def test_loaded_weights_are_not_copied(model: hfclip.CLIP) -> None:
 
 
 def test_another_thread_can_initialise_weights_during_a_load(model: hfclip.CLIP) -> None:
-    from hfclip.model import _NoInitialization
+    from hfclip.network.clip import NoInitialization
 
     drawn: list[Tensor] = []
-    with _NoInitialization():
+    with NoInitialization():
         thread = threading.Thread(
             target=lambda: drawn.append(torch.nn.Linear(64, 64).weight.detach())
         )

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from hfclip import __version__
 from hfclip.cards import marks as card_marks
 from hfclip.config import ClipConfig, read_json
 from hfclip.errors import ConfigError
 from hfclip.layouts.files import OPEN_CLIP_WEIGHTS_FILE, WEIGHTS_FILE, Source
+from hfclip.version import __version__
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 TASK = "zero-shot-image-classification"

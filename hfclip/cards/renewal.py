@@ -19,6 +19,10 @@ from hfclip.cards import marks as card_marks
 from hfclip.cards.card import About, Metric, card_data, file_row
 from hfclip.cards.licenses import check_license
 from hfclip.errors import ArgumentError, ConfigError
+from hfclip.hub import fetch as hub
+from hfclip.hub.fetch import Access
+from hfclip.hub.push import Repository
+from hfclip.layouts.files import CARD_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -204,3 +208,15 @@ def _listed(value: Any) -> list[Any]:
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
+
+
+def fetch_card(repository: Repository, *, token: str | bool | None = None) -> str | None:
+    """Fetches the text of a repository's README.md, or None if it has none.
+
+    Raises:
+        HubError: The file cannot be fetched.
+    """
+    if repository.head is None or CARD_FILE not in repository.files:
+        return None
+    snapshot = hub.resolve(repository.repo_id, repository.head, Access(token))
+    return read_card(hub.fetch(snapshot, CARD_FILE))

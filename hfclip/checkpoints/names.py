@@ -32,7 +32,7 @@ _BEGINNINGS = (
     *("text_projection", "logit_scale"),
 )
 # OpenAI's archives hold these values beside the weights.
-_NOT_WEIGHTS = frozenset({"input_resolution", "context_length", "vocab_size"})
+NOT_WEIGHTS = frozenset({"input_resolution", "context_length", "vocab_size"})
 # torch.optim.swa_utils.AveragedModel holds this counter beside the model that it wraps.
 _COUNTER = "n_averaged"
 _SHOWN = 3  # names, or groups of names, in a message
@@ -53,7 +53,7 @@ class Naming(NamedTuple):
     def own_names(self, names: Iterable[str]) -> dict[str, str]:
         """Maps each name without the prefix to the name with it, in the order of the file."""
         own = {name[len(self.prefix) :]: name for name in names if name.startswith(self.prefix)}
-        return {short: name for short, name in own.items() if short not in _NOT_WEIGHTS}
+        return {short: name for short, name in own.items() if short not in NOT_WEIGHTS}
 
 
 def find_naming(names: Collection[str], origin: object) -> Naming:

@@ -1,6 +1,5 @@
 """Reads weight files of all kinds that are used for CLIPs, without running code from them."""
 
-import math
 import warnings
 import zipfile
 from collections.abc import Callable, Collection, Mapping
@@ -12,8 +11,9 @@ import safetensors.torch
 from torch import Tensor
 
 from hfclip.checkpoints.archive import Saved, is_torchscript, read_archive, read_legacy, read_zip
-from hfclip.checkpoints.names import Naming, describe_foreign, find_foreign, find_naming, list_names
+from hfclip.checkpoints.names import Naming, find_naming
 from hfclip.checkpoints.safe_unpickle import View
+from hfclip.checkpoints.shapes import adapted, infer_config
 from hfclip.config import ClipConfig
 from hfclip.errors import (
     CheckpointError,
@@ -148,69 +148,6 @@ def _state(path: Path) -> tuple[int, int, int]:
     return state.st_ino, state.st_size, state.st_mtime_ns
 
 
-def infer_config(tensors: Mapping[str, Tensor], path: Path) -> ClipConfig:
-    """Infers the configuration of a CLIP from the shapes of its weights in OpenAI's layout.
-
-    Raises:
-        WeightsMismatchError: A needed tensor is missing or has an impossible shape.
-    """
-    try:
-        is_resnet = any(name.startswith(_RESNET) for name in tensors)
-        vision = _infer_resnet(tensors) if is_resnet else _infer_vit(tensors)
-        return ClipConfig(
-            embed_dim=tensors["text_projection"].shape[1],
-            **vision,
-            context_length=tensors["positional_embedding"].shape[0],
-            vocab_size=tensors["token_embedding.weight"].shape[0],
-            transformer_width=tensors["ln_final.weight"].shape[0],
-            transformer_heads=tensors["ln_final.weight"].shape[0] // 64,
-            transformer_layers=_count(tensors, "transformer.resblocks."),
-        )
-    except KeyError as error:
-        foreign = find_foreign(tensors)
-        held = describe_foreign(foreign, []) if foreign else list_names(tensors)
-        raise WeightsMismatchError(
-            f"{path} has no config.json and its weights are not in OpenAI's layout: "
-            f"{error.args[0]} is missing. The file holds {held}. Give the folder with its "
-            "config.json."
-        ) from error
-    except (IndexError, ZeroDivisionError, ConfigError) as error:
-        raise WeightsMismatchError(
-            f"{path} has no config.json and its shapes are not those of an OpenAI CLIP: {error} "
-            "Give the folder with its config.json."
-        ) from error
-
-
-_RESNET = ("visual.layer", "visual.attnpool.")
-
-
-def adapted(config: ClipConfig, tensors: Mapping[str, Tensor]) -> ClipConfig:
-    """Returns the configuration with sizes that fine-tuning may change taken from the tensors.
-
-    These are the image resolution (from the number of positions), the context length and the
-    vocabulary size.
-    """
-    changes = {}
-    positions = tensors.get(
-        "visual.attnpool.positional_embedding"
-        if config.is_resnet
-        else "visual.positional_embedding"
-    )
-    if positions is not None and _rows(positions) not in (0, config.image_positions):
-        changes["image_resolution"] = _grid(positions) * (config.vision_patch_size or 32)
-    for name, key in _RESIZABLE.items():
-        if key in tensors and _rows(tensors[key]):
-            changes[name] = _rows(tensors[key])
-    return ClipConfig(**{**config.to_dict(), **changes})
-
-
-_RESIZABLE = {"context_length": "positional_embedding", "vocab_size": "token_embedding.weight"}
-
-
-def _rows(tensor: Tensor) -> int:
-    return tensor.shape[0] if tensor.ndim else 0
-
-
 def _check_amount(
     config: ClipConfig, tensors: Mapping[str, Tensor], path: Path, config_origin: str
 ) -> None:
@@ -222,37 +159,6 @@ def _check_amount(
             f"{config.parameter_count:,} parameters. Give the config.json that belongs to these "
             "weights, or name the model that they were fine-tuned from with base= (--base)."
         )
-
-
-def _infer_vit(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    patches = tensors["visual.conv1.weight"].shape  # (W, 3, patch, patch)
-    grid = _grid(tensors["visual.positional_embedding"])
-    return {
-        "image_resolution": patches[-1] * grid,
-        "vision_layers": _count(tensors, "visual.transformer.resblocks."),
-        "vision_width": patches[0],
-        "vision_patch_size": patches[-1],
-    }
-
-
-def _infer_resnet(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    grid = _grid(tensors["visual.attnpool.positional_embedding"])
-    return {
-        "image_resolution": grid * 32,
-        "vision_layers": tuple(_count(tensors, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)),
-        "vision_width": tensors["visual.layer1.0.conv1.weight"].shape[0],
-        "vision_patch_size": None,
-    }
-
-
-def _grid(positions: Tensor) -> int:
-    """Returns the patches per side, from one position per patch and one for the class token."""
-    return math.isqrt(max(positions.shape[0] - 1, 0))
-
-
-def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    """Returns the number of layers in a stack: of different numbers after a prefix."""
-    return len({key[len(prefix) :].split(".")[0] for key in tensors if key.startswith(prefix)})
 
 
 def _detect(path: Path) -> str:

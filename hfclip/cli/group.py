@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from hfclip import __version__
 from hfclip.cli import interrupts
 from hfclip.cli.classify import classify
 from hfclip.cli.completion import completion
@@ -14,6 +13,7 @@ from hfclip.cli.models import download, inspect, models, verify
 from hfclip.cli.output import show_warning
 from hfclip.cli.publish import export, publish
 from hfclip.errors import HfclipError
+from hfclip.version import __version__
 
 
 class _Commands(click.Group):

@@ -17,10 +17,13 @@ import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from torch import Tensor, nn
 
 import hfclip.model
+import hfclip.network.clip
 import hfclip.network.layers
 import hfclip.network.resnet
 import hfclip.network.vit
-from hfclip.checkpoints.read import Checkpoint, infer_config
+from hfclip.checkpoints.names import NOT_WEIGHTS
+from hfclip.checkpoints.read import Checkpoint
+from hfclip.checkpoints.shapes import infer_config
 from hfclip.model import CLIP
 from hfclip.network.layers import LayerNorm, QuickGELU, ResidualAttentionBlock, Transformer
 from hfclip.network.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
@@ -58,14 +61,12 @@ _REPLACEABLE = frozenset(
         "VisionTransformer",
     }
 )
-_MODULES = (hfclip.network.layers, hfclip.network.resnet, hfclip.network.vit, hfclip.model)
-# OpenAI's archives contain these numbers beside the weights.
-_METADATA_KEYS = frozenset({"input_resolution", "context_length", "vocab_size"})
+_MODULES = (hfclip.network.layers, hfclip.network.resnet, hfclip.network.vit, hfclip.network.clip)
 
 
 def convert_weights(model: nn.Module) -> None:
     """Casts to float16, in place, the weights that OpenAI's releases store in float16."""
-    hfclip.model.convert_weights(model, torch.float16)
+    hfclip.network.clip.convert_weights(model, torch.float16)
 
 
 def build_model(state_dict: Mapping[str, Tensor]) -> nn.Module:
@@ -77,9 +78,7 @@ def build_model(state_dict: Mapping[str, Tensor]) -> nn.Module:
         WeightsMismatchError: The tensors do not fit any of OpenAI's architectures.
     """
     tensors = {
-        key: value.detach().clone()
-        for key, value in state_dict.items()
-        if key not in _METADATA_KEYS
+        key: value.detach().clone() for key, value in state_dict.items() if key not in NOT_WEIGHTS
     }
     source = Path("the given state dict")
     config = infer_config(tensors, source)
@@ -100,7 +99,7 @@ def assemble(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
         model = CLIP(*numbers)
         model.load_state_dict(dict(checkpoint.tensors))
     if convert_weights is _own_convert_weights:
-        hfclip.model.convert_weights(model, dtype)
+        hfclip.network.clip.convert_weights(model, dtype)
     else:
         model.float()  # models of `clip` are float32 before convert_weights
         convert_weights(model)

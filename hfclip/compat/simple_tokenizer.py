@@ -18,7 +18,7 @@ import regex as re
 from huggingface_hub import constants
 
 from hfclip.text import vocabulary as tokenizer_files
-from hfclip.text.tokenizer import VOCAB_SIZE, Tokenizer
+from hfclip.text.bpe import VOCAB_SIZE, Tokenizer
 from hfclip.text.vocabulary import END, START
 
 _WORD_END = "</w>"

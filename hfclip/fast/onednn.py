@@ -37,6 +37,7 @@ from hfclip.fast.kernels import (
     name_of,
     plain_toolbox,
 )
+from hfclip.fast.processor import has_instructions
 
 # Number of steps in the range of uint8. It is one less than 255, so that both ends may round up.
 _STEPS = 254
@@ -281,14 +282,6 @@ def _operator(name: str) -> Any:
     return getattr(getattr(torch.ops, namespace), operator)
 
 
-# Any of these instruction sets lets an x86 processor multiply faster than in float32.
-_INSTRUCTIONS: dict[Precision, tuple[str, ...]] = {
-    "float32": (),
-    "bfloat16": ("avx512_bf16", "amx_bf16"),
-    "int8": ("avx512_vnni", "avx_vnni", "amx_int8"),
-}
-
-
 def toolbox(precision: Precision, device: torch.device) -> Toolbox:
     """Returns the fastest kernels that work on this machine and are at least as precise as asked.
 
@@ -308,7 +301,7 @@ def toolbox(precision: Precision, device: torch.device) -> Toolbox:
                 f"int8 needs a CPU, but the model is on {device}. Choose 'bfloat16'."
             )
         return plain_toolbox(getattr(torch, precision))
-    in_float32 = precision == "float32" or not _has_instructions("bfloat16")
+    in_float32 = precision == "float32" or not has_instructions("bfloat16")
     dtype = torch.float32 if in_float32 else torch.bfloat16
     rest: Kernels = PackedKernels(dtype) if _packs(dtype) else PlainKernels(dtype)
     quantized = precision == "int8" and _multiplies_int8()
@@ -317,30 +310,7 @@ def toolbox(precision: Precision, device: torch.device) -> Toolbox:
 
 
 def _multiplies_int8() -> bool:
-    return _has_instructions("int8") and _quantizes()
-
-
-def _has_instructions(precision: Precision) -> bool:
-    """Returns whether the processor has fast instructions; True if it is not known to be x86."""
-    found = _capabilities()
-    is_unknown = found.get("architecture") != "x86_64"
-    return is_unknown or any(found.get(name) for name in _INSTRUCTIONS[precision])
-
-
-def instructions() -> tuple[str, ...]:
-    """Returns the names of the processor's instructions that make bfloat16 or int8 faster.
-
-    The result is empty where torch does not report them, for example on ARM.
-    """
-    found = _capabilities()
-    return tuple(name for names in _INSTRUCTIONS.values() for name in names if found.get(name))
-
-
-def _capabilities() -> dict[str, Any]:
-    """Returns what torch reports about the processor; nothing in versions that lack it."""
-    ask = getattr(torch.cpu, "get_capabilities", dict)
-    found: dict[str, Any] = ask()
-    return found
+    return has_instructions("int8") and _quantizes()
 
 
 @cache

@@ -19,7 +19,13 @@ from hfclip.fast.encoders import ResNetEncoder, TextEncoder, VisionEncoder
 from hfclip.fast.kernels import Portable, Precision, Toolbox
 from hfclip.model import CLIP
 from hfclip.network import inputs
-from hfclip.network.layers import LayerNorm, QuickGELU, ResidualAttentionBlock, Transformer
+from hfclip.network.layers import (
+    LayerNorm,
+    QuickGELU,
+    ResidualAttentionBlock,
+    Transformer,
+    normalize,
+)
 from hfclip.network.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
 from hfclip.network.vit import VisionTransformer
 
@@ -128,7 +134,7 @@ class FastCLIP(Portable):
         Raises:
             ShapeError: The images or the ids have another shape, dtype or device.
         """
-        images, texts = _normalized(self.encode_image(image)), _normalized(self.encode_text(text))
+        images, texts = normalize(self.encode_image(image)), normalize(self.encode_text(text))
         logits = self.logit_scale.exp() * images @ texts.t()
         return logits, logits.t()
 
@@ -299,8 +305,3 @@ def _compare(fast: FastCLIP, model: CLIP) -> Accuracy:
     difference = (features - expected).norm(dim=1) / expected.norm(dim=1)
     cosine = torch.cosine_similarity(features, expected, dim=1)
     return Accuracy(difference.max().item(), cosine.min().item())
-
-
-def _normalized(features: Tensor) -> Tensor:
-    normalized: Tensor = features / features.norm(dim=-1, keepdim=True)
-    return normalized

@@ -8,7 +8,7 @@ with a hash: the pinned hash, else the Hub's, else the hash in the file's name i
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -17,11 +17,11 @@ from filelock import FileLock
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.file_download import repo_folder_name
 
-from hfclip.errors import CacheError, HubError, IntegrityError, NetworkError
+from hfclip.errors import CacheError, IntegrityError, NetworkError
 from hfclip.hub import integrity, listings
-from hfclip.hub.errors import NotCachedError, in_our_words, may_pass
+from hfclip.hub.ask import ask
+from hfclip.hub.errors import NotCachedError
 from hfclip.hub.integrity import Digest, digest_named
-from hfclip.hub.patience import bounded
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ def _declared_snapshot(repo_id: str, revision: str | None, access: Access) -> Sn
             f"{_of(repo_id, revision)} is not in the cache at {access.cache}, and "
             "local_files_only or HF_HUB_OFFLINE forbids requests. Load it once while online."
         )
-    info = _ask(
+    info = ask(
         lambda: HfApi().model_info(
             repo_id, revision=revision, files_metadata=True, token=access.token
         ),
@@ -233,7 +233,7 @@ def _cached_file(snapshot: Snapshot, filename: str) -> Path | None:
 def _download(snapshot: Snapshot, filename: str, *, force: bool = False) -> Path:
     access = snapshot.access
     what = f"{filename} of {_of(snapshot.repo_id, snapshot.commit)}"
-    path = _ask(
+    path = ask(
         lambda: hf_hub_download(
             snapshot.repo_id,
             filename,
@@ -244,7 +244,7 @@ def _download(snapshot: Snapshot, filename: str, *, force: bool = False) -> Path
             force_download=force or access.force_download,
         ),
         what,
-        f"{snapshot.repo_id}@{snapshot.commit}",
+        model=f"{snapshot.repo_id}@{snapshot.commit}",
     )
     _sweep(snapshot, filename, Path(path))
     return Path(path)
@@ -342,23 +342,6 @@ def _damaged(snapshot: Snapshot, path: Path, digest: Digest, what_happened: str)
         f"{snapshot.repo_id}@{snapshot.commit} --repair`; if that does not help, the repository or "
         "the network sends wrong bytes."
     )
-
-
-def _ask(request: Callable[[], _T], what: str, model: str | None = None) -> _T:
-    """Makes a request, repeats it once after a broken connection, and raises a HubError."""
-    try:
-        with bounded():
-            try:
-                return request()
-            except Exception as error:  # the client raises many types
-                if not may_pass(error):
-                    raise
-                return request()
-    except HubError as error:
-        raise NetworkError(f"{what} cannot be fetched: {error}. Try again later.") from None
-    except Exception as error:  # noqa: BLE001
-        # `from None`: the original error may show a token, and adds nothing to this message.
-        raise in_our_words(error, what, model=model) from None
 
 
 def _of(repo_id: str, revision: str | None) -> str:

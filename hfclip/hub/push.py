@@ -5,10 +5,10 @@ them by their hashes; the commit comes last. An interrupted push leaves the repo
 commit, and the next push does not send the uploaded files again.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from huggingface_hub import (
     CommitOperationAdd,
@@ -19,22 +19,18 @@ from huggingface_hub import (
     constants,
     get_token,
 )
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils._paths import filter_repo_objects
 from huggingface_hub.utils._validators import validate_repo_id
 
-from hfclip.cards.renewal import read_card as read_card_file
-from hfclip.errors import HfclipError, PublishError, RepositoryError
-from hfclip.hub import fetch as hub
+from hfclip.errors import PublishError, RepositoryError
 from hfclip.hub import integrity
+from hfclip.hub.ask import ask
 from hfclip.hub.causes import token_note
-from hfclip.hub.errors import in_our_words, may_pass
-from hfclip.hub.fetch import Access
 from hfclip.hub.integrity import digest_named
 from hfclip.layouts.files import CARD_FILE
 
 CardRule = Literal["refuse", "keep", "replace"]
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -132,18 +128,6 @@ def choose_files(folder: Path, repository: Repository, card: CardRule) -> list[P
     return [path for path in paths if card == "replace" or path != ours]
 
 
-def read_card(repository: Repository, *, token: str | bool | None = None) -> str | None:
-    """Returns the text of a repository's README.md, or None if it has none.
-
-    Raises:
-        HubError: The file cannot be fetched.
-    """
-    if repository.head is None or CARD_FILE not in repository.files:
-        return None
-    snapshot = hub.resolve(repository.repo_id, repository.head, Access(token))
-    return read_card_file(hub.fetch(snapshot, CARD_FILE))
-
-
 def matching(
     names: Iterable[str],
     allow: list[str] | str | None = None,
@@ -175,8 +159,13 @@ def push(
         return Pushed(repo_id, repository.head, f"{constants.ENDPOINT}/{repo_id}", [])
     check_card(sent)
     if repository.head is None:
-        _ask(lambda: api.create_repo(repo_id, private=private, exist_ok=True), repo_id)
-    commit = _ask(
+        ask(
+            lambda: api.create_repo(repo_id, private=private, exist_ok=True),
+            repo_id,
+            "sent",
+            bounds=False,
+        )
+    commit = ask(
         lambda: api.create_commit(
             repo_id,
             [
@@ -189,6 +178,8 @@ def push(
             parent_commit=None if create_pr else repository.head,
         ),
         repo_id,
+        "sent",
+        bounds=False,
     )
     url = commit.pr_url or commit.commit_url
     return Pushed(repo_id, commit.oid, url, [path.name for path in sent])
@@ -211,7 +202,7 @@ def check_card(paths: Sequence[Path]) -> None:
     for path in paths:
         if path.name == CARD_FILE:
             card = ModelCard.load(path, ignore_metadata_errors=True)
-            _ask(validate, f"The head of {CARD_FILE}", "checked")
+            ask(validate, f"The head of {CARD_FILE}", "checked", bounds=False)
 
 
 def tag(repo_id: str, name: str, commit: str, *, token: str | bool | None = None) -> None:
@@ -221,10 +212,11 @@ def tag(repo_id: str, name: str, commit: str, *, token: str | bool | None = None
         HubError: The Hub rejects the request or cannot be reached.
     """
     api = HfApi(token=token)
-    _ask(
+    ask(
         lambda: api.create_tag(repo_id, tag=name, revision=commit, exist_ok=True),
         f"{repo_id} at {commit[:12]}",
         "tagged",
+        bounds=False,
     )
 
 
@@ -244,7 +236,9 @@ def _account(token: str | bool | None) -> dict[str, Any]:
             "You are not logged in to the Hub. Run `hf auth login` with a token that has write "
             f"access, or set HF_TOKEN.{token_note()}"
         )
-    return _ask(lambda: HfApi(token=token).whoami(), "The name of your account", "fetched")
+    return ask(
+        lambda: HfApi(token=token).whoami(), "The name of your account", "fetched", bounds=False
+    )
 
 
 def _check_rights(account: dict[str, Any], repo_id: str) -> None:
@@ -271,34 +265,7 @@ def _info(repo_id: str, branch: str | None, token: str | bool | None) -> ModelIn
         except RepositoryNotFoundError:
             return None
 
-    return _ask(look, f"The list of files of {repo_id}", "fetched")
-
-
-def _ask(request: Callable[[], _T], what: str, done: str = "sent") -> _T:
-    """Makes a request, repeats it once after a broken connection, and raises a HubError.
-
-    Args:
-        request: The request.
-        what: The subject of the message, such as a repository.
-        done: The participle of the message: "fetched", "checked", "tagged" or "sent".
-    """
-    try:
-        try:
-            return request()
-        except Exception as error:  # the client raises many types
-            if not may_pass(error):
-                raise
-            return request()
-    except HfclipError:
-        raise
-    except Exception as error:  # noqa: BLE001
-        if isinstance(error, HfHubHTTPError) and error.response.status_code == 412:
-            raise PublishError(
-                f"{what} has a new commit that was pushed in the meantime; nothing was changed. "
-                "Check that commit, then try again."
-            ) from None
-        # `from None`: the original error may show a token.
-        raise in_our_words(error, what, done) from None
+    return ask(look, f"The list of files of {repo_id}", "fetched", bounds=False)
 
 
 def _is_same(path: Path, theirs: str | None) -> bool:

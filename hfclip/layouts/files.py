@@ -1,9 +1,15 @@
 """The files of a model in each layout: their names, and where those of one model are."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hfclip.config import ClipConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -36,3 +42,16 @@ class Source:
     config_origin: str = "its configuration"
     is_base: bool = False
     mapped: bool = False
+
+
+class Files(NamedTuple):
+    """The files of a model's folder: one weight file, and the text files by file name."""
+
+    weights_file: str
+    weights: "Mapping[str, Tensor]"
+    texts: Mapping[str, str]
+
+
+def json_text(values: Mapping[str, Any]) -> str:
+    """Returns a JSON file: sorted, indented, the same text for the same values."""
+    return json.dumps(values, indent=2, sort_keys=True) + "\n"

@@ -1,15 +1,36 @@
-"""Converts the weights of a CLIP between OpenAI's layout and transformers', with one table.
+"""transformers' layout: configuration, preprocessor and names of weights, read and written.
 
-hfclip and open_clip use OpenAI's layout. transformers uses other names, three separate attention
-projections instead of one, and transposed output projections.
+hfclip and open_clip use OpenAI's names of weights. transformers has other names, keeps the three
+attention projections apart, and stores its two output projections transposed.
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping
+from reprlib import repr as shown
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from hfclip.errors import WeightsMismatchError
+from hfclip.config import OPENAI_MEAN, OPENAI_STD, ClipConfig
+from hfclip.errors import ConfigError, WeightsMismatchError
+from hfclip.layouts.files import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, Files, json_text
+from hfclip.layouts.section import (
+    ACTIVATION,
+    CHANNELS,
+    IMAGE,
+    MLP,
+    NO_CODE,
+    NORM,
+    NOTHING,
+    OFF,
+    RESIZE,
+    TEXT,
+    Fixed,
+    Section,
+)
+from hfclip.text.bpe import VOCAB_SIZE
+from hfclip.text.vocabulary import tokenizer_files
 
 # transformers' name -> OpenAI's name.
 _SINGLE = {
@@ -114,3 +135,226 @@ def _replace(name: str, pairs: Iterable[tuple[str, str]]) -> str:
         if old in name:
             return name.replace(old, new)
     return name
+
+
+_END_TOKEN = 49_407
+# A special value, not the end token: transformers then pools at the highest id, as OpenAI does.
+_HIGHEST_ID = 2
+
+# transformers ignores unknown settings, and writes dozens of settings that a CLIP does not read.
+# So only settings that could change the model are checked.
+_IN_BOTH_STACKS: dict[str, Fixed] = {
+    "hidden_act": (("quick_gelu", "gelu"), ACTIVATION),
+    "layer_norm_eps": ((1e-5,), NORM),
+    "pruned_heads": (NOTHING, "attention heads are not pruned"),
+    "quantization_config": (NOTHING, "weights are not quantized"),
+}
+CLIP_CONFIG = Section(
+    "transformers",
+    "",
+    {
+        "projection_dim": ("embed_dim", 512),
+        "text_config": ("text", None),
+        "vision_config": ("vision", None),
+        "text_config_dict": ("text_override", None),
+        "vision_config_dict": ("vision_override", None),
+    },
+    {
+        "model_type": (("clip",), "only the model type 'clip' is supported"),
+        "architectures": ((None, ["CLIPModel"]), "a CLIP has two towers, each with a projection"),
+        "auto_map": (NOTHING, NO_CODE),
+        "quantization_config": (NOTHING, "weights are not quantized"),
+    },
+)
+_TEXT_CONFIG = Section(
+    "transformers",
+    "text_config.",
+    {
+        "hidden_size": ("transformer_width", 512),
+        "num_hidden_layers": ("transformer_layers", 12),
+        "num_attention_heads": ("transformer_heads", 8),
+        "max_position_embeddings": ("context_length", 77),
+        "vocab_size": ("vocab_size", 49_408),
+        "hidden_act": ("activation", "quick_gelu"),
+    },
+    {
+        **_IN_BOTH_STACKS,
+        "model_type": (("clip_text_model",), TEXT),
+        "eos_token_id": ((_HIGHEST_ID, _END_TOKEN), "a text ends with OpenAI's end token, 49407"),
+    },
+)
+_VISION_CONFIG = Section(
+    "transformers",
+    "vision_config.",
+    {
+        "hidden_size": ("vision_width", 768),
+        "num_hidden_layers": ("vision_layers", 12),
+        "num_attention_heads": ("vision_heads", 12),
+        "image_size": ("image_resolution", 224),
+        "patch_size": ("vision_patch_size", 32),
+        "hidden_act": ("activation", "quick_gelu"),
+    },
+    {
+        **_IN_BOTH_STACKS,
+        "model_type": (("clip_vision_model",), IMAGE),
+        "num_channels": ((3,), CHANNELS),
+    },
+)
+# The default width of each stack's MLP.
+_MLP_WIDTHS = {"text_config.": 2048, "vision_config.": 3072}
+
+_PROCESSORS = (
+    None,
+    "CLIPImageProcessor",
+    "CLIPImageProcessorFast",
+    "CLIPImageProcessorPil",
+    "CLIPFeatureExtractor",
+)
+_PREPROCESSOR = Section(
+    "transformers",
+    "preprocessor.",
+    {"image_mean": ("image_mean", OPENAI_MEAN), "image_std": ("image_std", OPENAI_STD)},
+    {
+        "image_processor_type": (_PROCESSORS, RESIZE),
+        "feature_extractor_type": (_PROCESSORS, RESIZE),
+        "auto_map": (NOTHING, NO_CODE),
+        "do_resize": ((True,), RESIZE),
+        "do_center_crop": ((True,), RESIZE),
+        "do_pad": (OFF, RESIZE),
+        "use_square_size": (OFF, RESIZE),
+        "resample": ((3,), RESIZE),  # Pillow's number for bicubic
+        "do_convert_rgb": ((True,), "every image is converted to RGB"),
+        "do_rescale": ((True,), "pixels are rescaled to [0, 1]"),
+        "rescale_factor": ((1 / 255,), "pixels are rescaled to [0, 1]"),
+        "do_normalize": ((True,), "pixels are normalized"),
+    },
+)
+_SIZES = {"size": ("shortest_edge",), "crop_size": ("height", "width")}
+
+
+def config_from_transformers(
+    values: Mapping[str, Any], preprocessor: Mapping[str, Any] | None = None
+) -> ClipConfig:
+    """Converts the config.json of a transformers CLIP.
+
+    Settings that CLIPModel does not read are ignored, such as projection_dim of a tower.
+
+    Args:
+        values: The object of config.json.
+        preprocessor: The object of preprocessor_config.json, or of the newer
+            processor_config.json; by default OpenAI's mean and standard deviation.
+
+    Raises:
+        ConfigError: A setting is not supported; the message names it.
+    """
+    file = CLIP_CONFIG.read(values)
+    text_section = _overridden(file["text"], file["text_override"])
+    vision_section = _overridden(file["vision"], file["vision_override"])
+    text, vision = _TEXT_CONFIG.read(text_section), _VISION_CONFIG.read(vision_section)
+    if text["activation"] != vision["activation"]:
+        why = f"both towers have the same activation, and the text tower's is {text['activation']}"
+        raise _VISION_CONFIG.refusal("hidden_act", vision["activation"], why)
+    vision["vision_head_width"] = _head_width(vision["vision_width"], vision.pop("vision_heads"))
+    config = ClipConfig(embed_dim=file["embed_dim"], **(text | vision))
+    _check_mlp(_TEXT_CONFIG, text_section, config.transformer_width)
+    _check_mlp(_VISION_CONFIG, vision_section, config.vision_width)
+    return config if preprocessor is None else _with_pixels(config, preprocessor)
+
+
+def config_to_transformers(config: ClipConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the objects of transformers' config.json and preprocessor_config.json.
+
+    Raises:
+        ConfigError: The image tower is a ResNet, which transformers' CLIP does not support.
+    """
+    if config.is_resnet:
+        raise ConfigError(
+            "The image tower is a ResNet, but transformers' CLIP supports only a ViT. "
+            "Write the layout of hfclip or of open_clip instead."
+        )
+    text, vision = _TEXT_CONFIG.write(config), _VISION_CONFIG.write(config)
+    for section, stack in ((_TEXT_CONFIG, text), (_VISION_CONFIG, vision)):
+        stack["intermediate_size"] = 4 * stack["hidden_size"]
+        stack["projection_dim"] = config.embed_dim
+        stack["layer_norm_eps"] = 1e-5
+        stack["model_type"] = section.fixed["model_type"][0][0]
+    text["eos_token_id"] = _END_TOKEN if config.vocab_size > _END_TOKEN else _HIGHEST_ID
+    values = {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "dtype": "float32",  # the dtype to compute in, not that of the stored weights
+        "projection_dim": config.embed_dim,
+        "text_config": text,
+        "vision_config": vision,
+    }
+    return values, preprocessor_to_transformers(config)
+
+
+def _overridden(section: object, override: object) -> Any:
+    """Returns the section of a tower that transformers uses: the older one if it is present.
+
+    Missing settings of the older section have its defaults, not the values of the newer section.
+    """
+    chosen = section if override is None else override
+    return {} if chosen is None else chosen
+
+
+def _head_width(width: Any, heads: Any) -> int:
+    numbers = isinstance(width, int) and isinstance(heads, int) and heads > 0
+    if not numbers or width % heads:
+        raise ConfigError(
+            f"vision_config.num_attention_heads is {shown(heads)}, which does not divide the "
+            f"hidden_size {shown(width)}. Get the published file again."
+        )
+    return int(width // heads)
+
+
+def _check_mlp(section: Section, values: Mapping[str, Any], width: int) -> None:
+    found = values.get("intermediate_size", _MLP_WIDTHS[section.name])
+    if found != 4 * width:
+        raise section.refusal("intermediate_size", found, f"{MLP}, which is {width}")
+
+
+def _with_pixels(config: ClipConfig, preprocessor: Mapping[str, Any]) -> ClipConfig:
+    values = preprocessor.get("image_processor", preprocessor)
+    pixels = _PREPROCESSOR.read(values)
+    for key, sides in _SIZES.items():
+        found = values.get(key, 224)
+        if not _agrees(found, sides, config.image_resolution):
+            why = f"it must be {' and '.join(sides)} {config.image_resolution}, the model's size"
+            raise _PREPROCESSOR.refusal(key, found, why)
+    return dataclasses.replace(config, **pixels)
+
+
+def _agrees(size: object, sides: tuple[str, ...], expected: int) -> bool:
+    """Returns whether a size, a number in older files, has the expected length on these sides."""
+    if isinstance(size, Mapping):
+        given = {side: length for side, length in size.items() if length is not None}
+        return given == dict.fromkeys(sides, expected)
+    return size == expected
+
+
+def preprocessor_to_transformers(config: ClipConfig) -> dict[str, Any]:
+    """Returns the object of a preprocessor_config.json, for a ViT or a ResNet."""
+    side = config.image_resolution
+    steps = ("resize", "center_crop", "convert_rgb", "rescale", "normalize")
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        **{f"do_{step}": True for step in steps},
+        **{key: dict.fromkeys(sides, side) for key, sides in _SIZES.items()},
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        **_PREPROCESSOR.write(config),
+    }
+
+
+def files(config: ClipConfig, tensors: Mapping[str, Tensor]) -> Files:
+    """Returns the files of a model in this layout."""
+    values, preprocessor = config_to_transformers(config)
+    texts = {CONFIG_FILE: json_text(values), PREPROCESSOR_FILE: json_text(preprocessor)}
+    return Files(WEIGHTS_FILE, to_transformers(tensors), texts | tokenizer_of(config))
+
+
+def tokenizer_of(config: ClipConfig) -> dict[str, str]:
+    """Returns the tokenizer's files if the model has an embedding for each token, else none."""
+    return tokenizer_files(config.context_length) if config.vocab_size >= VOCAB_SIZE else {}

@@ -135,3 +135,9 @@ def normal_parameter(*shape: int, std: float) -> nn.Parameter:
     parameter = nn.Parameter(torch.empty(*shape))
     nn.init.normal_(parameter, std=std)
     return parameter
+
+
+def normalize(features: Tensor) -> Tensor:
+    """Divides each row by its norm, as OpenAI's code does: (N, D) -> (N, D)."""
+    normalized: Tensor = features / features.norm(dim=-1, keepdim=True)
+    return normalized

@@ -5,7 +5,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from hfclip.model import CLIP
+from hfclip.network.clip import CLIP
 
 
 class _Traceable(nn.Module):

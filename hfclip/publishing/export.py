@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
+from hfclip.atomic import check_free, written_whole
 from hfclip.cards.card import About, model_card, public_origin
 from hfclip.cards.renewal import is_generated, read_card, renewed, write_card
+from hfclip.checkpoints.fit import check_fit
 from hfclip.checkpoints.read import Checkpoint, read_checkpoint
 from hfclip.errors import ConfigError
 from hfclip.hub.fetch import Access
 from hfclip.layouts.files import CARD_FILE, Source
-from hfclip.layouts.write import LAYOUTS, check_free, write_layout, written_whole
-from hfclip.model import CLIP, check_fit
+from hfclip.layouts.write import LAYOUTS, write_layout
+from hfclip.model import CLIP
 from hfclip.releases import BUNDLED, RELEASES
 from hfclip.sources.find import find
 

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from hfclip.cards.card import About, model_card, read_metrics
-from hfclip.cards.renewal import about_in, check_given, write_card
+from hfclip.cards.renewal import about_in, check_given, fetch_card, write_card
+from hfclip.checkpoints.finite import check_finite
 from hfclip.checkpoints.read import Checkpoint, read_checkpoint
 from hfclip.errors import IntegrityError, PublishError
 from hfclip.hub import push as pushing
 from hfclip.hub.fetch import Access
 from hfclip.hub.push import CardRule, Pushed, Repository
 from hfclip.layouts.files import CARD_FILE
-from hfclip.layouts.write import check_finite
 from hfclip.model import CLIP
 from hfclip.publishing.export import card_beside, write_checkpoint
 from hfclip.publishing.published_card import Cards, find_base
@@ -203,9 +203,7 @@ def prepared(
         def generate(about: About) -> str:
             return str(model_card(folder, checkpoint.config, about, layout))
 
-        cards = Cards(
-            card_beside(source, checkpoint.path), pushing.read_card(repository, token=token)
-        )
+        cards = Cards(card_beside(source, checkpoint.path), fetch_card(repository, token=token))
         chosen = cards.choose(card, given, generate, checkpoint.path)
         write_card(folder / CARD_FILE, chosen.text)
         paths = pushing.choose_files(folder, repository, chosen.rule)

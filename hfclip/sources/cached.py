@@ -13,6 +13,7 @@ from hfclip.hub import fetch as hub
 from hfclip.hub import integrity
 from hfclip.hub.fetch import Access, Snapshot
 from hfclip.hub.integrity import Digest, digest_named
+from hfclip.layouts.detect import config_from_json, is_transformers_clip
 from hfclip.layouts.files import (
     CONFIG_FILE,
     OPEN_CLIP_CONFIG_FILE,
@@ -20,7 +21,7 @@ from hfclip.layouts.files import (
     PREPROCESSOR_FILES,
     WEIGHTS_FILE,
 )
-from hfclip.layouts.section import config_from_json, config_from_open_clip, is_transformers_clip
+from hfclip.layouts.open_clip import config_from_open_clip
 from hfclip.releases import RELEASES
 from hfclip.sources.find import release_digest
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hfclip.config import ClipConfig, read_json
 from hfclip.errors import ConfigError
+from hfclip.layouts.detect import config_from_json, is_transformers_clip
 from hfclip.layouts.files import (
     CONFIG_FILE,
     OPEN_CLIP_CONFIG_FILE,
@@ -12,7 +13,7 @@ from hfclip.layouts.files import (
     PREPROCESSOR_FILES,
     WEIGHTS_FILE,
 )
-from hfclip.layouts.section import config_from_json, config_from_open_clip, is_transformers_clip
+from hfclip.layouts.open_clip import config_from_open_clip
 
 _CONFIG_OF = {OPEN_CLIP_WEIGHTS_FILE: OPEN_CLIP_CONFIG_FILE, WEIGHTS_FILE: CONFIG_FILE}
 # Fine-tuning may change these settings. All others belong to the architecture.

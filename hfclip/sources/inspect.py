@@ -12,8 +12,8 @@ from typing import Any, Literal
 from hfclip.config import ClipConfig, read_json
 from hfclip.hub import integrity
 from hfclip.hub.fetch import Access
+from hfclip.layouts.detect import config_from_json
 from hfclip.layouts.files import CONFIG_FILE
-from hfclip.layouts.section import config_from_json
 from hfclip.releases import BUNDLED, RELEASES, bundled_folder
 from hfclip.sources import cached as cached_models
 from hfclip.sources.cached import CachedModel, State
@@ -136,8 +136,8 @@ def inspect(
         4099905
     """
     # Imported here because the rest of this module needs no torch.
+    from hfclip.checkpoints.fit import check_fit  # noqa: PLC0415
     from hfclip.checkpoints.read import read_checkpoint  # noqa: PLC0415
-    from hfclip.model import check_fit  # noqa: PLC0415
 
     access = Access(token, cache_dir, local_files_only)
     source = find(name, access, revision=revision, namespace=namespace, base=base)

@@ -6,6 +6,7 @@ from hfclip.config import read_json
 from hfclip.errors import NetworkError
 from hfclip.hub import fetch as hub
 from hfclip.hub.fetch import Snapshot
+from hfclip.layouts.detect import is_transformers_clip
 from hfclip.layouts.files import (
     CONFIG_FILE,
     OPEN_CLIP_CONFIG_FILE,
@@ -13,7 +14,7 @@ from hfclip.layouts.files import (
     PREPROCESSOR_FILES,
     WEIGHTS_FILE,
 )
-from hfclip.layouts.section import is_hfclip, is_transformers_clip
+from hfclip.layouts.native import is_hfclip
 
 logger = logging.getLogger(__name__)
 

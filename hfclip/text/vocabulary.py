@@ -6,7 +6,7 @@ from U+0100 on. hfclip does not read them. Its merges are in merges.bin.
 
 import json
 
-from hfclip.text.tokenizer import BYTES_BY_ID, FIRST_MERGED_ID, PRINTING_BYTES, merge_pairs
+from hfclip.text.bpe import BYTES_BY_ID, FIRST_MERGED_ID, PRINTING_BYTES, merge_pairs
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _WORD_END = "</w>"

@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from hfclip import __version__
 from hfclip.model import CLIP
+from hfclip.version import __version__
 
 logger = logging.getLogger(__name__)
 

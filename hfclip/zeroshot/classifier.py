@@ -13,6 +13,7 @@ from hfclip.config import ClipConfig
 from hfclip.errors import ArgumentError, ShapeError
 from hfclip.images.preprocess import image_transform
 from hfclip.images.reading import Picture, load_batch
+from hfclip.network.layers import normalize
 from hfclip.text.tokenizer import tokenize
 from hfclip.zeroshot.labels import (
     DEFAULT_TEMPLATE,
@@ -160,7 +161,7 @@ class ZeroShotClassifier:
         sound = images.is_floating_point() and images.ndim == 4 and images.shape[1] == 3
         if not sound or (side is not None and images.shape[2:] != (side, side)):
             raise self._shape_error(images)
-        features = _unit(self.model.encode_image(images.to(self.weights.device)))
+        features = normalize(self.model.encode_image(images.to(self.weights.device)))
         logits = self.model.logit_scale.exp() * features @ self.weights
         return logits.float().softmax(dim=-1)
 
@@ -227,7 +228,7 @@ def label_features(
         some = labels[start : start + at_once]
         captions = [make_caption(template, label) for label in some for template in templates]
         encoded = torch.cat(list(_encoded(model, captions)))  # (captions, D)
-        rows.append(_unit(encoded.view(len(some), len(templates), -1).mean(dim=1)))
+        rows.append(normalize(encoded.view(len(some), len(templates), -1).mean(dim=1)))
         if on_progress:
             on_progress(len(captions))
     return torch.cat(rows)
@@ -238,7 +239,7 @@ def _encoded(model: Encoder, captions: Sequence[str]) -> Iterator[Tensor]:
     for start in range(0, len(captions), CAPTIONS):
         some = captions[start : start + CAPTIONS]
         tokens = tokenize(some, model.context_length, padding="longest")
-        yield _unit(model.encode_text(tokens.to(model.logit_scale.device)))
+        yield normalize(model.encode_text(tokens.to(model.logit_scale.device)))
 
 
 def _own_preprocess(config: object) -> Preprocess | None:
@@ -248,11 +249,6 @@ def _own_preprocess(config: object) -> Preprocess | None:
         config.image_resolution, config.image_mean, config.image_std
     )
     return transform
-
-
-def _unit(features: Tensor) -> Tensor:
-    unit: Tensor = features / features.norm(dim=-1, keepdim=True)
-    return unit
 
 
 def _describe(value: object) -> str:

@@ -434,7 +434,7 @@ def test_the_captions_are_always_the_same_and_mostly_plain() -> None:
     plain = sum(text.isascii() and "&" not in text for text in texts)
     assert plain / len(texts) == pytest.approx(0.857, abs=0.02)
     assert not any("\n" in text for text in texts)
-    from hfclip.text.tokenizer import Tokenizer
+    from hfclip.text.bpe import Tokenizer
 
     tokenizer = Tokenizer()
     tokens = sum(len(tokenizer.encode(text)) + 2 for text in texts) / len(texts)

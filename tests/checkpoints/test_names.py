@@ -20,7 +20,7 @@ from hfclip.compat import clip as compat
 from hfclip.config import ClipConfig
 from hfclip.errors import CheckpointError, WeightsMismatchError
 from hfclip.layouts.files import Source
-from hfclip.layouts.section import config_to_open_clip
+from hfclip.layouts.open_clip import config_to_open_clip
 from hfclip.layouts.transformers import to_transformers
 from hfclip.model import CLIP
 

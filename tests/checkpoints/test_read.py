@@ -15,7 +15,8 @@ from malicious import Described, Storage
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hfclip.checkpoints.read import Checkpoint, infer_config, read_checkpoint
+from hfclip.checkpoints.read import Checkpoint, read_checkpoint
+from hfclip.checkpoints.shapes import infer_config
 from hfclip.config import ClipConfig
 from hfclip.errors import (
     CheckpointError,

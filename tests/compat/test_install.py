@@ -15,6 +15,7 @@ import torch
 
 import hfclip
 from hfclip import compat
+from hfclip.network.clip import convert_weights
 
 PACKAGE = Path(hfclip.__file__).parent
 OUTSIDE = sorted(path for path in PACKAGE.rglob("*.py") if "compat" not in path.parts)
@@ -152,7 +153,7 @@ def test_uninstall_restores_the_original_clip() -> None:
 def test_a_script_runs_unchanged_and_gives_the_same_values(tmp_path: Path) -> None:
     numbers = (16, 32, 1, 64, 16, 77, 49408, 64, 1, 1)
     model = hfclip.CLIP(*numbers)
-    hfclip.model.convert_weights(model)
+    convert_weights(model)
     torch.save(model.state_dict(), tmp_path / "weights.pt")
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "helper.py").write_text("NAME = 'beside'")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import hfclip
 from hfclip.config import ClipConfig
-from hfclip.model import convert_weights
+from hfclip.network.clip import convert_weights
 
 # Heads have width 64, as in OpenAI's models: two per ViT block, four in the ResNet's pooling.
 VIT = ClipConfig(64, 64, 3, 128, 16, 77, 49408, 64, 1, 2)

@@ -28,7 +28,7 @@ every_precision = pytest.mark.parametrize("precision", STATED)
 @pytest.fixture(autouse=True)
 def every_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulates a processor with instructions for every dtype."""
-    monkeypatch.setattr(onednn, "_has_instructions", lambda _precision: True)
+    monkeypatch.setattr(onednn, "has_instructions", lambda _precision: True)
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_an_int8_pickle_is_refused_if_its_sums_would_overflow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pickled = pickle.dumps(hfclip.optimize(draw(TINY_VIT), "int8"))
-    monkeypatch.setattr(onednn, "_has_instructions", lambda precision: precision != "int8")
+    monkeypatch.setattr(onednn, "has_instructions", lambda precision: precision != "int8")
     with pytest.raises(hfclip.OptimizationError, match="qlinear_prepack"):
         pickle.loads(pickled)
 

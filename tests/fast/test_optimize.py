@@ -18,7 +18,7 @@ from hfclip.fast import attention, encoders, onednn
 from hfclip.fast import optimize as inference
 from hfclip.fast.kernels import PlainKernels, Precision, Toolbox, plain_toolbox
 from hfclip.fast.optimize import STATED, Accuracy, FastCLIP
-from hfclip.model import convert_weights
+from hfclip.network.clip import convert_weights
 from hfclip.releases import RELEASES
 
 DTYPES: dict[Precision, torch.dtype] = {
@@ -591,7 +591,7 @@ def test_the_dtype_that_computes_is_reported(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def every_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulates a processor with instructions for every dtype."""
-    monkeypatch.setattr(onednn, "_has_instructions", lambda _precision: True)
+    monkeypatch.setattr(onednn, "has_instructions", lambda _precision: True)
 
 
 @pytest.fixture

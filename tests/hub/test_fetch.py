@@ -26,7 +26,7 @@ from hfclip.config import ClipConfig
 from hfclip.hub import fetch as hfclip_hub
 from hfclip.hub import integrity
 from hfclip.hub.fetch import Access
-from hfclip.model import convert_weights
+from hfclip.network.clip import convert_weights
 
 TOKEN = "hf_secretOfTheTests"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"

@@ -10,15 +10,15 @@ import torch
 
 from hfclip.config import OPENAI_MEAN, OPENAI_STD, ClipConfig
 from hfclip.errors import ConfigError
-from hfclip.layouts import section as foreign_configs
-from hfclip.layouts.section import (
-    config_from_json,
-    config_from_open_clip,
+from hfclip.layouts.detect import config_from_json, is_transformers_clip
+from hfclip.layouts.native import is_hfclip
+from hfclip.layouts.open_clip import config_from_open_clip, config_to_open_clip
+from hfclip.layouts.transformers import (
     config_from_transformers,
-    config_to_open_clip,
     config_to_transformers,
+    from_transformers,
+    to_transformers,
 )
-from hfclip.layouts.transformers import from_transformers, to_transformers
 from hfclip.releases import RELEASES
 
 VIT_B_32 = ClipConfig(512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
@@ -661,7 +661,7 @@ def test_the_layout_of_a_config_json_is_detected_by_its_content() -> None:
     assert config_from_json(theirs) == VIT_B_32
     assert config_from_json(theirs, NEW_PREPROCESSOR).image_mean == (0.5, 0.5, 0.5)
     kinds = [
-        (foreign_configs.is_hfclip(values), foreign_configs.is_transformers_clip(values))
+        (is_hfclip(values), is_transformers_clip(values))
         for values in (ours, theirs, json.loads(TIMM_TOWER), json.loads(TIMM_OPENAI), {})
     ]
     assert kinds == [(True, False), (False, True), *[(False, False)] * 3]

@@ -8,9 +8,11 @@ from conftest import SavedModel, draw
 from safetensors.torch import load_file
 
 import hfclip
+from hfclip.atomic import check_free, written_whole
+from hfclip.checkpoints.finite import check_finite
 from hfclip.config import ClipConfig
 from hfclip.errors import ConfigError, PublishError, WeightsMismatchError
-from hfclip.layouts.write import check_finite, check_free, write_layout, written_whole
+from hfclip.layouts.write import write_layout
 
 NAMES = {
     "hfclip": ["config.json", "model.safetensors", "preprocessor_config.json"],

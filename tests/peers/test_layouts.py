@@ -15,13 +15,13 @@ import hfclip
 from hfclip.checkpoints.read import Checkpoint
 from hfclip.config import ClipConfig
 from hfclip.errors import ConfigError
-from hfclip.layouts.section import (
-    config_from_open_clip,
+from hfclip.layouts.open_clip import config_from_open_clip, config_to_open_clip
+from hfclip.layouts.transformers import (
     config_from_transformers,
-    config_to_open_clip,
     config_to_transformers,
+    from_transformers,
+    to_transformers,
 )
-from hfclip.layouts.transformers import from_transformers, to_transformers
 from hfclip.releases import RELEASES
 
 SMALL_VIT = ClipConfig(32, 64, 2, 64, 16, 77, 49408, 48, 3, 2, vision_head_width=32)
@@ -208,11 +208,11 @@ def test_every_setting_of_open_clip_is_accepted_or_refused(section: str) -> None
 
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
-    from hfclip.layouts import section as foreign_configs
+    from hfclip.layouts import open_clip as layout
 
     known = {
-        "vision_cfg": (CLIPVisionCfg, foreign_configs._VISION_CFG),
-        "text_cfg": (CLIPTextCfg, foreign_configs._TEXT_CFG),
+        "vision_cfg": (CLIPVisionCfg, layout._VISION_CFG),
+        "text_cfg": (CLIPTextCfg, layout._TEXT_CFG),
     }
     settings, table = known[section]
     judged = table.numbers.keys() | table.fixed.keys() | (table.ignored or frozenset())

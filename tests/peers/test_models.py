@@ -11,7 +11,7 @@ from torch import Tensor
 import hfclip
 from hfclip.config import ClipConfig
 from hfclip.layouts.transformers import from_transformers, to_transformers
-from hfclip.model import convert_weights
+from hfclip.network.clip import convert_weights
 from hfclip.releases import RELEASES
 
 SMALL_VIT = ClipConfig(32, 64, 2, 64, 16, 77, 49408, 64, 1, 2)

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hfclip.text.tokenizer import VOCAB_SIZE, Tokenizer, tokenize
+from hfclip.text.bpe import VOCAB_SIZE, Tokenizer
+from hfclip.text.tokenizer import tokenize
 
 from .captions import CAPTIONS, captions
 

@@ -25,8 +25,10 @@ from hypothesis import strategies as st
 import conversion.merges as conversion
 import hfclip
 from hfclip.errors import HfclipError, TextTooLongError
-from hfclip.text import tokenizer as module
-from hfclip.text.tokenizer import END_TOKEN, START_TOKEN, Tokenizer, decode, tokenize
+from hfclip.text import bpe as module
+from hfclip.text import tokenizer as batches
+from hfclip.text.bpe import END_TOKEN, START_TOKEN, Tokenizer
+from hfclip.text.tokenizer import decode, tokenize
 
 IDS = {
     "a photo of a dog": [320, 1125, 539, 320, 1929],
@@ -357,7 +359,7 @@ def test_words_evicted_from_the_cache_are_encoded_again(short_memory: None) -> N
 def test_threads_that_share_a_tokenizer_get_correct_rows(short_memory: None) -> None:
     texts = [f"{text} {number}" for number in range(20) for text in IDS]
     expected = tokenize(texts)
-    module._shared.cache_clear()
+    batches._shared.cache_clear()
     together = threading.Barrier(4)
 
     def work(_: int) -> torch.Tensor:

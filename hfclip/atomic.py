@@ -1,0 +1,46 @@
+"""Writes folders as a whole or not at all."""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hfclip.errors import ConfigError
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """Yields a new folder beside `folder`, and moves its files to `folder` at the end.
+
+    An error or an interruption before the end leaves `folder` unchanged. Files in `folder` with
+    other names stay.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.part")
+    part.mkdir()
+    try:
+        yield part
+        if not folder.exists():
+            part.rename(folder)
+        else:
+            for path in sorted(part.iterdir()):
+                path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def check_free(folder: Path, *, force: bool) -> None:
+    """Raises an error if a new folder would overwrite files.
+
+    Raises:
+        ConfigError: The path is a file, or a folder that is not empty and `force` is False.
+    """
+    if folder.is_file():
+        raise ConfigError(f"{folder} is a file. Name a folder that is new or empty.")
+    if folder.is_dir() and any(folder.iterdir()) and not force:
+        raise ConfigError(
+            f"{folder} already holds {sorted(path.name for path in folder.iterdir())[0]}. Name a "
+            "folder that is new or empty, or replace the files of the same names with --force "
+            "(force=True in Python)."
+        )

@@ -1,0 +1,170 @@
+"""open_clip's layout: `open_clip_config.json` with OpenAI's names of weights, read and written."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from hfclip.config import OPENAI_MEAN, OPENAI_STD, ClipConfig
+from hfclip.layouts.files import OPEN_CLIP_CONFIG_FILE, OPEN_CLIP_WEIGHTS_FILE, Files, json_text
+from hfclip.layouts.section import (
+    ACTIVATION,
+    ATTENTION,
+    CHANNELS,
+    IMAGE,
+    MLP,
+    NORM,
+    NOTHING,
+    OFF,
+    POOLING,
+    RESIZE,
+    SCALE,
+    TEXT,
+    TOKENIZER,
+    Fixed,
+    Section,
+)
+
+_IN_EVERY_TOWER: dict[str, Fixed] = {
+    "mlp_ratio": ((4.0,), MLP),
+    "ls_init_value": ((None,), SCALE),
+    "final_ln_after_pool": (OFF, POOLING),
+    "output_tokens": (OFF, "a tower returns one vector"),
+    "act_kwargs": (NOTHING, ACTIVATION),
+    "norm_kwargs": (NOTHING, NORM),
+    "block_type": ((None, "default"), "blocks are the same as OpenAI's"),
+    "qk_norm": (OFF, ATTENTION),
+    "scaled_cosine_attn": (OFF, ATTENTION),
+    "scale_heads": (OFF, ATTENTION),
+    "scale_attn_inner": (OFF, ATTENTION),
+    "scale_attn": (OFF, ATTENTION),
+    "scale_fc": (OFF, MLP),
+}
+
+_OPEN_CLIP_FILE = Section(
+    "open_clip",
+    "",
+    {"model_cfg": ("model", None), "preprocess_cfg": ("preprocess", None)},
+    {},
+    frozenset(),
+)
+_MODEL_CFG = Section(
+    "open_clip",
+    "model_cfg.",
+    {
+        "embed_dim": ("embed_dim", None),
+        "quick_gelu": ("quick_gelu", False),
+        "vision_cfg": ("vision", None),
+        "text_cfg": ("text", None),
+    },
+    {
+        "quick_gelu": ((True, False), ACTIVATION),
+        "custom_text": (OFF, TEXT),
+        "multimodal_cfg": ((), "a CLIP has two towers"),
+        "init_logit_bias": ((None,), "logits have no bias"),
+        # This only selects the scale's shape, () or (1,), which the weights show.
+        "nonscalar_logit_scale": ((False, True, None), "the logit scale is one number"),
+    },
+    # The weights hold the scale. The other only selects the form of open_clip's results.
+    frozenset({"init_logit_scale", "output_dict"}),
+)
+_VISION_CFG = Section(
+    "open_clip",
+    "model_cfg.vision_cfg.",
+    {
+        "image_size": ("image_resolution", 224),
+        "layers": ("vision_layers", 12),
+        "width": ("vision_width", 768),
+        "patch_size": ("vision_patch_size", 16),
+        "head_width": ("vision_head_width", 64),
+    },
+    {
+        **_IN_EVERY_TOWER,
+        "attentional_pool": (OFF, POOLING),
+        "pool_type": (("tok",), POOLING),
+        "pos_embed_type": (("learnable",), "positions are learned"),
+        "no_ln_pre": (OFF, "the image tower has a LayerNorm before its blocks"),
+        "timm_model_name": ((None,), IMAGE),
+    },
+    # For training, or for settings that are not accepted above; without them these do nothing.
+    frozenset({"patch_dropout", "attn_pooler_queries", "attn_pooler_heads"})
+    | {"timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias"}
+    | {"timm_drop", "timm_drop_path"},
+)
+_TEXT_CFG = Section(
+    "open_clip",
+    "model_cfg.text_cfg.",
+    {
+        "context_length": ("context_length", 77),
+        "vocab_size": ("vocab_size", 49_408),
+        "width": ("transformer_width", 512),
+        "heads": ("transformer_heads", 8),
+        "layers": ("transformer_layers", 12),
+    },
+    {
+        **_IN_EVERY_TOWER,
+        "pool_type": (("argmax",), POOLING),
+        "embed_cls": (OFF, POOLING),
+        "no_causal_mask": (OFF, TEXT),
+        "proj_bias": (OFF, "the text projection has no bias"),
+        "proj_type": (("linear",), "the text projection is a matrix"),
+        # If this key is present, even as null, open_clip builds another class.
+        "hf_model_name": ((), TEXT),
+        "hf_tokenizer_name": ((None, ""), TOKENIZER),
+        "tokenizer_mode": ((None,), TOKENIZER),
+        "tokenizer_kwargs": (NOTHING, TOKENIZER),
+    },
+    frozenset({"pad_id", "eos_id", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"}),
+)
+_PREPROCESS_CFG = Section(
+    "open_clip",
+    "preprocess_cfg.",
+    {"mean": ("image_mean", None), "std": ("image_std", None)},
+    {
+        "mode": (("RGB", None), CHANNELS),
+        # "random" applies only in training; otherwise it means bicubic.
+        "interpolation": (("bicubic", "random", None), RESIZE),
+        "resize_mode": (("shortest", None), RESIZE),
+    },
+    # open_clip takes the size from the model. The fill color applies only to another resize mode.
+    frozenset({"size", "fill_color"}),
+)
+
+
+def config_from_open_clip(values: Mapping[str, Any]) -> ClipConfig:
+    """Converts the object of an `open_clip_config.json`.
+
+    Raises:
+        ConfigError: A setting is not supported; the message names it.
+    """
+    file = _OPEN_CLIP_FILE.read(values)
+    model = _MODEL_CFG.read(file["model"])
+    pixels = _PREPROCESS_CFG.read({} if file["preprocess"] is None else file["preprocess"])
+    return ClipConfig(
+        embed_dim=model["embed_dim"],
+        **_VISION_CFG.read(model["vision"]),
+        **_TEXT_CFG.read(model["text"]),
+        activation="quick_gelu" if model["quick_gelu"] else "gelu",
+        image_mean=pixels["image_mean"] or OPENAI_MEAN,
+        image_std=pixels["image_std"] or OPENAI_STD,
+    )
+
+
+def config_to_open_clip(config: ClipConfig) -> dict[str, Any]:
+    """Returns the object of an `open_clip_config.json`: the inverse of `config_from_open_clip`."""
+    settled = {"interpolation": "bicubic", "resize_mode": "shortest"}
+    return {
+        "model_cfg": {
+            "embed_dim": config.embed_dim,
+            "quick_gelu": config.activation == "quick_gelu",
+            "vision_cfg": _VISION_CFG.write(config),
+            "text_cfg": _TEXT_CFG.write(config),
+        },
+        "preprocess_cfg": _PREPROCESS_CFG.write(config) | settled,
+    }
+
+
+def files(config: ClipConfig, tensors: Mapping[str, Tensor]) -> Files:
+    """Returns the files of a model in this layout."""
+    texts = {OPEN_CLIP_CONFIG_FILE: json_text(config_to_open_clip(config))}
+    return Files(OPEN_CLIP_WEIGHTS_FILE, tensors, texts)
