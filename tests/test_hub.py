@@ -449,7 +449,7 @@ def test_pickles_alone_are_refused_with_what_to_do(hub: LoopbackHub) -> None:
 
 def test_a_repository_that_is_no_clip_says_what_it_holds(hub: LoopbackHub) -> None:
     hub.add_repository("me/other", {"README.md": b"hello", "tokenizer.json": b"{}"})
-    with pytest.raises(hfclip.RepositoryError, match=r"there is README\.md, tokenizer\.json"):
+    with pytest.raises(hfclip.RepositoryError, match=r"It holds README\.md, tokenizer\.json"):
         load("me/other")
 
 
