@@ -450,7 +450,7 @@ def test_a_repository_with_only_pickles_is_refused_with_advice(hub: LoopbackHub)
 
 def test_an_error_for_a_repository_without_a_clip_lists_its_content(hub: LoopbackHub) -> None:
     hub.add_repository("me/other", {"README.md": b"hello", "tokenizer.json": b"{}"})
-    with pytest.raises(hfclip.RepositoryError, match=r"there is README\.md, tokenizer\.json"):
+    with pytest.raises(hfclip.RepositoryError, match=r"It holds README\.md, tokenizer\.json"):
         load("me/other")
 
 

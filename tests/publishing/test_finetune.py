@@ -290,7 +290,7 @@ def test_an_existing_readme_is_overwritten_only_on_request(hub: LoopbackHub, bas
     hub.add_repository("me/my-clip", {"README.md": b"# Mine\n"})
     head = head_of(hub)
     result = publish(base, "me/my-clip")
-    assert_refused(hub, result, "has a README.md already", "--keep-card", "--replace-card")
+    assert_refused(hub, result, "already has a README.md", "--keep-card", "--replace-card")
     assert head_of(hub) == head
 
 
