@@ -1,11 +1,13 @@
 # Every command sets up what it needs: .venv is made on first use and brought
 # up to date when pyproject.toml changes.
-# A part of the tests: make test ARGS="tests/test_cli.py -k help"
+# A part of the tests: make test ARGS="tests/cli/test_cli.py -k help"
 PYTHON ?= python3
+# All tests run in two processes with one thread each; more threads only slow small models down.
+ARGS ?= -n 2 --dist worksteal
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check docs bench clean
 
 demo: .venv/run-time
 	$(BIN)/hfclip classify hfclip/digits/seven.png --model digits \
@@ -13,18 +15,21 @@ demo: .venv/run-time
 	    --template "a handwritten {}" --top 3
 
 test: .venv/development
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
 
 check: .venv/development
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/documentation
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/mkdocs.yml
+
 bench: .venv/development
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv dist docs/site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -35,4 +40,8 @@ clean:
 
 .venv/development: pyproject.toml | .venv/bin/python
 	$(PIP) -e ".[dev,peers]"
+	touch $@ .venv/run-time
+
+.venv/documentation: pyproject.toml | .venv/bin/python
+	$(PIP) -e ".[docs]"
 	touch $@ .venv/run-time

@@ -1,9 +1,10 @@
 """Weight files that are overwritten by the trainer or another program.
 
 A process dies with SIGBUS if a mapped file is shortened, so each case runs in a separate process:
-`python tests/test_overwriting.py FUNCTION KIND FOLDER`.
+`python tests/checkpoints/test_overwriting.py FUNCTION KIND FOLDER`.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -121,6 +122,7 @@ def test_a_model_keeps_its_values_when_its_file_is_overwritten(
         shutil.copyfile(tmp_path / kind, tmp_path / "original")
     child = subprocess.run(
         [sys.executable, __file__, function.__name__, kind, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=300,
