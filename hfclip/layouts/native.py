@@ -1,13 +1,14 @@
 """hfclip's own layout: the flat config.json with OpenAI's names of weights."""
 
 from collections.abc import Mapping
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from hfclip.config import ClipConfig
 from hfclip.layouts.files import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, Files, json_text
 from hfclip.layouts.transformers import preprocessor_to_transformers, tokenizer_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def is_hfclip(values: Mapping[str, Any]) -> bool:
@@ -15,7 +16,7 @@ def is_hfclip(values: Mapping[str, Any]) -> bool:
     return "embed_dim" in values and "transformer_width" in values
 
 
-def files(config: ClipConfig, tensors: Mapping[str, Tensor]) -> Files:
+def files(config: ClipConfig, tensors: "Mapping[str, Tensor]") -> Files:
     """Returns the files of a model in this layout."""
     texts = {
         CONFIG_FILE: json_text(config.to_dict()),

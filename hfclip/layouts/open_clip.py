@@ -1,9 +1,7 @@
 """open_clip's layout: `open_clip_config.json` with OpenAI's names of weights, read and written."""
 
 from collections.abc import Mapping
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from hfclip.config import OPENAI_MEAN, OPENAI_STD, ClipConfig
 from hfclip.layouts.files import OPEN_CLIP_CONFIG_FILE, OPEN_CLIP_WEIGHTS_FILE, Files, json_text
@@ -24,6 +22,10 @@ from hfclip.layouts.section import (
     Fixed,
     Section,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 _IN_EVERY_TOWER: dict[str, Fixed] = {
     "mlp_ratio": ((4.0,), MLP),
@@ -164,7 +166,7 @@ def config_to_open_clip(config: ClipConfig) -> dict[str, Any]:
     }
 
 
-def files(config: ClipConfig, tensors: Mapping[str, Tensor]) -> Files:
+def files(config: ClipConfig, tensors: "Mapping[str, Tensor]") -> Files:
     """Returns the files of a model in this layout."""
     texts = {OPEN_CLIP_CONFIG_FILE: json_text(config_to_open_clip(config))}
     return Files(OPEN_CLIP_WEIGHTS_FILE, tensors, texts)

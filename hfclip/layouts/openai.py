@@ -1,15 +1,17 @@
 """OpenAI's layout: a state dict without a configuration."""
 
 from collections.abc import Mapping
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from hfclip.config import ClipConfig
 from hfclip.errors import ConfigError
 from hfclip.layouts.files import OPENAI_WEIGHTS_FILE, Files
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def files(config: ClipConfig, tensors: Mapping[str, Tensor]) -> Files:
+
+def files(config: ClipConfig, tensors: "Mapping[str, Tensor]") -> Files:
     """Returns the files of a model in this layout, if shapes determine its configuration."""
     # This layout has no configuration, so readers assume OpenAI's settings.
     assumed = ClipConfig(

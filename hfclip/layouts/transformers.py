@@ -7,10 +7,7 @@ attention projections apart, and stores its two output projections transposed.
 import dataclasses
 from collections.abc import Iterable, Mapping
 from reprlib import repr as shown
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from hfclip.config import OPENAI_MEAN, OPENAI_STD, ClipConfig
 from hfclip.errors import ConfigError, WeightsMismatchError
@@ -31,6 +28,10 @@ from hfclip.layouts.section import (
 )
 from hfclip.text.bpe import VOCAB_SIZE
 from hfclip.text.vocabulary import tokenizer_files
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 # transformers' name -> OpenAI's name.
 _SINGLE = {
@@ -69,7 +70,7 @@ _NOT_WEIGHTS = frozenset(
 )
 
 
-def from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def from_transformers(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     """Converts weights from transformers' layout to OpenAI's. Unknown names are kept.
 
     The attention projections are joined and the output projections transposed in new memory. The
@@ -89,7 +90,7 @@ def from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_transformers(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     """Converts the weights of a ViT from OpenAI's layout to transformers'."""
     single = {ours: theirs for theirs, ours in _SINGLE.items()}
     transposed = {ours: theirs for theirs, ours in _TRANSPOSED.items()}
@@ -106,7 +107,7 @@ def to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _joined(query: str, tensors: Mapping[str, Tensor]) -> Tensor:
+def _joined(query: str, tensors: "Mapping[str, Tensor]") -> "Tensor":
     """Returns the query, key and value projections as one tensor, (3 W, W) or (3 W,)."""
     names = [query.replace(_QUERY_KEY_VALUE[0], part) for part in _QUERY_KEY_VALUE]
     missing = [name for name in names if name not in tensors]
@@ -114,6 +115,8 @@ def _joined(query: str, tensors: Mapping[str, Tensor]) -> Tensor:
         raise WeightsMismatchError(
             f"The weights hold {query} but lack {' and '.join(missing)}. Get the file again."
         )
+    import torch  # noqa: PLC0415  # reading a configuration needs no torch
+
     return torch.cat([tensors[name] for name in names])
 
 
@@ -348,7 +351,7 @@ def preprocessor_to_transformers(config: ClipConfig) -> dict[str, Any]:
     }
 
 
-def files(config: ClipConfig, tensors: Mapping[str, Tensor]) -> Files:
+def files(config: ClipConfig, tensors: "Mapping[str, Tensor]") -> Files:
     """Returns the files of a model in this layout."""
     values, preprocessor = config_to_transformers(config)
     texts = {CONFIG_FILE: json_text(values), PREPROCESSOR_FILE: json_text(preprocessor)}

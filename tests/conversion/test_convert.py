@@ -196,7 +196,7 @@ def test_a_failed_conversion_leaves_no_files(saved_vit: SavedModel, tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.pt"]
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match=r"holds notes\.txt already"):
+    with pytest.raises(ConfigError, match=r"already holds notes\.txt"):
         convert(saved_vit.archive, tmp_path / "out")
 
 
@@ -348,7 +348,7 @@ WRONG = {
     "ViT-B-32": ("ViT-B-32 does not exist", "Did you mean 'ViT-B/32'?"),
     "folder": ("folder is a folder", "hfclip export folder FOLDER --layout hfclip"),
     "digits": ("digits is a model inside the package", "hfclip export digits"),
-    "notes.txt": ("notes.txt begins with b'hello': neither safetensors, nor a PyTorch",),
+    "notes.txt": ("notes.txt begins with b'hello': it is neither a safetensors file",),
     "empty.pt": ("empty.pt is empty",),
 }
 

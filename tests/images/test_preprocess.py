@@ -175,7 +175,7 @@ def test_a_zero_deviation_and_an_unknown_mode_are_refused() -> None:
     for wrong in ({"std": (1, 0, 1)}, {"mode": "quick"}, {"mean": (1, 2)}, {"resolution": 0}):
         with pytest.raises(hfclip.ArgumentError):
             hfclip.image_transform(**{"resolution": 16, **wrong})  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="the preprocess is 'quick', expected 'exact' or 'fast'"):
+    with pytest.raises(ValueError, match="preprocess is 'quick'; expected 'exact' or 'fast'"):
         hfclip.load("no/such-model", preprocess="quick")  # type: ignore[call-overload]
 
 

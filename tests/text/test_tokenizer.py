@@ -405,4 +405,4 @@ def test_the_script_refuses_a_table_that_is_not_openais(monkeypatch: pytest.Monk
     monkeypatch.setattr(conversion, "SOURCE_SHA256", "0" * 64)
     refused = CliRunner().invoke(conversion.main, ["--check"])
     assert refused.exit_code == 1
-    assert "expected 000000000000...: it is not OpenAI's table" in refused.output
+    assert "expected 000000000000..., that of OpenAI's table" in refused.output
