@@ -216,8 +216,10 @@ programs take more than a tenth of the cores, and the least disturbed run counts
 after the imports where the heading does not say otherwise. Memory is resident memory with mapped
 pages of files, in millions of bytes.
 
-hfclip maps safetensors: the system reads a page when it is first touched. This moves part of the
-work from the load to the first encode, which some tables include for this reason. hfclip and clip
+hfclip maps safetensors in the Hub's cache: the system reads a page when it is first touched. This
+moves part of the work from the load to the first encode, which some tables include for this reason.
+A file that is named by its path was mapped until 2026-11-25. It is now read into memory, because
+another program may overwrite it; runs before that date show the mapped load. hfclip and clip
 also build the preprocess and prepare a picture of 640x480 for the first encode; open_clip and
 transformers do not. The archive holds half precision, which every engine that reads it casts to
 float32.

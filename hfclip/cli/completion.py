@@ -7,8 +7,6 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from hfclip.releases import BUNDLED, RELEASES
-
 _CACHED_FOLDER = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
 # Weight files that hfclip reads. Models other than CLIP have them too.
 _WEIGHT_FILES = ("model.safetensors", "open_clip_model.safetensors")
@@ -20,6 +18,8 @@ def complete_models(
     incomplete: str,
 ) -> list[CompletionItem]:
     """Returns the model names that start with the typed text, and files and folders."""
+    from hfclip.releases import BUNDLED, RELEASES  # noqa: PLC0415  # --help needs no table
+
     names = [*RELEASES, *BUNDLED, *sorted(_cached_repositories())]
     matching = [CompletionItem(name) for name in names if name.startswith(incomplete)]
     # The file item is first: in bash it clears the list, and applies if no name matches.
