@@ -90,8 +90,8 @@ def _row(text: str, context_length: int, truncate: bool) -> bytes:
         if not truncate:
             raise TextTooLongError(
                 f"Input {shortened(text)} is too long for context length {context_length}: "
-                "with start "
-                f"and end it has {len(packed) // _ID_BYTES + 2} tokens. truncate=True cuts it."
+                f"it has {len(packed) // _ID_BYTES + 2} tokens, including the start and end "
+                "tokens. Pass truncate=True to cut it."
             )
         packed = packed[:limit]
     return _START + packed + _END

@@ -170,8 +170,8 @@ def test_a_text_too_long_is_refused_with_its_length_and_the_remedy() -> None:
     with pytest.raises(TextTooLongError) as refusal:
         tokenize(["short", "a photo of a dog"], 6)
     assert str(refusal.value) == (
-        "Input a photo of a dog is too long for context length 6: with start and end it has "
-        "7 tokens. truncate=True cuts it."
+        "Input a photo of a dog is too long for context length 6: it has 7 tokens, "
+        "including the start and end tokens. Pass truncate=True to cut it."
     )
     assert isinstance(refusal.value, RuntimeError)
     assert isinstance(refusal.value, HfclipError)

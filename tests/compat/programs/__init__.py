@@ -1,4 +1,4 @@
-"""Small programs in the style of real projects, written for `clip` and unaware of hfclip."""
+"""Small programs in the style of real projects, written for `clip` without hfclip."""
 
 __all__ = [
     "adapters",

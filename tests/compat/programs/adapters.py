@@ -1,6 +1,6 @@
-"""Small trained parts in or on a frozen model."""
+"""Small trained modules in or on a frozen model."""
 
-# What subclasses a `clip` that is an argument has bases unknown to the type checker.
+# The type checker does not know the base classes, because `clip` is an argument.
 # mypy: disable-error-code="misc, no-any-return, no-untyped-call, valid-type"
 
 import math
@@ -230,7 +230,7 @@ def ladder_beside_the_blocks(clip: Any, world: World) -> Any:
 
 @program()
 def prior_of_gaussians(clip: Any, world: World) -> Any:
-    """A Gaussian discriminant over features, beside the words' logits."""
+    """A Gaussian discriminant over features, added to the text logits."""
     keys, _, test, logits = cache_model(clip, world)
     features = keys.t().float()
     covariance = (features - features.mean(0)).t() @ (features - features.mean(0)) / 4

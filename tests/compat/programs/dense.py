@@ -1,6 +1,6 @@
-"""A feature for each place: segmentation, detection, and attention made local."""
+"""A feature for each position: segmentation, detection and local attention."""
 
-# What subclasses a `clip` that is an argument has bases unknown to the type checker.
+# The type checker does not know the base classes, because `clip` is an argument.
 # mypy: disable-error-code="misc, no-any-return, no-untyped-call, valid-type"
 
 from typing import Any
@@ -89,7 +89,7 @@ def decoder_over_activations(clip: Any, world: World) -> Any:
 
 @program(only="vit")
 def larger_images_by_interpolated_positions(clip: Any, world: World) -> Any:
-    """DenseCLIP, TTL, and everyone who wants more pixels."""
+    """DenseCLIP, TTL: larger images than the model was trained on."""
     model, _ = world.load()
     positions = model.visual.positional_embedding
     grid = positions[1:].T.reshape(1, 128, 4, 4).float()
@@ -128,7 +128,7 @@ def pooled_regions(clip: Any, world: World) -> Any:
 
 @program()
 def crops_and_backgrounds(clip: Any, world: World) -> Any:
-    """ViLD: each proposal is cut out, widened by half, encoded, and held against the words."""
+    """ViLD: each proposal is cut out, widened by half, encoded, and compared with the texts."""
     model, preprocess = world.load()
     picture = world.pictures()[3]
     boxes = [(10, 10, 60, 70), (90, 0, 150, 40)]
@@ -170,7 +170,7 @@ def surgery_of_attention(clip: Any, world: World) -> Any:
 
 @program(only="vit")
 def attention_of_a_patch_to_its_like(clip: Any, world: World) -> Any:
-    """SCLIP: in the last block queries meet queries, and keys meet keys."""
+    """SCLIP: in the last block, queries attend to queries and keys to keys."""
     model, preprocess = world.load()
 
     def attention(block: Any, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""What a model looks at: attention, gradients, masks, and features taken apart."""
+"""Explanations of a model: attention, gradients, masks and decomposed features."""
 
-# What subclasses a `clip` that is an argument has bases unknown to the type checker.
+# The type checker does not know the base classes, because `clip` is an argument.
 # mypy: disable-error-code="misc, no-any-return, no-untyped-call, valid-type"
 
 from typing import Any
@@ -13,7 +13,7 @@ from ..world import World, program
 
 
 def keep_attention(block: Any) -> None:
-    """Has a block note its attention, (B, heads, L, L), as Chefer's fork does."""
+    """Makes a block record its attention, (B, heads, L, L), as Chefer's fork does."""
 
     def attention(x: Tensor) -> Tensor:
         heads = block.attn.num_heads
@@ -118,7 +118,7 @@ def occlusion_by_random_masks(clip: Any, world: World) -> Any:
 
 @program(only="vit")
 def logit_lens(clip: Any, world: World) -> Any:
-    """What each block's class token would already say."""
+    """Logits from the class token after each block."""
     model, preprocess = world.load()
     states: list[Tensor] = []
     for block in model.visual.transformer.resblocks:
@@ -192,6 +192,6 @@ def gradients_of_every_module(clip: Any, world: World) -> Any:
             module.register_full_backward_hook(
                 lambda m, gi, go, name=name: norms.update({name: go[0].float().norm()})
             )
-    # Images that require gradients, for the hook of the first layer wants some to pass on.
+    # The images require gradients, because the backward hook of the first layer needs them.
     model(world.images(preprocess).requires_grad_(), world.tokens())[0].sum().backward()
     return sorted(norms), norms

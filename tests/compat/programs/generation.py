@@ -1,6 +1,6 @@
 """Pictures that follow words: gradients go through the image tower to pixels and latents."""
 
-# What subclasses a `clip` that is an argument has bases unknown to the type checker.
+# The type checker does not know the base classes, because `clip` is an argument.
 # mypy: disable-error-code="misc, no-any-return, no-untyped-call, valid-type"
 
 from typing import Any
@@ -42,7 +42,7 @@ def spherical_distance(x: Tensor, y: Tensor) -> Tensor:
 
 @program()
 def deep_dream(clip: Any, world: World) -> Any:
-    """Pixels climb a unit of an inner layer."""
+    """Gradient ascent of the pixels on a unit of an inner layer."""
     model, preprocess = world.load()
     kept: list[Tensor] = []
     is_vit = world.kind == "vit"
@@ -106,7 +106,7 @@ def latent_optimised_near_its_start(clip: Any, world: World) -> Any:
 
 @program()
 def directional_loss(clip: Any, world: World) -> Any:
-    """StyleGAN-NADA, DiffusionCLIP: the picture moves as the text does."""
+    """StyleGAN-NADA, DiffusionCLIP: the image feature changes in the direction of the text."""
     model, _ = world.load()
     direction = text_target(clip, model, "a sketch") - text_target(clip, model, "a photo")
     direction = F.normalize(direction, dim=-1)
@@ -213,7 +213,7 @@ def adversarial_pictures(clip: Any, world: World) -> Any:
     for _ in range(2):
         loss = F.cross_entropy(model(images + noise, tokens)[0].float(), torch.arange(4))
         (gradient,) = torch.autograd.grad(loss, noise)
-        # Not its sign: that would make a last bit's difference a whole step.
+        # Not the sign of the gradient: a rounding difference would change a whole step.
         step = gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
         noise = (noise + step).clamp(-0.1, 0.1).detach().requires_grad_()
     return noise, model(images + noise, tokens)[0]

@@ -1,6 +1,6 @@
 """Weights as vectors: mixed, averaged, added and subtracted by name."""
 
-# What subclasses a `clip` that is an argument has bases unknown to the type checker.
+# The type checker does not know the base classes, because `clip` is an argument.
 # mypy: disable-error-code="misc, no-any-return, no-untyped-call, valid-type"
 
 import copy
@@ -14,7 +14,7 @@ from ..world import World, program
 
 
 def tuned(model: Any, seed: int) -> dict[str, Tensor]:
-    """A state dict as after some training, somewhere else for each seed."""
+    """Returns a state dict as after some training, different for each seed."""
     generator = torch.Generator().manual_seed(seed)
     return {
         name: tensor + 0.02 * torch.randn(tensor.shape, generator=generator).to(tensor.dtype)
@@ -75,7 +75,7 @@ def task_arithmetic(clip: Any, world: World) -> Any:
 
 @program(half=False)
 def moving_average_teacher(clip: Any, world: World) -> Any:
-    """A deep copy follows the student and teaches it."""
+    """A moving average of the student is its teacher."""
     model, preprocess = world.load()
     teacher = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

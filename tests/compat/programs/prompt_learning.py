@@ -1,6 +1,6 @@
-"""Learned contexts: in the words, in the image, in both, and at test time."""
+"""Learned prompts: in the text, in the image, in both, and at test time."""
 
-# What subclasses a `clip` that is an argument has bases unknown to the type checker.
+# The type checker does not know the base classes, because `clip` is an argument.
 # mypy: disable-error-code="misc, no-any-return, no-untyped-call, valid-type"
 
 from typing import Any
@@ -114,7 +114,7 @@ def class_specific_contexts(clip: Any, world: World) -> Any:
 
 @program()
 def cocoop(clip: Any, world: World) -> Any:
-    """The context moves with the image."""
+    """The context depends on the image."""
     clip_model, preprocess = world.load()
     model = Prompted(clip, clip_model)
     learner, dtype = model.prompt_learner, clip_model.dtype

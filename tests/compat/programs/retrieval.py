@@ -1,6 +1,6 @@
 """Frozen features: zero-shot classifiers, probes, search, and scores made of cosines."""
 
-# What subclasses a `clip` that is an argument has bases unknown to the type checker.
+# The type checker does not know the base classes, because `clip` is an argument.
 # mypy: disable-error-code="misc, no-any-return, no-untyped-call, valid-type"
 
 from typing import Any

@@ -1,6 +1,6 @@
 """Classes, modules, attributes and functions of `clip` replaced, before loading and after."""
 
-# What subclasses a `clip` that is an argument has bases unknown to the type checker.
+# The type checker does not know the base classes, because `clip` is an argument.
 # mypy: disable-error-code="misc, no-any-return, no-untyped-call, valid-type"
 
 from typing import Any
@@ -22,7 +22,7 @@ def both(model: Any, preprocess: Any, world: World) -> Any:
 
 @program(half=False)
 def layer_norm_replaced_before_load(clip: Any, world: World) -> Any:
-    """A common line of those who train in float32."""
+    """A common conversion to float32 for training."""
     clip.model.LayerNorm = nn.LayerNorm
     model, preprocess = world.load()
     kinds = [type(m).__name__ for m in model.modules() if isinstance(m, nn.LayerNorm)]
@@ -58,7 +58,7 @@ def conversion_switched_off_before_load(clip: Any, world: World) -> Any:
 
 @program(half=False)
 def conversion_of_ones_own(clip: Any, world: World) -> Any:
-    """Conversions that keep the image tower out of it."""
+    """Conversions that leave the image tower unchanged."""
     original = clip.model.convert_weights
     clip.model.convert_weights = lambda model: original(model.transformer)
     model = clip.model.build_model(torch.load(world.weights))
@@ -103,7 +103,7 @@ def forward_of_every_block(clip: Any, world: World) -> Any:
 
 @program()
 def block_class_replaced_before_load(clip: Any, world: World) -> Any:
-    """A class of one's own with the arguments that blocks have always had."""
+    """A custom class with the original arguments of a block."""
     original = clip.model.ResidualAttentionBlock
 
     class Block(nn.Module):
@@ -262,14 +262,14 @@ def longer_contexts(clip: Any, world: World) -> Any:
 
 @program()
 def shorter_texts(clip: Any, world: World) -> Any:
-    """Rows of tokens that are cut."""
+    """Truncated rows of tokens."""
     model, _ = world.load()
     return model.encode_text(world.tokens()[:, :20]), model.encode_text(world.tokens()[:, :12])
 
 
 @program()
 def masks_replaced(clip: Any, world: World) -> Any:
-    """None, one that looks both ways for a while, and one for each head, on cut rows too."""
+    """No mask, a partly bidirectional mask, and one mask per head, also for cut rows."""
     model, _ = world.load()
     tokens, results = world.tokens(), []
     prefix = model.build_attention_mask()
@@ -358,7 +358,7 @@ def quantised_or_pruned_layers(clip: Any, world: World) -> Any:
 
 @program(half=False)
 def transform_replaced_before_load(clip: Any, world: World) -> Any:
-    """Another filter, another way to RGB, another transform altogether."""
+    """Another filter, another conversion to RGB, and another transform."""
     clip.clip.BICUBIC = InterpolationMode.NEAREST
     _, nearest = world.load()
     clip.clip._convert_image_to_rgb = lambda image: image.convert("L").convert("RGB")
@@ -398,7 +398,7 @@ def built_of_a_state_dict(clip: Any, world: World) -> Any:
 
 @program(half=False)
 def models_table_edited(clip: Any, world: World) -> Any:
-    """A name of one's own, a name removed, and the whole table rebound."""
+    """A new name, a removed name, and a new table of models."""
     asked = []
 
     def download(url: str, root: str) -> str:

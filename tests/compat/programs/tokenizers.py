@@ -1,6 +1,6 @@
-"""The byte-pair tokenizer, its tables, and those who change them."""
+"""The byte-pair tokenizer, its tables, and changes of them."""
 
-# What subclasses a `clip` that is an argument has bases unknown to the type checker.
+# The type checker does not know the base classes, because `clip` is an argument.
 # mypy: disable-error-code="misc, no-any-return, no-untyped-call, valid-type"
 
 import copy
@@ -25,7 +25,7 @@ TEXTS = [
 def encoded_and_decoded(clip: Any, world: World) -> Any:
     tokenizer = clip.simple_tokenizer.SimpleTokenizer()
     ids = [tokenizer.encode(text) for text in TEXTS]
-    # The second time with its tables looked at, which may make it another way.
+    # The second time after an access to its tables, which may use another code path.
     tables = len(tokenizer.encoder), len(tokenizer.decoder), len(tokenizer.bpe_ranks)
     again = [tokenizer.encode(text) for text in TEXTS]
     assert ids == again

@@ -1,6 +1,6 @@
-"""Training, and all that surrounds a model in a training script."""
+"""Training, and the other parts of a training script."""
 
-# What subclasses a `clip` that is an argument has bases unknown to the type checker.
+# The type checker does not know the base classes, because `clip` is an argument.
 # mypy: disable-error-code="misc, no-any-return, no-untyped-call, valid-type"
 
 import copy
@@ -50,7 +50,7 @@ def full_precision_steps(clip: Any, world: World) -> Any:
 
 @program(half=False)
 def mixed_precision_step(clip: Any, world: World) -> Any:
-    """The script that everyone copies: half forward, float32 step, half again."""
+    """The common loop: forward in float16, step in float32, back to float16."""
     model, preprocess = world.load()
     clip.model.convert_weights(model)
 
@@ -172,7 +172,7 @@ def traced(clip: Any, world: World) -> Any:
     model, preprocess = world.load()
     images, tokens = world.images(preprocess), world.tokens()
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch advises against its own TorchScript
+        warnings.simplefilter("ignore")  # torch deprecates TorchScript
         whole = torch.jit.trace(model, (images, tokens))
         visual = torch.jit.trace(model.visual, images)
     return whole(images.flip(0), tokens.flip(0)), visual(images.flip(0))
@@ -243,7 +243,7 @@ def _halves(images: Tensor, tokens: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 @program(half=False)
 def trained_from_nothing(clip: Any, world: World) -> Any:
-    """A small model of one's own: the same seed draws the same weights."""
+    """A small new model: the same seed draws the same weights."""
     numbers = (32, 32, 2, 64, 8, 16, 300, 128, 2, 2)
     if world.kind == "resnet":
         numbers = (32, 32, (1, 1, 1, 1), 8, None, 16, 300, 128, 2, 2)  # type: ignore[assignment]

@@ -1,6 +1,6 @@
-"""Video models: frames pooled, blocks and towers subclassed, tokens that speak across time."""
+"""Video models: pooled frames, subclassed blocks, tokens that exchange data over time."""
 
-# What subclasses a `clip` that is an argument has bases unknown to the type checker.
+# The type checker does not know the base classes, because `clip` is an argument.
 # mypy: disable-error-code="misc, no-any-return, no-untyped-call, valid-type"
 
 from collections import OrderedDict
@@ -191,7 +191,7 @@ def adapters_over_time(clip: Any, world: World) -> Any:
 
 @program()
 def attended_by_the_text(clip: Any, world: World) -> Any:
-    """X-Pool: frames weighed by what the text asks for."""
+    """X-Pool: frames weighted by their relevance to the text."""
     model, preprocess = world.load()
     frames = F.normalize(frame_features(model, clips(world, preprocess)), dim=-1)
     texts = F.normalize(model.encode_text(world.tokens()), dim=-1)
