@@ -195,16 +195,15 @@ def _config(config_file: str, values: dict[str, Any], preprocessor: Path | None)
 def _preprocessor(snapshot: Snapshot, values: dict[str, Any]) -> str | None:
     """Returns the name of the preprocessor file that the configuration needs, or None.
 
-    If the list of the repository's files is not known, only the `.no_exist` folder of
-    huggingface_hub proves that the repository has no preprocessor file.
+    If the list of the repository's files is not known, `hub.may_have` says whether something proves
+    that the repository has no preprocessor file.
     """
     if not is_transformers_clip(values):
         return None
     known = next((name for name in PREPROCESSOR_FILES if name in snapshot.digests), None)
     if known or any(snapshot.digests.values()):
         return known
-    missing = _folder(snapshot.repo_id, snapshot.access) / ".no_exist" / snapshot.commit
-    return None if (missing / PREPROCESSOR_FILES[0]).exists() else PREPROCESSOR_FILES[0]
+    return PREPROCESSOR_FILES[0] if hub.may_have(snapshot, PREPROCESSOR_FILES[0]) else None
 
 
 def _is_damaged(snapshot: Snapshot, name: str, path: Path) -> bool:
