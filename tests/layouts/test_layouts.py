@@ -454,8 +454,9 @@ def test_a_resnet_of_open_clip_has_no_mlp_whatever_its_ratio() -> None:
 def ratio_for(units: int, width: int) -> float:
     """Returns the ratio that is written for a text tower."""
     config = ClipConfig(8, 32, 1, 64, 32, 4, 8, width, 1, 1, transformer_mlp_width=units)
-    ratio: float = config_to_open_clip(config)["model_cfg"]["text_cfg"]["mlp_ratio"]
-    assert "mlp_ratio" not in config_to_open_clip(config)["model_cfg"]["vision_cfg"]
+    written = config_to_open_clip(config)["model_cfg"]
+    assert "mlp_ratio" not in written["vision_cfg"]
+    ratio: float = written["text_cfg"]["mlp_ratio"]
     return ratio
 
 
@@ -464,7 +465,7 @@ def test_open_clip_computes_each_mlp_width_from_the_ratio_that_is_written() -> N
         for units in range(1, 7 * width):
             if units != 4 * width:
                 assert int(width * ratio_for(units, width)) == units
-    for width in (384, 512, 768, 1000, 1280, 1408, 1664, 1792, 4093, 16384):
+    for width in (384, 512, 768, 1000, 1280, 1408, 1664, 1792, 4093, 8192):
         for units in range(width, 15 * width, width // 7 + 1):
             if units != 4 * width:
                 assert int(width * ratio_for(units, width)) == units

@@ -203,7 +203,7 @@ def test_the_configuration_records_pruned_mlps(saved_vit: SavedModel, tmp_path: 
             first.weight, first.bias = (
                 torch.nn.Parameter(tensor[:units]) for tensor in (first.weight, first.bias)
             )
-            second.weight = torch.nn.Parameter(second.weight[:, :units])
+            second.weight = torch.nn.Parameter(second.weight[:, :units].contiguous())
     model.save_pretrained(tmp_path)
     loaded, _ = hfclip.load(tmp_path, "cpu")
     assert loaded.config == replace(model.config, vision_mlp_width=100, transformer_mlp_width=37)

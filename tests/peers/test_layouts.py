@@ -110,19 +110,20 @@ LARGE_MODELS = {
 
 
 @pytest.mark.parametrize("name", LARGE_MODELS)
-def test_a_large_model_of_open_clip_gives_the_same_features_with_two_blocks(
+def test_a_large_model_of_open_clip_gives_the_same_features_with_one_block(
     name: str, tmp_path: Path
 ) -> None:
     import open_clip
 
     values: Any = open_clip.get_model_config(name)
-    values["vision_cfg"]["layers"] = values["text_cfg"]["layers"] = 2
+    values["vision_cfg"]["layers"] = values["text_cfg"]["layers"] = 1
     theirs = draw(open_clip.CLIP(**values))
     path = tmp_path / "open_clip_model.safetensors"
     ours = read(config_from_open_clip({"model_cfg": values}), saved(theirs, path), path)
     assert (ours.config.vision_mlp_width, ours.config.transformer_mlp_width) == LARGE_MODELS[name]
     assert_same(ours, features_of_open_clip(theirs))
-    again = open_clip.CLIP(**config_to_open_clip(ours.config)["model_cfg"])
+    with torch.device("meta"):
+        again = open_clip.CLIP(**config_to_open_clip(ours.config)["model_cfg"])
     assert shapes(again.state_dict()) == shapes(theirs.state_dict())
 
 
@@ -162,7 +163,7 @@ def features_of_transformers(model: Any) -> Callable[[Tensor, Tensor], tuple[Ten
 
 def random_stack(random: np.random.Generator, activation: str) -> dict[str, Any]:
     """Draws the sizes of one tower for transformers."""
-    heads, head_width, layers, units = random.integers(1, (7, 25, 4, 401)).tolist()
+    heads, head_width, layers, units = random.integers((1, 2, 1, 1), (7, 25, 4, 401)).tolist()
     return {
         "hidden_size": heads * head_width,
         "num_attention_heads": heads,

@@ -47,7 +47,9 @@ def test_models_with_other_mlps_are_identical_after_a_round_trip(
     for name in ("model.safetensors", "config.json"):
         assert sha256(tmp_path / "back" / name) == sha256(tmp_path / "model" / name)
     for name in ("out", "back"):
-        assert "64 with MLPs of width 37, 1 head" in (tmp_path / name / "README.md").read_text()
+        assert (
+            "64 with MLPs of width 37, 1 attention" in (tmp_path / name / "README.md").read_text()
+        )
 
 
 def test_a_path_with_a_tilde_is_written_in_the_home_folder(
