@@ -3,13 +3,20 @@
 import codecs
 import dataclasses
 import json
-import operator
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from hfclip.errors import ConfigError
+from hfclip.resizing import (
+    SIDE_RANGE,
+    Interpolation,
+    ResizeMode,
+    describe_resizing,
+    settled_resizing,
+)
+from hfclip.values import choice, integer, shown, triple
 
 Activation = Literal["quick_gelu", "gelu"]
 Triple = tuple[float, float, float]
@@ -24,7 +31,7 @@ _MAX_JSON_BYTES = 2**20
 # The accepted range of each number, both ends included.
 _RANGES = {
     "embed_dim": (1, 65_536),
-    "image_resolution": (1, 16_384),
+    "image_resolution": SIDE_RANGE,
     "vision_width": (2, 65_536),
     "vision_patch_size": (1, 16_384),
     "context_length": (2, 4_096),  # the attention mask has context_length**2 elements
@@ -36,6 +43,16 @@ _RANGES = {
 }
 _LAYERS_RANGE = (1, 1_000)
 _MEAN_RANGE, _STD_RANGE = (-1e6, 1e6), (1e-6, 1e6)
+
+# Settings that to_dict leaves out where they have their default, as in files of earlier versions.
+_LEFT_OUT_IF_DEFAULT = frozenset(
+    {
+        "fill_color",
+        "interpolation",
+        "resize_mode",
+        "resize_resolution",
+    }
+)
 
 # Keys that other tools add to config.json. They describe the file, not the model.
 _DESCRIPTIVE_KEYS = frozenset({"model_type", "architectures", "library_name", "_name_or_path"})
@@ -60,6 +77,14 @@ class ClipConfig:
         vision_head_width: Width of an attention head in the image tower.
         image_mean: Mean of the training pixels, RGB, for values in [0, 1].
         image_std: Standard deviation of the training pixels, RGB, for values in [0, 1].
+        resize_mode: How an image is resized. "shortest": its shorter side to `resize_resolution`,
+            then the center is cropped. "longest": its longer side, then the rest is padded.
+            "squash": both sides, whatever its aspect ratio.
+        interpolation: The filter of the resizing, "bicubic" or "bilinear".
+        resize_resolution: Side in pixels to which an image is resized before the center is cropped,
+            at least `image_resolution`; None stands for `image_resolution`.
+        fill_color: Level from 0 to 255 of the padding in every channel of the image's own mode. It
+            applies to "longest" only, and is 0 otherwise.
 
     Raises:
         ConfigError: A value has the wrong type or is out of range, a width is not divisible into
@@ -81,6 +106,10 @@ class ClipConfig:
     vision_head_width: int = 64
     image_mean: Triple = OPENAI_MEAN
     image_std: Triple = OPENAI_STD
+    resize_mode: ResizeMode = "shortest"
+    interpolation: Interpolation = "bicubic"
+    resize_resolution: int | None = None
+    fill_color: int = 0
 
     def __post_init__(self) -> None:
         self._set("vision_layers", _layers(self.vision_layers))
@@ -88,14 +117,19 @@ class ClipConfig:
             self._set("vision_patch_size", None)
         for name, bounds in _RANGES.items():
             if name != "vision_patch_size" or not self.is_resnet:
-                self._set(name, _integer(name, getattr(self, name), bounds))
-        self._set("image_mean", _triple("image_mean", self.image_mean, _MEAN_RANGE))
-        self._set("image_std", _triple("image_std", self.image_std, _STD_RANGE))
-        if self.activation not in get_args(Activation):
-            raise ConfigError(
-                f"activation is {_shown(self.activation)}; "
-                f"expected one of {', '.join(get_args(Activation))}."
-            )
+                self._set(name, integer(name, getattr(self, name), bounds))
+        self._set("image_mean", triple("image_mean", self.image_mean, _MEAN_RANGE))
+        self._set("image_std", triple("image_std", self.image_std, _STD_RANGE))
+        choice("activation", self.activation, get_args(Activation))
+        side, fill = settled_resizing(
+            self.image_resolution,
+            self.resize_mode,
+            self.interpolation,
+            self.resize_resolution,
+            self.fill_color,
+        )
+        self._set("resize_resolution", side)
+        self._set("fill_color", fill)
         self._check_divisions()
         self._check_memory()
 
@@ -148,6 +182,13 @@ class ClipConfig:
             f"{self.context_length} tokens"
         )
 
+    def describe_preprocess(self) -> str | None:
+        """Describes how an image is resized, or returns None if this is done as by OpenAI."""
+        resizing = self.resize_mode, self.interpolation, self.resize_resolution, self.fill_color
+        if resizing == ("shortest", "bicubic", None, 0):
+            return None
+        return describe_resizing(self.image_resolution, *resizing)
+
     def _check_divisions(self) -> None:
         if self.is_resnet and self.image_resolution % 32:
             raise ConfigError(
@@ -176,7 +217,11 @@ class ClipConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a flat dict, as in config.json and as `CLIP(**values)` takes it."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        for field in dataclasses.fields(self):
+            if field.name in _LEFT_OUT_IF_DEFAULT and values[field.name] == field.default:
+                del values[field.name]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -198,7 +243,7 @@ class ClipConfig:
             )
         if unknown:
             raise ConfigError(
-                f"The configuration has unknown keys: {', '.join(map(_shown, unknown[:5]))}. "
+                f"The configuration has unknown keys: {', '.join(map(shown, unknown[:5]))}. "
                 "Update hfclip if a newer version wrote them, or use the config.json of a CLIP."
             )
         return cls(**given)
@@ -239,7 +284,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not JSON: {error}. Restore or rewrite it.") from error
     if not isinstance(values, dict):
         raise ConfigError(
-            f"{path} holds {_shown(values)}, not a JSON object. Restore or rewrite it."
+            f"{path} holds {shown(values)}, not a JSON object. Restore or rewrite it."
         )
     return values
 
@@ -251,51 +296,15 @@ def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _shown(value: object) -> str:
-    """Returns the repr, at most 80 characters. Very long integers and deep lists have none."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):
-        text = "too long to show"
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _integer(name: str, value: object, bounds: tuple[int, int]) -> int:
-    low, high = bounds
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]  # TypeError if not an integer
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise ConfigError(f"{name} is {_shown(value)}; it must be an integer.")
-    if not low <= number <= high:
-        raise ConfigError(f"{name} is {_shown(number)}; it must be between {low} and {high}.")
-    return number
-
-
 def _layers(value: object) -> int | tuple[int, ...]:
     if not isinstance(value, list | tuple):
-        return _integer("vision_layers", value, _LAYERS_RANGE)
+        return integer("vision_layers", value, _LAYERS_RANGE)
     if len(value) != 4:
         raise ConfigError(
             f"vision_layers has {len(value)} stages; expected four for a ResNet, or one integer "
             "for a ViT."
         )
-    return tuple(_integer("vision_layers", stage, _LAYERS_RANGE) for stage in value)
-
-
-def _triple(name: str, value: object, bounds: tuple[float, float]) -> tuple[float, ...]:
-    numbers = value if isinstance(value, list | tuple) else ()
-    low, high = bounds
-    sound = all(
-        isinstance(x, int | float) and not isinstance(x, bool) and low <= x <= high for x in numbers
-    )
-    if len(numbers) != 3 or not sound:
-        raise ConfigError(
-            f"{name} is {_shown(value)}; it must be three numbers between {low:g} and {high:g}, "
-            "one each for R, G and B."
-        )
-    return tuple(float(x) for x in numbers)
+    return tuple(integer("vision_layers", stage, _LAYERS_RANGE) for stage in value)
 
 
 def _check_multiple(name: str, width: int, divisor: int) -> None:

@@ -9,7 +9,8 @@ from hfclip.checkpoints.read import read_checkpoint
 from hfclip.devices import Device, choose_device
 from hfclip.errors import ArgumentError
 from hfclip.hub.fetch import Access
-from hfclip.images.preprocess import PreprocessMode, image_transform
+from hfclip.images.exact import Recipe
+from hfclip.images.preprocess import PreprocessMode, transform_of
 from hfclip.model import CLIP
 from hfclip.network.clip import convert_weights
 from hfclip.releases import RELEASES
@@ -149,10 +150,7 @@ def load(
     )
     model = CLIP.from_checkpoint(read_checkpoint(source))
     convert_weights(model, dtype)
-    config = model.config
-    transform = image_transform(
-        config.image_resolution, config.image_mean, config.image_std, preprocess
-    )
+    transform = transform_of(Recipe.of(model.config), preprocess)
     model = model.to(target)
     if jit:
         from hfclip.network.scripted import script  # noqa: PLC0415  # jit is rare and costs an import

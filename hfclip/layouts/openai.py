@@ -17,15 +17,30 @@ def files(config: ClipConfig, tensors: "Mapping[str, Tensor]") -> Files:
     assumed = ClipConfig(
         **{name: value for name, value in config.to_dict().items() if name not in _ASSUMED},
     )
-    heads = config.transformer_heads * 64
-    if config != assumed or heads != config.transformer_width:
+    differing = {name: getattr(config, name) for name in sorted(_ASSUMED)}
+    differing = {n: value for n, value in differing.items() if value != getattr(assumed, n)}
+    if config.transformer_heads * 64 != config.transformer_width:
+        differing["transformer_heads"] = config.transformer_heads
+    if differing:
+        found = " and ".join(f"{name} is {value!r}" for name, value in differing.items())
         raise ConfigError(
-            "The model's activation, head width or preprocess differs from OpenAI's, and OpenAI's "
-            "layout has no configuration to describe it. Write the layout of hfclip or open_clip "
-            "instead."
+            f"The model's {found}. This differs from OpenAI's models, and OpenAI's layout has no "
+            "configuration to describe it. Write hfclip's layout instead; those of open_clip and "
+            "transformers have a configuration too."
         )
     return Files(OPENAI_WEIGHTS_FILE, tensors, {})
 
 
 # The settings that readers of OpenAI's layout assume, as shapes do not determine them.
-_ASSUMED = {"activation", "vision_head_width", "image_mean", "image_std"}
+_ASSUMED = frozenset(
+    {
+        "activation",
+        "vision_head_width",
+        "image_mean",
+        "image_std",
+        "resize_mode",
+        "interpolation",
+        "resize_resolution",
+        "fill_color",
+    }
+)

@@ -16,6 +16,7 @@ from hfclip.network.inputs import INPUT_ERRORS, check_images, check_texts
 from hfclip.network.layers import LayerNorm, ResidualAttentionBlock, Transformer
 from hfclip.network.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
 from hfclip.network.vit import VisionTransformer
+from hfclip.resizing import Interpolation, ResizeMode
 
 
 class CLIP(nn.Module):
@@ -50,6 +51,10 @@ class CLIP(nn.Module):
         vision_head_width: int = 64,
         image_mean: Triple = OPENAI_MEAN,
         image_std: Triple = OPENAI_STD,
+        resize_mode: ResizeMode = "shortest",
+        interpolation: Interpolation = "bicubic",
+        resize_resolution: int | None = None,
+        fill_color: int = 0,
     ) -> None:
         super().__init__()
         self.config = config = ClipConfig(
@@ -67,6 +72,10 @@ class CLIP(nn.Module):
             vision_head_width=vision_head_width,
             image_mean=image_mean,
             image_std=image_std,
+            resize_mode=resize_mode,
+            interpolation=interpolation,
+            resize_resolution=resize_resolution,
+            fill_color=fill_color,
         )
         self.context_length = config.context_length
         self.vocab_size = config.vocab_size
