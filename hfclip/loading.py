@@ -108,8 +108,10 @@ def load(
             if they are undamaged; by default ~/.cache/clip.
         dtype: The dtype of convolutions, linear layers, attention and projections; by default
             float16 on CUDA and float32 elsewhere. Norms and embeddings stay float32.
-        preprocess: "exact" for the same pixels as OpenAI's, bit for bit, or "fast" for nearly the
-            same pixels in less than half the time (see `hfclip.images.fast.FastTransform`).
+        preprocess: "exact" for the same pixels as OpenAI's or open_clip's, bit for bit, or "fast"
+            for nearly the same pixels in less than half the time (see
+            `hfclip.images.fast.FastTransform`). `hfclip.image_transform` compares with
+            transformers. How images are resized follows the model's configuration.
         base: The model from which a weight file was fine-tuned: a name, a folder or a repository.
             It gives the configuration, the activation and the preprocess; the weights give the
             image size, the context length and the vocabulary size. By default the configuration

@@ -607,7 +607,8 @@ def test_an_unsupported_preprocessor_setting_is_named(key: str, value: object) -
 def test_the_default_preprocessor_size_is_refused_for_a_larger_model() -> None:
     values = changed(OPENAI_TRANSFORMERS, "vision_config/image_size", 352)
     with pytest.raises(
-        ConfigError, match="size is 224, but in hfclip it must be .* at least 352, the model's size"
+        ConfigError,
+        match=r"size is 224, but in hfclip it must be .* at least 352, the model's size",
     ):
         config_from_transformers(values, {})
     with pytest.raises(
