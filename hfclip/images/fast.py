@@ -28,10 +28,11 @@ class FastTransform:
     Pixels differ from the exact preprocess, in levels from 0 to 255: by at most 1 at 640x480, by
     at most 3 for images of up to 6 times the result's side, and at 4000x3000. For other sizes, or
     if a side is not a multiple of 8, single pixels differ by up to 10, and one in a thousand by
-    more than 3. This holds for every resize mode and both filters. Padding does not differ. The cosine similarity to the exact embeddings is above 0.999. Images that are
-    smaller than the result or not RGB (grey, palette, alpha, CMYK, 16 bits) are
-    prepared exactly. As in OpenAI's release, the EXIF orientation is not applied here;
-    `hfclip.images.reading.load_batch` applies it.
+    more than 3. This holds for every resize mode and both filters; padding does not differ. The
+    cosine similarity to the exact embeddings is above 0.999. Images that are smaller than the
+    result or not RGB (grey, palette, alpha, CMYK, 16 bits) are prepared exactly. As in OpenAI's
+    release, the EXIF orientation is not applied here; `hfclip.images.reading.load_batch` applies
+    it.
 
     The object is picklable and thread-safe. It releases the GIL while it computes.
 

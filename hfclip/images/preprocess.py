@@ -31,6 +31,13 @@ def image_transform(
 ) -> "Compose":
     """Returns the preprocess of a CLIP: PIL image -> float32 (3, resolution, resolution).
 
+    For an image in RGB or grey, "exact" gives the pixels of transformers' CLIPImageProcessorPil bit
+    for bit, except that the crop is one pixel further right or down if the resized side exceeds
+    `resolution` by 3, 7, 11, ... pixels: torchvision rounds half of this to the nearest even
+    number, transformers rounds it down. transformers' CLIPImageProcessor resizes with torchvision's
+    own kernel, which differs by up to 1 level of 255. Both convert to RGB before resizing, and
+    blend transparent images with white.
+
     Args:
         resolution: Side of the result, in pixels.
         mean: Mean that is subtracted from R, G and B, for values in [0, 1].
@@ -53,13 +60,6 @@ def image_transform(
         place of the first two, "squash" has no CenterCrop without `resize_resolution`. The
         conversion to RGB comes after resizing, as in OpenAI's release; the order changes the result
         for palette, CMYK and transparent images.
-
-    For an image in RGB or grey, "exact" gives the pixels of transformers' CLIPImageProcessorPil bit
-    for bit, except that the crop is one pixel further right or down if the resized side exceeds
-    `resolution` by 3, 7, 11, ... pixels: torchvision rounds half of this to the nearest even
-    number, transformers rounds it down. transformers' CLIPImageProcessor resizes with torchvision's
-    own kernel, which differs by up to 1 level of 255. Both convert to RGB before resizing, and
-    blend transparent images with white.
 
     Raises:
         ArgumentError: An argument has an unknown value, `resolution` is not positive or greater
