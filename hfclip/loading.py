@@ -9,7 +9,8 @@ from hfclip.checkpoints.read import read_checkpoint
 from hfclip.devices import Device, choose_device
 from hfclip.errors import ArgumentError
 from hfclip.hub.fetch import Access
-from hfclip.images.preprocess import PreprocessMode, image_transform
+from hfclip.images.exact import Recipe
+from hfclip.images.preprocess import PreprocessMode, transform_of
 from hfclip.model import CLIP
 from hfclip.network.clip import convert_weights
 from hfclip.releases import RELEASES
@@ -107,8 +108,10 @@ def load(
             if they are undamaged; by default ~/.cache/clip.
         dtype: The dtype of convolutions, linear layers, attention and projections; by default
             float16 on CUDA and float32 elsewhere. Norms and embeddings stay float32.
-        preprocess: "exact" for the same pixels as OpenAI's, bit for bit, or "fast" for nearly the
-            same pixels in less than half the time (see `hfclip.images.fast.FastTransform`).
+        preprocess: "exact" for the same pixels as OpenAI's or open_clip's, bit for bit, or "fast"
+            for nearly the same pixels in less than half the time (see
+            `hfclip.images.fast.FastTransform`). `hfclip.image_transform` compares with
+            transformers. How images are resized follows the model's configuration.
         base: The model from which a weight file was fine-tuned: a name, a folder or a repository.
             It gives the configuration, the activation and the preprocess; the weights give the
             image size, the context length and the vocabulary size. By default the configuration
@@ -149,10 +152,7 @@ def load(
     )
     model = CLIP.from_checkpoint(read_checkpoint(source))
     convert_weights(model, dtype)
-    config = model.config
-    transform = image_transform(
-        config.image_resolution, config.image_mean, config.image_std, preprocess
-    )
+    transform = transform_of(Recipe.of(model.config), preprocess)
     model = model.to(target)
     if jit:
         from hfclip.network.scripted import script  # noqa: PLC0415  # jit is rare and costs an import

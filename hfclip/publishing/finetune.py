@@ -58,6 +58,7 @@ class Publication:
     def describe(self) -> dict[str, Any]:
         """Returns the plan of the publication in JSON types."""
         config, about = self.checkpoint.config, self.about
+        resized = config.describe_preprocess()
         return {
             "repository": self.repository.repo_id,
             "current_commit": self.repository.head or "not created yet",
@@ -65,6 +66,7 @@ class Publication:
             "image_tower": config.describe_image_tower(),
             "text_tower": config.describe_text_tower(),
             "pixels": config.image_resolution,
+            **({"preprocess": resized} if resized else {}),
             "parameters": config.parameter_count,
             "layout": self.layout,
             "license": about.license or "not given",

@@ -21,6 +21,7 @@ _CONFIG_OF = {OPEN_CLIP_WEIGHTS_FILE: OPEN_CLIP_CONFIG_FILE, WEIGHTS_FILE: CONFI
 _TUNABLE = {
     *("image_resolution", "context_length", "vocab_size", "image_mean", "image_std"),
     *("vision_mlp_width", "transformer_mlp_width"),  # pruning
+    *("resize_mode", "interpolation", "resize_resolution", "fill_color"),
 }
 
 
@@ -108,10 +109,7 @@ def check_base(config: ClipConfig, origin: str, base: ClipConfig, name: str) -> 
     Raises:
         ConfigError: A setting differs that fine-tuning does not change.
     """
-    ours, theirs = (
-        {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
-        for one in (config, base)
-    )
+    theirs, ours = dataclasses.asdict(base), dataclasses.asdict(config)
     differing = [key for key in ours if ours[key] != theirs[key] and key not in _TUNABLE]
     if differing:
         key = differing[0]

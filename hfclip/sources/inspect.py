@@ -40,6 +40,7 @@ class Inspection:
         tensors: The number of tensors of each dtype.
         assumed: The assumptions about a weight file without a configuration, in words; None if
             the model has a configuration.
+        preprocess: How an image is resized, in words; None if this is done as by OpenAI.
     """
 
     model: str
@@ -56,11 +57,11 @@ class Inspection:
     parameters: int
     tensors: Mapping[str, int]
     assumed: str | None = None
+    preprocess: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the facts by name, in JSON types. `assumed` is left out if it is None."""
-        facts = _json_types(self)
-        return {name: fact for name, fact in facts.items() if name != "assumed" or fact}
+        """Returns the facts by name, in JSON types. Facts that are None are left out."""
+        return {name: fact for name, fact in _json_types(self).items() if fact is not None}
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ def inspect(
         parameters=config.parameter_count,
         tensors=dict(dtypes),
         assumed=checkpoint.assumed,
+        preprocess=config.describe_preprocess(),
     )
 
 
