@@ -473,8 +473,8 @@ ONE_STACK = {
     "quantization_config": {"bits": 4},
 }
 TRANSFORMERS_REFUSALS = {
-    "model_type": "siglip",
-    "architectures": ["CLIPForImageClassification"],
+    "model_type": "unheard_of",
+    "architectures": ["CLIPForSomethingElse"],
     "auto_map": {"AutoModel": "modeling.Model"},
     "quantization_config": {"bits": 4},
     **{f"text_config/{key}": value for key, value in ONE_STACK.items()},
