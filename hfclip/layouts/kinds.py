@@ -1,7 +1,7 @@
 """Names the models that hfclip does not load, hfclip's rule that each breaks, and its loader."""
 
 from collections.abc import Mapping
-from reprlib import repr as shown
+from reprlib import Repr
 from typing import Any, NamedTuple
 
 from hfclip.errors import ConfigError
@@ -74,6 +74,9 @@ _FAMILIES = {
     "xlm-v-base": "MetaCLIP 2",
 }
 
+_repr = Repr()
+_repr.maxstring = 60  # the name of a class or repository is shown whole
+
 
 def check_kind(values: Mapping[str, Any]) -> None:
     """Raises an error for a transformers configuration of a kind that hfclip does not load.
@@ -117,7 +120,7 @@ def refusal(
         explanation: A remark about the value, in parentheses after a space.
     """
     return ConfigError(
-        f"{setting} is {shown(value)}{explanation}, but in hfclip {rule}. "
+        f"{setting} is {_repr.repr(value)}{explanation}, but in hfclip {rule}. "
         f"Load this model with {loader} instead."
     )
 

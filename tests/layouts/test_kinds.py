@@ -12,74 +12,88 @@ from hfclip.layouts.open_clip import config_from_open_clip
 
 TWO_TOWERS = "a CLIP has two towers, each with a projection, and no other part"
 CAUSAL = "the text tower is a causal transformer with OpenAI's names"
+TOKENIZER = "the tokenizer is OpenAI's"
 IMAGE_TOWER = "the image tower is a ViT or a ResNet with OpenAI's names"
-# A configuration's head -> the middle and the end of the message.
-TRANSFORMERS = [
+# A configuration's head -> the setting with its value, hfclip's rule, and the loader.
+TRANSFORMERS: list[tuple[dict[str, Any], str, str, str]] = [
     (
         {"model_type": "clip_vision_model", "architectures": ["CLIPVisionModelWithProjection"]},
-        f"model_type is 'clip_vision_model' (the image tower of a CLIP alone), but in hfclip "
-        f"{TWO_TOWERS}. Load this model with transformers' CLIPVisionModelWithProjection instead.",
+        "model_type is 'clip_vision_model' (the image tower of a CLIP alone)",
+        TWO_TOWERS,
+        "transformers' CLIPVisionModelWithProjection",
     ),
     (
         {"model_type": "clip_text_model", "architectures": None},
-        f"model_type is 'clip_text_model' (the text tower of a CLIP alone), but in hfclip "
-        f"{TWO_TOWERS}. Load this model with transformers' CLIPTextModel instead.",
+        "model_type is 'clip_text_model' (the text tower of a CLIP alone)",
+        TWO_TOWERS,
+        "transformers' CLIPTextModel",
     ),
     (
         {"model_type": "clip", "architectures": ["CLIPTextModelWithProjection"]},
-        "architectures is ['CLIPTextModelWithProjection'] (the text tower of a CLIP alone), but in "
-        f"hfclip {TWO_TOWERS}. Load this model with transformers' CLIPTextModelWithProjection "
-        "instead.",
+        "architectures is ['CLIPTextModelWithProjection'] (the text tower of a CLIP alone)",
+        TWO_TOWERS,
+        "transformers' CLIPTextModelWithProjection",
     ),
     (
         {"model_type": "siglip", "architectures": ["SiglipModel"], "text_config": {}},
-        "model_type is 'siglip' (SigLIP), but in hfclip an image tower returns its class token, "
-        "and the logits have no bias. Load this model with transformers' SiglipModel instead.",
+        "model_type is 'siglip' (SigLIP)",
+        "an image tower returns its class token, and the logits have no bias",
+        "transformers' SiglipModel",
     ),
     (
         {"model_type": "metaclip_2", "architectures": ["MetaClip2Model"]},
-        "model_type is 'metaclip_2' (MetaCLIP 2), but in hfclip the tokenizer is OpenAI's. Load "
-        "this model with transformers' MetaClip2Model instead.",
+        "model_type is 'metaclip_2' (MetaCLIP 2)",
+        TOKENIZER,
+        "transformers' MetaClip2Model",
     ),
     (
         {"model_type": "blip", "architectures": ["BlipForConditionalGeneration"]},
-        f"model_type is 'blip' (BLIP), but in hfclip {CAUSAL}. Load this model with transformers' "
-        "BlipForConditionalGeneration instead.",
+        "model_type is 'blip' (BLIP)",
+        CAUSAL,
+        "transformers' BlipForConditionalGeneration",
     ),
     (
         {"model_type": "chinese_clip"},
-        f"model_type is 'chinese_clip' (Chinese-CLIP), but in hfclip {CAUSAL}. Load this model "
-        "with transformers' ChineseCLIPModel instead.",
+        "model_type is 'chinese_clip' (Chinese-CLIP)",
+        CAUSAL,
+        "transformers' ChineseCLIPModel",
     ),
     (
         {"model_type": "align", "architectures": ["one", "two"]},
-        f"model_type is 'align' (ALIGN), but in hfclip {IMAGE_TOWER}. Load this model with "
-        "transformers' AlignModel instead.",
+        "model_type is 'align' (ALIGN)",
+        IMAGE_TOWER,
+        "transformers' AlignModel",
     ),
     (
         {
             "model_type": "clip",
-            "architectures": ["EvaCLIPModel"],
+            "architectures": ["CLIPTextModel"],
             "auto_map": {"AutoModel": "modeling_evaclip.EvaCLIPModel"},
         },
-        "auto_map is {'AutoModel': 'modeling_evaclip.EvaCLIPModel'}, but in hfclip code from a "
-        "repository is not run. Load this model with transformers instead.",
+        "auto_map is {'AutoModel': 'modeling_evaclip.EvaCLIPModel'}",
+        "code from a repository is not run",
+        "transformers",
     ),
     (
         {"model_type": "of-tomorrow", "architectures": ["TomorrowModel"]},
-        "model_type is 'of-tomorrow', but in hfclip only the model type 'clip' is supported. Load "
-        "this model with transformers instead.",
+        "model_type is 'of-tomorrow'",
+        "only the model type 'clip' is supported",
+        "transformers",
     ),
 ]
 
 
-@pytest.mark.parametrize(("values", "message"), TRANSFORMERS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(
+    ("values", "found", "rule", "loader"), TRANSFORMERS, ids=lambda value: str(value)[:30]
+)
 def test_a_transformers_model_of_another_kind_is_named_with_its_loader(
-    values: dict[str, Any], message: str
+    values: dict[str, Any], found: str, rule: str, loader: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         config_from_json(values)
-    assert str(caught.value) == message
+    assert str(caught.value) == (
+        f"{found}, but in hfclip {rule}. Load this model with {loader} instead."
+    )
 
 
 @pytest.mark.parametrize("model_type", KINDS)
@@ -112,7 +126,6 @@ SIGLIP_TEXT = CLIP_TEXT | {
     "pool_type": "last",
     "norm_kwargs": {"eps": 1e-6},
 }
-TOKENIZER = "the tokenizer is OpenAI's"
 POOLING = "the output of a tower is that of its class or end token, after the LayerNorm"
 
 
