@@ -8,6 +8,7 @@ import click
 from benchmarks import (
     captions,
     encode,
+    gains,
     imports,
     limits,
     machine,
@@ -35,6 +36,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     preprocessing.BENCHMARK,
     encode.BENCHMARK,
     captions.BENCHMARK,
+    gains.BENCHMARK,
 )
 SECTIONS = tuple(benchmark.section for benchmark in BENCHMARKS)
 BY_NAME = {benchmark.section.name: benchmark for benchmark in BENCHMARKS}

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RESOLUTION = 224
+# Name of the folder of pictures in the cache.
+FOLDER = "pictures-1"
 SMALL, LARGE = "640x480", "4000x3000"
 # Number of pictures in a lap, which then takes about a second.
 PICTURES = {SMALL: 200, LARGE: 8}
@@ -47,14 +49,14 @@ def clip(folder: str, size: str, _model: str) -> Iterator[Step]:
     """Runs OpenAI's preprocess."""
     from clip.clip import _transform
 
-    yield from _alone(folder, size, _of_image(_transform(RESOLUTION)))
+    yield from _alone(folder, size, of_image(_transform(RESOLUTION)))
 
 
 def open_clip(folder: str, size: str, _model: str) -> Iterator[Step]:
     """Runs the preprocess of open_clip."""
     from open_clip.transform import image_transform
 
-    yield from _alone(folder, size, _of_image(image_transform(RESOLUTION, is_train=False)))
+    yield from _alone(folder, size, of_image(image_transform(RESOLUTION, is_train=False)))
 
 
 def transformers(folder: str, size: str, _model: str) -> Iterator[Step]:
@@ -67,7 +69,7 @@ def transformers(folder: str, size: str, _model: str) -> Iterator[Step]:
         pixels: Tensor = processor(image, return_tensors="pt")["pixel_values"][0]
         return pixels
 
-    yield from _alone(folder, size, _of_image(prepare))
+    yield from _alone(folder, size, of_image(prepare))
 
 
 def torchvision(folder: str, size: str, _model: str) -> Iterator[Step]:
@@ -119,16 +121,16 @@ def _hfclip(folder: str, size: str, model: str, mode: Any) -> Iterator[Step]:
     import hfclip
 
     transform = hfclip.image_transform(RESOLUTION, mode=mode)
-    yield from _alone(folder, size, _of_image(transform))
+    yield from _alone(folder, size, of_image(transform))
     from hfclip.images.reading import load_batch
 
-    jpegs = _jpegs(folder, size)
+    jpegs = jpegs_of(folder, size)
     load_batch(jpegs[:2], transform)
     yield "ready"
     load_batch(jpegs, transform)
     yield "batch"
     exact = [_reference()(jpeg) for jpeg in jpegs[:2]]
-    close = [_of_image(transform)(jpeg) for jpeg in jpegs[:2]]
+    close = [of_image(transform)(jpeg) for jpeg in jpegs[:2]]
     yield "difference", max(map(_levels_apart, exact, close))
     yield "cosine", min(map(partial(_cosine, hfclip.load(model, "cpu")[0]), exact, close))
 
@@ -138,7 +140,7 @@ def _alone(folder: str, size: str, prepare: Prepare) -> Iterator[Step]:
     import torch
 
     torch.set_num_threads(1)
-    jpegs = _jpegs(folder, size)
+    jpegs = jpegs_of(folder, size)
     for jpeg in jpegs[:4]:
         prepare(jpeg)
     yield "pictures", float(len(jpegs))
@@ -149,12 +151,14 @@ def _alone(folder: str, size: str, prepare: Prepare) -> Iterator[Step]:
     yield "difference", max(_levels_apart(ours, exact) for ours, exact in pairs)
 
 
-def _jpegs(folder: str, size: str) -> list[bytes]:
+def jpegs_of(folder: str, size: str) -> list[bytes]:
+    """Returns the bytes of the pictures of a size, as often as a lap reads them."""
     two = [path.read_bytes() for path in sorted(Path(folder).glob(f"{size}-*.jpg"))]
     return [two[number % len(two)] for number in range(PICTURES[size])]
 
 
-def _of_image(transform: Callable[[Any], "Tensor"]) -> Prepare:
+def of_image(transform: Callable[[Any], "Tensor"]) -> Prepare:
+    """Returns a function from the bytes of a picture to what a transform makes of it."""
     from PIL import Image
 
     return lambda jpeg: transform(Image.open(io.BytesIO(jpeg)))
@@ -164,7 +168,7 @@ def _reference() -> Prepare:
     """Returns the same transform as OpenAI's code, built from torchvision."""
     from torchvision import transforms
 
-    return _of_image(
+    return of_image(
         transforms.Compose(
             [
                 transforms.Resize(RESOLUTION, transforms.InterpolationMode.BICUBIC),
@@ -235,7 +239,7 @@ ENGINES: dict[str, Callable[[str, str, str], Iterator[Step]]] = {
 
 def cases(options: Options) -> list[Case]:
     """Returns a case for each engine and size; writes the pictures if they do not exist."""
-    folder = weights.written(options.cache / "pictures-1", __name__)
+    folder = weights.written(options.cache / FOLDER, __name__)
     model = weights.provide("safetensors", "ViT-B/32", options.cache)
     return [
         Case(size, engine, f"{__name__}:{task.__name__}", (str(folder), size, str(model)))

@@ -12,7 +12,7 @@ import click
 from huggingface_hub import HfApi
 
 from hfclip import releases
-from hfclip.hub.errors import in_our_words
+from hfclip.hub.errors import to_hub_error
 from hfclip.releases import RELEASES, HubFile, Release
 
 _BEGIN, _END = "RELEASES = {\n", "}\n\n# Models that ship"
@@ -49,7 +49,7 @@ def pinned(file: HubFile) -> HubFile:
     try:
         info = HfApi().model_info(file.repo_id, revision=file.revision, files_metadata=True)
     except Exception as error:  # huggingface_hub raises many types
-        raise click.ClickException(str(in_our_words(error, file.repo_id))) from error
+        raise click.ClickException(str(to_hub_error(error, file.repo_id))) from error
     found = {entry.rfilename: entry.lfs for entry in info.siblings or []}.get(file.file)
     if found is None or info.sha is None:
         raise click.ClickException(

@@ -20,7 +20,7 @@ from hfclip.hub.fetch import Access
 from hfclip.layouts.files import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from hfclip.layouts.write import write_layout
 from hfclip.network import clip as network
-from hfclip.network.clip import NoInitialization
+from hfclip.network.initialization import NoInitialization
 from hfclip.sources.find import find
 
 

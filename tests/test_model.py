@@ -154,7 +154,7 @@ def test_loaded_weights_are_not_copied(model: hfclip.CLIP) -> None:
 
 
 def test_another_thread_can_initialise_weights_during_a_load(model: hfclip.CLIP) -> None:
-    from hfclip.network.clip import NoInitialization
+    from hfclip.network.initialization import NoInitialization
 
     drawn: list[Tensor] = []
     with NoInitialization():

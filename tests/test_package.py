@@ -41,7 +41,7 @@ ROOMS = {
 # The modules of each folder, lowest first: a module imports only what stands before it.
 ORDER = {
     "text": "bpe tokenizer vocabulary",
-    "network": "inputs layers vit resnet clip scripted",
+    "network": "initialization inputs layers vit resnet clip scripted",
     "images": "arrow formats display exact fast preprocess reading",
     "layouts": "files kinds section openai open_clip transformers native detect write",
     "hub": "causes patience integrity listings errors ask fetch push",

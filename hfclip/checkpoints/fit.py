@@ -8,7 +8,8 @@ from torch import Tensor
 from hfclip.checkpoints.names import describe_misfit
 from hfclip.checkpoints.read import Checkpoint
 from hfclip.errors import WeightsMismatchError
-from hfclip.network.clip import CLIP, NoInitialization
+from hfclip.network.clip import CLIP
+from hfclip.network.initialization import NoInitialization
 
 
 def check_fit(checkpoint: Checkpoint, *, allow_others: bool = False) -> None:

@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     help="Branch, tag or commit of a repository; by default the pinned commit of a release, else "
     "main.",
 )
+@click.option(
+    "--namespace",
+    help="The account whose copies of the nine releases are used. Default: HFCLIP_NAMESPACE.",
+)
 @click.option("--force", is_flag=True, help="Replace existing files.")
-def export(
-    model: str, folder: Path, layout: str, base: str | None, revision: str | None, force: bool
-) -> None:
+def export(model: str, folder: Path, layout: str, force: bool, **source: str | None) -> None:
     """Write MODEL into FOLDER in the layout of another package.
 
     MODEL is a name that `hfclip models` lists, a repository on the Hub, a folder or a weight file.
@@ -55,7 +57,7 @@ def export(
     """  # noqa: D301  # \b is click's mark for text that it does not wrap
     from hfclip.publishing.export import export as export_model  # noqa: PLC0415
 
-    export_model(model, folder, layout, force=force, revision=revision, base=base)
+    export_model(model, folder, layout, force=force, **source)
     for path in sorted(folder.iterdir()):
         click.echo(f"{path.stat().st_size:>15,}  {path}")
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 from huggingface_hub.errors import HfHubHTTPError
 
 from hfclip.errors import HfclipError, HubError, NetworkError, PublishError
-from hfclip.hub.errors import in_our_words, may_pass
+from hfclip.hub.errors import may_pass, to_hub_error
 from hfclip.hub.patience import bounded
 
 _T = TypeVar("_T")
@@ -48,7 +48,7 @@ def ask(
                 "Check that commit, then try again."
             ) from None
         # `from None`: the original error may show a token, and adds nothing to this message.
-        raise in_our_words(error, what, done, model=model) from None
+        raise to_hub_error(error, what, done, model=model) from None
 
 
 def _repeated(request: Callable[[], _T]) -> _T:

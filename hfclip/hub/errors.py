@@ -80,7 +80,7 @@ _STATUSES: dict[int, tuple[type[HubError], str]] = {
 }
 
 
-def in_our_words(
+def to_hub_error(
     error: BaseException, what: str, done: str = "fetched", model: str | None = None
 ) -> HubError:
     """Returns a HubError for an error of the client.

@@ -3,13 +3,11 @@
 `hfclip.CLIP` is this network with the methods that load, save and publish it.
 """
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from hfclip.config import OPENAI_MEAN, OPENAI_STD, Activation, ClipConfig, Triple
 from hfclip.network.inputs import INPUT_ERRORS, check_images, check_texts
@@ -237,42 +235,3 @@ def convert_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> Non
             if tensor.is_floating_point():
                 half = computes or name in {"text_projection", "proj"}
                 tensor.data = tensor.data.to(dtype if half else rest)
-
-
-class NoInitialization(TorchFunctionMode):
-    """Skips the random initialisation of parameters while a model is built.
-
-    The gain: drawing the weights of a ViT-B/32 takes longer than its whole load, 0.08 s in
-    benchmarks/RESULTS.md. The parameters stay as allocated and take no memory, because
-    `load_state_dict(assign=True)` replaces them before anything is written to them.
-
-    Nothing simpler does this. A model that is built on `torch.device("meta")` draws nothing either,
-    but the first use of that device imports hundreds of modules of torch, which also takes longer
-    than the load. `torch.nn.utils.skip_init` uses that device too. Patching `torch.nn.init` would
-    affect models that other threads build; this mode affects the current thread only.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in _DRAWS:
-            tensor = args[0] if args else kwargs["tensor"]
-            if isinstance(tensor, nn.Parameter):
-                return tensor
-        return func(*args, **kwargs)
-
-
-_DRAWS = frozenset(
-    {
-        nn.init.normal_,
-        nn.init.uniform_,
-        nn.init.kaiming_uniform_,
-        Tensor.normal_,
-        Tensor.uniform_,
-    }
-)

@@ -60,7 +60,7 @@ class Publication:
         config, about = self.checkpoint.config, self.about
         return {
             "repository": self.repository.repo_id,
-            "stands_at": self.repository.head or "not created yet",
+            "current_commit": self.repository.head or "not created yet",
             "card": self.card,
             "image_tower": config.describe_image_tower(),
             "text_tower": config.describe_text_tower(),
