@@ -115,16 +115,17 @@ def _optimized(cache: str, model: str, precision: "Precision") -> Iterator[Step]
 def operations(config: "ClipConfig") -> float:
     """Counts the multiplications and additions of an optimized ViT for one image.
 
-    The model itself does more. With width W, length L and H heads, each block but the last takes
-    24 W W for each token and 4 L W for its attention. The last block computes one token: 24 W W,
-    and 4 H L W for its attention.
+    The model itself does more. With width W, U hidden units, length L and H heads, each block but
+    the last takes 8 W W + 4 W U for each token and 4 L W for its attention. The last block
+    computes one token: 8 W W + 4 W U, and 4 H L W for its attention.
     """
     assert config.vision_patch_size is not None  # noqa: S101  # a ViT
     assert isinstance(config.vision_layers, int)  # noqa: S101
     width, length, blocks = config.vision_width, config.image_positions, config.vision_layers
     patches = 2 * (length - 1) * 3 * config.vision_patch_size**2 * width
-    block = length * (24 * width**2 + 4 * length * width)
-    last = 24 * width**2 + 4 * config.vision_heads * length * width
+    token = 8 * width**2 + 4 * width * config.vision_mlp_units
+    block = length * (token + 4 * length * width)
+    last = token + 4 * config.vision_heads * length * width
     return float(patches + (blocks - 1) * block + last + 2 * width * config.embed_dim)
 
 

@@ -124,7 +124,7 @@ def write_hub(model: str, path: Path) -> None:
 def _vision(config: "ClipConfig") -> dict[str, Any]:
     return {
         "hidden_size": config.vision_width,
-        "intermediate_size": config.vision_width * 4,
+        "intermediate_size": config.vision_mlp_units,
         "num_hidden_layers": config.vision_layers,
         "num_attention_heads": config.vision_heads,
         "image_size": config.image_resolution,
@@ -136,7 +136,7 @@ def _text(config: "ClipConfig") -> dict[str, Any]:
     return {
         "vocab_size": config.vocab_size,
         "hidden_size": config.transformer_width,
-        "intermediate_size": config.transformer_width * 4,
+        "intermediate_size": config.transformer_mlp_units,
         "num_hidden_layers": config.transformer_layers,
         "num_attention_heads": config.transformer_heads,
         "max_position_embeddings": config.context_length,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from hfclip.errors import ConfigError
+from hfclip.parameters import count_block, count_resnet, count_vit
 
 Activation = Literal["quick_gelu", "gelu"]
 Triple = tuple[float, float, float]
@@ -35,7 +36,16 @@ _RANGES = {
     "vision_head_width": (1, 65_536),
 }
 _LAYERS_RANGE = (1, 1_000)
+_MLP_RANGE = (1, 262_144)
 _MEAN_RANGE, _STD_RANGE = (-1e6, 1e6), (1e-6, 1e6)
+
+# Fields that config.json leaves out if they have their default: older files do not have them.
+_LEFT_OUT_IF_DEFAULT = frozenset(
+    {
+        "vision_mlp_width",
+        "transformer_mlp_width",
+    }
+)
 
 # Keys that other tools add to config.json. They describe the file, not the model.
 _DESCRIPTIVE_KEYS = frozenset({"model_type", "architectures", "library_name", "_name_or_path"})
@@ -58,6 +68,10 @@ class ClipConfig:
         transformer_layers: Number of blocks of the text tower.
         activation: Activation function in the MLP of every transformer block.
         vision_head_width: Width of an attention head in the image tower.
+        vision_mlp_width: Number of hidden units in the MLP of each block of a ViT. None stands for
+            four times `vision_width`; that number becomes None. It is None for a ResNet.
+        transformer_mlp_width: Number of hidden units in the MLP of each block of the text tower.
+            None stands for four times `transformer_width`; that number becomes None.
         image_mean: Mean of the training pixels, RGB, for values in [0, 1].
         image_std: Standard deviation of the training pixels, RGB, for values in [0, 1].
 
@@ -79,6 +93,8 @@ class ClipConfig:
     _: KW_ONLY
     activation: Activation = "quick_gelu"
     vision_head_width: int = 64
+    vision_mlp_width: int | None = None
+    transformer_mlp_width: int | None = None
     image_mean: Triple = OPENAI_MEAN
     image_std: Triple = OPENAI_STD
 
@@ -89,6 +105,7 @@ class ClipConfig:
         for name, bounds in _RANGES.items():
             if name != "vision_patch_size" or not self.is_resnet:
                 self._set(name, _integer(name, getattr(self, name), bounds))
+        self._set_mlp_widths()
         self._set("image_mean", _triple("image_mean", self.image_mean, _MEAN_RANGE))
         self._set("image_std", _triple("image_std", self.image_std, _STD_RANGE))
         if self.activation not in get_args(Activation):
@@ -102,6 +119,22 @@ class ClipConfig:
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
+    def _set_mlp_widths(self) -> None:
+        """Checks the widths of the MLPs and replaces the usual width by None."""
+        if self.is_resnet and self.vision_mlp_width is not None:
+            raise ConfigError(
+                f"vision_mlp_width is {_shown(self.vision_mlp_width)}; it must be None for a "
+                "ResNet, whose blocks have no MLP."
+            )
+        towers = {
+            "vision_mlp_width": self.vision_width,
+            "transformer_mlp_width": self.transformer_width,
+        }
+        for name, width in towers.items():
+            if getattr(self, name) is not None:
+                units = _integer(name, getattr(self, name), _MLP_RANGE)
+                self._set(name, None if units == 4 * width else units)
+
     @property
     def is_resnet(self) -> bool:
         """Returns whether the image tower is a ResNet (four stages) and not a ViT (one stack)."""
@@ -111,6 +144,16 @@ class ClipConfig:
     def vision_heads(self) -> int:
         """Returns the number of heads of the ViT, or of the ResNet's attention pooling."""
         return self.vision_feature_width // self.vision_head_width
+
+    @property
+    def vision_mlp_units(self) -> int:
+        """Returns the number of hidden units in the MLP of each block of a ViT."""
+        return self.vision_mlp_width or 4 * self.vision_width
+
+    @property
+    def transformer_mlp_units(self) -> int:
+        """Returns the number of hidden units in the MLP of each block of the text tower."""
+        return self.transformer_mlp_width or 4 * self.transformer_width
 
     @property
     def vision_feature_width(self) -> int:
@@ -125,10 +168,18 @@ class ClipConfig:
     @property
     def parameter_count(self) -> int:
         """Returns the number of trainable parameters, without building the model."""
-        vision = _resnet_parameters(self) if self.is_resnet else _vit_parameters(self)
+        width, positions = self.vision_width, self.image_positions
+        if isinstance(self.vision_layers, tuple):
+            vision = count_resnet(width, self.vision_layers, positions, self.embed_dim)
+        else:
+            blocks = count_block(width, self.vision_mlp_units) * self.vision_layers
+            vision = count_vit(
+                width, self.vision_patch_size or 0, positions, blocks, self.embed_dim
+            )
         width = self.transformer_width
         text = (self.vocab_size + self.context_length + 2 + self.embed_dim) * width
-        return vision + text + _block_parameters(width) * self.transformer_layers + 1
+        blocks = count_block(width, self.transformer_mlp_units) * self.transformer_layers
+        return vision + text + blocks + 1
 
     def describe_image_tower(self) -> str:
         """Describes the image tower, for example `ViT, 12 blocks of width 768, patch 32`."""
@@ -136,14 +187,16 @@ class ClipConfig:
             stages = ", ".join(map(str, self.vision_layers))
             return f"ResNet, stages of {stages} blocks, width {self.vision_width}"
         return (
-            f"ViT, {self.vision_layers} blocks of width {self.vision_width}, "
+            f"ViT, {self.vision_layers} blocks of width {self.vision_width}"
+            f"{_described_mlp(self.vision_mlp_width)}, "
             f"patch {self.vision_patch_size}"
         )
 
     def describe_text_tower(self) -> str:
         """Describes the text tower: its blocks, width, heads and context length."""
         return (
-            f"{self.transformer_layers} blocks of width {self.transformer_width}, "
+            f"{self.transformer_layers} blocks of width {self.transformer_width}"
+            f"{_described_mlp(self.transformer_mlp_width)}, "
             f"{self.transformer_heads} attention head{'s' * (self.transformer_heads > 1)}, "
             f"{self.context_length} tokens"
         )
@@ -176,7 +229,13 @@ class ClipConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a flat dict, as in config.json and as `CLIP(**values)` takes it."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in _LEFT_OUT_IF_DEFAULT or value != defaults[name]
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -306,31 +365,5 @@ def _check_multiple(name: str, width: int, divisor: int) -> None:
         )
 
 
-def _block_parameters(width: int) -> int:
-    """Counts attention (4 W W + 4 W), MLP (8 W W + 5 W) and two LayerNorms (4 W)."""
-    return 12 * width * width + 13 * width
-
-
-def _vit_parameters(config: ClipConfig) -> int:
-    width, patch, layers = config.vision_width, config.vision_patch_size, config.vision_layers
-    assert patch is not None  # noqa: S101  # not a ResNet
-    assert isinstance(layers, int)  # noqa: S101
-    embeddings = (3 * patch * patch + 1 + config.image_positions) * width
-    return embeddings + 4 * width + width * config.embed_dim + _block_parameters(width) * layers
-
-
-def _resnet_parameters(config: ClipConfig) -> int:
-    assert isinstance(config.vision_layers, tuple)  # noqa: S101  # is_resnet is True
-    width, features = config.vision_width, config.vision_feature_width
-    half = width // 2
-    stem = 27 * half + 2 * half + 9 * half * half + 2 * half + 9 * half * width + 2 * width
-    stages, fan_in = 0, width
-    for stage, blocks in enumerate(config.vision_layers):
-        planes = width * 2**stage
-        fan_out = planes * 4
-        stages += fan_in * fan_out + 2 * fan_out  # the shortcut of the stage's first block
-        for _ in range(blocks):
-            stages += fan_in * planes + 9 * planes**2 + planes * fan_out + 4 * planes + 2 * fan_out
-            fan_in = fan_out
-    pooling = (config.image_positions + 3 * (features + 1)) * features
-    return stem + stages + pooling + (features + 1) * config.embed_dim
+def _described_mlp(units: int | None) -> str:
+    return "" if units is None else f" with MLPs of width {units}"

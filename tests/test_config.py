@@ -39,6 +39,9 @@ def changed(**changes: object) -> dict[str, Any]:
     return {**TINY_VIT.to_dict(), **changes}
 
 
+OTHER_MLPS = dataclasses.replace(TINY_VIT, vision_mlp_width=100, transformer_mlp_width=37)
+
+
 def test_the_releases_have_the_parameter_counts_of_openais_models() -> None:
     assert {name: r.config.parameter_count for name, r in RELEASES.items()} == PARAMETERS
 
@@ -52,6 +55,9 @@ def test_the_releases_have_the_parameter_counts_of_openais_models() -> None:
         ClipConfig(8, 32, (2, 1, 3, 1), 2, None, 5, 11, 6, 2, 2),
         ClipConfig(5, 96, (1, 1, 1, 2), 6, None, 7, 13, 8, 4, 1, vision_head_width=32),
         ClipConfig(16, 16, 1, 64, 16, 4, 8, 32, 1, 1, activation="gelu"),
+        OTHER_MLPS,
+        dataclasses.replace(OTHER_MLPS, vision_width=128, vision_layers=5, transformer_layers=3),
+        dataclasses.replace(TINY_RESNET, transformer_mlp_width=3),
     ],
 )
 def test_the_parameter_count_equals_that_of_the_built_model(config: ClipConfig) -> None:
@@ -59,9 +65,37 @@ def test_the_parameter_count_equals_that_of_the_built_model(config: ClipConfig) 
     assert config.parameter_count == sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize("config", [TINY_VIT, TINY_RESNET, RELEASES["RN50x16"].config])
+@pytest.mark.parametrize("config", [TINY_VIT, TINY_RESNET, RELEASES["RN50x16"].config, OTHER_MLPS])
 def test_a_config_survives_json(config: ClipConfig, tmp_path: Path) -> None:
     assert read(json.dumps(config.to_dict()), tmp_path) == config
+
+
+def test_the_usual_mlp_width_is_none_and_is_not_written() -> None:
+    written = TINY_VIT.to_dict()
+    assert list(written)[10:] == ["activation", "vision_head_width", "image_mean", "image_std"]
+    given = ClipConfig(**written, vision_mlp_width=256, transformer_mlp_width=256)
+    assert given == TINY_VIT
+    assert given.to_dict() == written
+    assert (given.vision_mlp_width, given.transformer_mlp_width) == (None, None)
+    assert (given.vision_mlp_units, given.transformer_mlp_units) == (256, 256)
+    wider = dataclasses.replace(given, vision_width=128)
+    assert (wider.vision_mlp_units, wider.transformer_mlp_units) == (512, 256)
+
+
+def test_another_mlp_width_is_written_and_sets_the_shapes() -> None:
+    assert OTHER_MLPS.to_dict() == {
+        **TINY_VIT.to_dict(),
+        "vision_mlp_width": 100,
+        "transformer_mlp_width": 37,
+    }
+    assert (OTHER_MLPS.vision_mlp_units, OTHER_MLPS.transformer_mlp_units) == (100, 37)
+    shapes = {
+        name: tensor.shape for name, tensor in CLIP(**OTHER_MLPS.to_dict()).named_parameters()
+    }
+    for blocks, units in (("visual.transformer", 100), ("transformer", 37)):
+        assert shapes[f"{blocks}.resblocks.1.mlp.c_fc.weight"] == (units, 64)
+        assert shapes[f"{blocks}.resblocks.1.mlp.c_fc.bias"] == (units,)
+        assert shapes[f"{blocks}.resblocks.1.mlp.c_proj.weight"] == (64, units)
 
 
 def test_missing_values_are_openais(tmp_path: Path) -> None:
@@ -119,6 +153,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "transformer_width is 64; it must be a multiple of 3,",
     ),
     "uneven image heads": ({"vision_head_width": 48}, "width is 64; it must be a multiple of 48,"),
+    "no hidden units": (
+        {"vision_mlp_width": 0},
+        "vision_mlp_width is 0; it must be between 1 and 262144",
+    ),
+    "a float of hidden units": (
+        {"transformer_mlp_width": 256.0},
+        "transformer_mlp_width is 256.0; it must be an integer",
+    ),
+    "true hidden units": ({"vision_mlp_width": True}, "vision_mlp_width is True; it must be an"),
     "an activation": (
         {"activation": "relu"},
         "activation is 'relu'; expected one of quick_gelu, gelu",
@@ -163,9 +206,10 @@ def test_an_invalid_value_is_refused_and_shown(case: str, tmp_path: Path) -> Non
         ("image_resolution", 48, "image_resolution is 48; a ResNet halves it five times"),
         ("vision_width", 3, "vision_width is 3; it must be even for a ResNet"),
         ("vision_head_width", 48, "the image tower's width is 128; it must be a multiple of 48,"),
+        ("vision_mlp_width", 16, "vision_mlp_width is 16; it must be None for a ResNet"),
     ],
 )
-def test_a_resnet_with_indivisible_sizes_is_refused(name: str, value: int, told: str) -> None:
+def test_a_resnet_with_impossible_sizes_is_refused(name: str, value: int, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         ClipConfig(**{**TINY_RESNET.to_dict(), name: value})
 
@@ -182,6 +226,7 @@ HUGE = {
     "image": changed(vision_width=65_536, vision_layers=1_000),
     "resnet": {**TINY_RESNET.to_dict(), "vision_width": 65_536, "vision_layers": [1_000] * 4},
     "vocabulary": changed(vocab_size=10_000_000, transformer_width=1_024),
+    "mlp": changed(transformer_width=8_192, transformer_mlp_width=262_144),
     "positions": changed(image_resolution=16_384, vision_patch_size=1),
 }
 
@@ -285,7 +330,12 @@ def test_a_refused_config_is_also_a_value_error() -> None:
     ("config", "image", "text"),
     [
         (TINY_VIT, "ViT, 2 blocks of width 64, patch 16", "2 blocks of width 64, 1 attention head"),
-        (TINY_RESNET, "ResNet, stages of 1, 2, 1, 1 blocks, width 4", "1 blocks of width 64"),
+        (TINY_RESNET, "ResNet, stages of 1, 2, 1, 1 blocks, width 4", "1 blocks of width 64, 1 "),
+        (
+            OTHER_MLPS,
+            "ViT, 2 blocks of width 64 with MLPs of width 100, patch 16",
+            "2 blocks of width 64 with MLPs of width 37, 1 attention head",
+        ),
     ],
 )
 def test_a_config_describes_its_towers(config: ClipConfig, image: str, text: str) -> None:

@@ -15,7 +15,8 @@ PACKAGE = Path(hfclip.__file__).parent
 ROOMS = {
     "errors": "",
     "version": "",
-    "config": "errors",
+    "parameters": "",
+    "config": "errors parameters",
     "atomic": "errors",
     "devices": "errors",
     "text": "errors",

@@ -28,7 +28,8 @@ def infer_config(tensors: Mapping[str, Tensor], path: Path) -> ClipConfig:
             vocab_size=tensors["token_embedding.weight"].shape[0],
             transformer_width=tensors["ln_final.weight"].shape[0],
             transformer_heads=tensors["ln_final.weight"].shape[0] // 64,
-            transformer_layers=_count(tensors, "transformer.resblocks."),
+            transformer_layers=_count(tensors, _TEXT_BLOCKS),
+            transformer_mlp_width=_mlp_width(tensors, _TEXT_BLOCKS),
         )
     except KeyError as error:
         foreign = find_foreign(tensors)
@@ -46,13 +47,14 @@ def infer_config(tensors: Mapping[str, Tensor], path: Path) -> ClipConfig:
 
 
 _RESNET = ("visual.layer", "visual.attnpool.")
+_TEXT_BLOCKS, _VIT_BLOCKS = "transformer.resblocks.", "visual.transformer.resblocks."
 
 
 def adapted(config: ClipConfig, tensors: Mapping[str, Tensor]) -> ClipConfig:
     """Returns the configuration with sizes that fine-tuning may change taken from the tensors.
 
-    These are the image resolution (from the number of positions), the context length and the
-    vocabulary size.
+    These are the image resolution (from the number of positions), the context length, the
+    vocabulary size, and the width of the MLPs, which pruning changes.
     """
     changes = {}
     positions = tensors.get(
@@ -65,10 +67,25 @@ def adapted(config: ClipConfig, tensors: Mapping[str, Tensor]) -> ClipConfig:
     for name, key in _RESIZABLE.items():
         if key in tensors and _rows(tensors[key]):
             changes[name] = _rows(tensors[key])
+    for name, blocks in _MLPS.items():
+        width = _mlp_width(tensors, blocks)
+        if width and not (blocks == _VIT_BLOCKS and config.is_resnet):
+            changes[name] = width
     return ClipConfig(**{**config.to_dict(), **changes})
 
 
 _RESIZABLE = {"context_length": "positional_embedding", "vocab_size": "token_embedding.weight"}
+_MLPS = {"vision_mlp_width": _VIT_BLOCKS, "transformer_mlp_width": _TEXT_BLOCKS}
+
+
+def _mlp_width(tensors: Mapping[str, Tensor], blocks: str) -> int | None:
+    """Returns the width of the MLPs in a stack; None if it has none, or they differ."""
+    widths = {
+        _rows(tensor)
+        for key, tensor in tensors.items()
+        if key.startswith(blocks) and key.endswith(".mlp.c_fc.weight")
+    }
+    return widths.pop() if len(widths) == 1 else None
 
 
 def _rows(tensor: Tensor) -> int:
@@ -80,7 +97,8 @@ def _infer_vit(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     grid = _grid(tensors["visual.positional_embedding"])
     return {
         "image_resolution": patches[-1] * grid,
-        "vision_layers": _count(tensors, "visual.transformer.resblocks."),
+        "vision_layers": _count(tensors, _VIT_BLOCKS),
+        "vision_mlp_width": _mlp_width(tensors, _VIT_BLOCKS),
         "vision_width": patches[0],
         "vision_patch_size": patches[-1],
     }

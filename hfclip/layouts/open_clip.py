@@ -1,9 +1,12 @@
 """open_clip's layout: `open_clip_config.json` with OpenAI's names of weights, read and written."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import count
+from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any
 
 from hfclip.config import OPENAI_MEAN, OPENAI_STD, ClipConfig
+from hfclip.errors import ConfigError
 from hfclip.layouts.files import OPEN_CLIP_CONFIG_FILE, OPEN_CLIP_WEIGHTS_FILE, Files, json_text
 from hfclip.layouts.section import (
     ACTIVATION,
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
 
 
 _IN_EVERY_TOWER: dict[str, Fixed] = {
-    "mlp_ratio": ((4.0,), MLP),
     "ls_init_value": ((None,), SCALE),
     "final_ln_after_pool": (OFF, POOLING),
     "output_tokens": (OFF, "a tower returns one vector"),
@@ -89,7 +91,8 @@ _VISION_CFG = Section(
         "timm_model_name": ((None,), IMAGE),
     },
     # For training, or for settings that are not accepted above; without them these do nothing.
-    frozenset({"patch_dropout", "attn_pooler_queries", "attn_pooler_heads"})
+    # `_mlp_width` reads mlp_ratio.
+    frozenset({"mlp_ratio", "patch_dropout", "attn_pooler_queries", "attn_pooler_heads"})
     | {"timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias"}
     | {"timm_drop", "timm_drop_path"},
 )
@@ -116,7 +119,9 @@ _TEXT_CFG = Section(
         "tokenizer_mode": ((None,), TOKENIZER),
         "tokenizer_kwargs": (NOTHING, TOKENIZER),
     },
-    frozenset({"pad_id", "eos_id", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"}),
+    # `_mlp_width` reads mlp_ratio.
+    frozenset({"mlp_ratio", "pad_id", "eos_id"})
+    | {"hf_model_pretrained", "hf_proj_type", "hf_pooler_type"},
 )
 _PREPROCESS_CFG = Section(
     "open_clip",
@@ -157,10 +162,16 @@ def config_from_open_clip(values: Mapping[str, Any]) -> ClipConfig:
     _check_telling(file["model"])
     model = _MODEL_CFG.read(file["model"])
     pixels = _PREPROCESS_CFG.read({} if file["preprocess"] is None else file["preprocess"])
+    vision, text = _VISION_CFG.read(model["vision"]), _TEXT_CFG.read(model["text"])
+    if not isinstance(vision["vision_layers"], list | tuple):  # a ResNet has no MLP
+        vision["vision_mlp_width"] = _mlp_width(
+            _VISION_CFG, model["vision"], vision["vision_width"]
+        )
+    text["transformer_mlp_width"] = _mlp_width(_TEXT_CFG, model["text"], text["transformer_width"])
     return ClipConfig(
         embed_dim=model["embed_dim"],
-        **_VISION_CFG.read(model["vision"]),
-        **_TEXT_CFG.read(model["text"]),
+        **vision,
+        **text,
         activation="quick_gelu" if model["quick_gelu"] else "gelu",
         image_mean=pixels["image_mean"] or OPENAI_MEAN,
         image_std=pixels["image_std"] or OPENAI_STD,
@@ -183,11 +194,52 @@ def config_to_open_clip(config: ClipConfig) -> dict[str, Any]:
         "model_cfg": {
             "embed_dim": config.embed_dim,
             "quick_gelu": config.activation == "quick_gelu",
-            "vision_cfg": _VISION_CFG.write(config),
-            "text_cfg": _TEXT_CFG.write(config),
+            "vision_cfg": _VISION_CFG.write(config)
+            | _mlp_ratio(config.vision_mlp_width, config.vision_width),
+            "text_cfg": _TEXT_CFG.write(config)
+            | _mlp_ratio(config.transformer_mlp_width, config.transformer_width),
         },
         "preprocess_cfg": _PREPROCESS_CFG.write(config) | settled,
     }
+
+
+_MAX_MLP_RATIO = 1_000
+
+
+def _mlp_width(section: Section, values: Mapping[str, Any], width: object) -> int | None:
+    """Returns the number of hidden units of a tower's MLPs, rounded as open_clip rounds it."""
+    ratio = values.get("mlp_ratio", 4.0)
+    is_number = isinstance(ratio, int | float) and not isinstance(ratio, bool)
+    if not is_number or not 0 < ratio <= _MAX_MLP_RATIO:
+        raise ConfigError(
+            f"{section.name}mlp_ratio is {shown(ratio)}; it must be a number above 0 and at most "
+            f"{_MAX_MLP_RATIO:,}. Get the published file again."
+        )
+    # ClipConfig raises the error for a width that is not an integer.
+    return int(width * ratio) if isinstance(width, int) else None
+
+
+def _mlp_ratio(units: int | None, width: int) -> dict[str, float]:
+    """Returns the setting for MLPs of another width than four times the tower's, else none.
+
+    It is the shortest decimal number from which open_clip computes `units`.
+    """
+    if units is None:
+        return {}
+    return {"mlp_ratio": next(r for r in _ratios(units, width) if int(width * r) == units)}
+
+
+def _ratios(units: int, width: int) -> Iterator[float]:
+    """Yields units / width, rounded up to 0, 1, 2, ... decimals.
+
+    The next larger number with as many decimals follows each, because width * ratio may round to
+    less than `units`.
+    """
+    for decimals in count():
+        scale = 10**decimals
+        above = -(-units * scale // width)
+        yield above / scale
+        yield (above + 1) / scale
 
 
 def files(config: ClipConfig, tensors: "Mapping[str, Tensor]") -> Files:

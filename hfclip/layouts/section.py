@@ -94,7 +94,7 @@ class Section:
 OFF = (False, None)
 NOTHING: tuple[object, ...] = (None, {})
 SQUARES = frozenset({"image_size", "patch_size"})
-MLP = "every MLP is four times as wide as its tower"
+MLP = "an MLP is two linear layers with the activation between them"
 ATTENTION = "attention is the same as OpenAI's"
 SCALE = "blocks have no layer scale"
 NORM = "the LayerNorms are the same as OpenAI's"

@@ -17,7 +17,6 @@ from hfclip.layouts.section import (
     ACTIVATION,
     CHANNELS,
     IMAGE,
-    MLP,
     NO_CODE,
     NORM,
     NOTHING,
@@ -177,6 +176,7 @@ _TEXT_CONFIG = Section(
         "hidden_size": ("transformer_width", 512),
         "num_hidden_layers": ("transformer_layers", 12),
         "num_attention_heads": ("transformer_heads", 8),
+        "intermediate_size": ("transformer_mlp_units", 2048),
         "max_position_embeddings": ("context_length", 77),
         "vocab_size": ("vocab_size", 49_408),
         "hidden_act": ("activation", "quick_gelu"),
@@ -194,6 +194,7 @@ _VISION_CONFIG = Section(
         "hidden_size": ("vision_width", 768),
         "num_hidden_layers": ("vision_layers", 12),
         "num_attention_heads": ("vision_heads", 12),
+        "intermediate_size": ("vision_mlp_units", 3072),
         "image_size": ("image_resolution", 224),
         "patch_size": ("vision_patch_size", 32),
         "hidden_act": ("activation", "quick_gelu"),
@@ -204,9 +205,6 @@ _VISION_CONFIG = Section(
         "num_channels": ((3,), CHANNELS),
     },
 )
-# The default width of each stack's MLP.
-_MLP_WIDTHS = {"text_config.": 2048, "vision_config.": 3072}
-
 _PROCESSORS = (
     None,
     "CLIPImageProcessor",
@@ -260,9 +258,9 @@ def config_from_transformers(
         why = f"both towers have the same activation, and the text tower's is {text['activation']}"
         raise _VISION_CONFIG.refusal("hidden_act", vision["activation"], why)
     vision["vision_head_width"] = _head_width(vision["vision_width"], vision.pop("vision_heads"))
+    text["transformer_mlp_width"] = _units(_TEXT_CONFIG, text.pop("transformer_mlp_units"))
+    vision["vision_mlp_width"] = _units(_VISION_CONFIG, vision.pop("vision_mlp_units"))
     config = ClipConfig(embed_dim=file["embed_dim"], **(text | vision))
-    _check_mlp(_TEXT_CONFIG, text_section, config.transformer_width)
-    _check_mlp(_VISION_CONFIG, vision_section, config.vision_width)
     return config if preprocessor is None else _with_pixels(config, preprocessor)
 
 
@@ -279,7 +277,6 @@ def config_to_transformers(config: ClipConfig) -> tuple[dict[str, Any], dict[str
         )
     text, vision = _TEXT_CONFIG.write(config), _VISION_CONFIG.write(config)
     for section, stack in ((_TEXT_CONFIG, text), (_VISION_CONFIG, vision)):
-        stack["intermediate_size"] = 4 * stack["hidden_size"]
         stack["projection_dim"] = config.embed_dim
         stack["layer_norm_eps"] = 1e-5
         stack["model_type"] = section.fixed["model_type"][0][0]
@@ -314,10 +311,14 @@ def _head_width(width: Any, heads: Any) -> int:
     return int(width // heads)
 
 
-def _check_mlp(section: Section, values: Mapping[str, Any], width: int) -> None:
-    found = values.get("intermediate_size", _MLP_WIDTHS[section.name])
-    if found != 4 * width:
-        raise section.refusal("intermediate_size", found, f"{MLP}, which is {width}")
+def _units(section: Section, units: Any) -> Any:
+    """Returns the number of hidden units. None would be hfclip's default, not the file's."""
+    if units is None:
+        raise ConfigError(
+            f"{section.name}intermediate_size is None; it must be an integer. Get the published "
+            "file again."
+        )
+    return units
 
 
 def _with_pixels(config: ClipConfig, preprocessor: Mapping[str, Any]) -> ClipConfig:

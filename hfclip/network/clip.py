@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 from hfclip.config import OPENAI_MEAN, OPENAI_STD, Activation, ClipConfig, Triple
 from hfclip.network.inputs import INPUT_ERRORS, check_images, check_texts
-from hfclip.network.layers import LayerNorm, ResidualAttentionBlock, Transformer
+from hfclip.network.layers import (
+    LayerNorm,
+    ResidualAttentionBlock,
+    Transformer,
+    mlp_options,
+)
 from hfclip.network.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
 from hfclip.network.vit import VisionTransformer
 
@@ -46,6 +51,8 @@ class CLIP(nn.Module):
         *,
         activation: Activation = "quick_gelu",
         vision_head_width: int = 64,
+        vision_mlp_width: int | None = None,
+        transformer_mlp_width: int | None = None,
         image_mean: Triple = OPENAI_MEAN,
         image_std: Triple = OPENAI_STD,
     ) -> None:
@@ -63,6 +70,8 @@ class CLIP(nn.Module):
             transformer_layers,
             activation=activation,
             vision_head_width=vision_head_width,
+            vision_mlp_width=vision_mlp_width,
+            transformer_mlp_width=transformer_mlp_width,
             image_mean=image_mean,
             image_std=image_std,
         )
@@ -74,6 +83,7 @@ class CLIP(nn.Module):
             config.transformer_layers,
             config.transformer_heads,
             self.build_attention_mask(),
+            **mlp_options(config.transformer_mlp_width),
         )
         self.token_embedding = nn.Embedding(config.vocab_size, config.transformer_width)
         self.positional_embedding = nn.Parameter(
@@ -202,6 +212,7 @@ def _image_tower(config: ClipConfig) -> VisionTransformer | ModifiedResNet:
         layers=config.vision_layers,
         heads=config.vision_heads,
         output_dim=config.embed_dim,
+        **mlp_options(config.vision_mlp_width),
     )
 
 

@@ -53,7 +53,9 @@ class QuickGELU(nn.Module):
 
 
 class ResidualAttentionBlock(nn.Module):
-    """Adds LayerNorm and attention, then LayerNorm and an MLP of four times the width.
+    """Adds LayerNorm and attention, then LayerNorm and an MLP.
+
+    The MLP has `mlp_width` hidden units; by default four times the width.
 
     Shapes: (L, B, W) -> (L, B, W). `attn_mask`, if any, is (N, N) with N >= L. Its last L rows and
     columns are added to the attention scores. In a causal mask, any L consecutive ones are equal.
@@ -63,15 +65,23 @@ class ResidualAttentionBlock(nn.Module):
     # attribute of the class so that blocks from older pickles have it.
     grad_checkpointing = False
 
-    def __init__(self, d_model: int, n_head: int, attn_mask: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        n_head: int,
+        attn_mask: Tensor | None = None,
+        *,
+        mlp_width: int | None = None,
+    ) -> None:
         super().__init__()
+        hidden = d_model * 4 if mlp_width is None else mlp_width
         self.attn = nn.MultiheadAttention(d_model, n_head)
         self.ln_1 = LayerNorm(d_model)
         self.mlp = nn.Sequential(
             OrderedDict(
-                c_fc=nn.Linear(d_model, d_model * 4),
+                c_fc=nn.Linear(d_model, hidden),
                 gelu=QuickGELU(),
-                c_proj=nn.Linear(d_model * 4, d_model),
+                c_proj=nn.Linear(hidden, d_model),
             )
         )
         self.ln_2 = LayerNorm(d_model)
@@ -108,20 +118,35 @@ class ResidualAttentionBlock(nn.Module):
         return x  # noqa: RET504  # to the type checker, the result of an mlp is Any
 
 
+def mlp_options(mlp_width: int | None) -> dict[str, int]:
+    """Returns the keyword argument `mlp_width`, or none for the usual width.
+
+    A program may replace a class of this module by its own, which takes only OpenAI's arguments.
+    """
+    return {} if mlp_width is None else {"mlp_width": mlp_width}
+
+
 class Transformer(nn.Module):
-    """A stack of residual attention blocks.
+    """A stack of residual attention blocks. `mlp_width` is that of each block.
 
     Shapes: (L, B, W) -> (L, B, W).
     """
 
     def __init__(
-        self, width: int, layers: int, heads: int, attn_mask: Tensor | None = None
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        attn_mask: Tensor | None = None,
+        *,
+        mlp_width: int | None = None,
     ) -> None:
         super().__init__()
         self.width = width
         self.layers = layers
+        options = mlp_options(mlp_width)
         self.resblocks = nn.Sequential(
-            *(ResidualAttentionBlock(width, heads, attn_mask) for _ in range(layers))
+            *(ResidualAttentionBlock(width, heads, attn_mask, **options) for _ in range(layers))
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from hfclip.network.inputs import has_other_size, image_error
-from hfclip.network.layers import LayerNorm, Transformer, normal_parameter
+from hfclip.network.layers import LayerNorm, Transformer, mlp_options, normal_parameter
 
 
 class VisionTransformer(nn.Module):
@@ -12,7 +12,8 @@ class VisionTransformer(nn.Module):
 
     Shapes: (B, 3, S, S) -> (B, D), where S is the image side in pixels, G = S // patch_size the
     number of patches per side, W the width of the tower and D the width of the embedding. If `proj`
-    is set to None, the result is (B, W).
+    is set to None, the result is (B, W). `mlp_width` is the number of hidden units in the MLP of
+    each block; by default four times W.
     """
 
     def __init__(
@@ -23,6 +24,8 @@ class VisionTransformer(nn.Module):
         layers: int,
         heads: int,
         output_dim: int,
+        *,
+        mlp_width: int | None = None,
     ) -> None:
         super().__init__()
         self.input_resolution = input_resolution
@@ -33,7 +36,7 @@ class VisionTransformer(nn.Module):
         self.class_embedding = normal_parameter(width, std=std)
         self.positional_embedding = normal_parameter(grid**2 + 1, width, std=std)
         self.ln_pre = LayerNorm(width)
-        self.transformer = Transformer(width, layers, heads)
+        self.transformer = Transformer(width, layers, heads, **mlp_options(mlp_width))
         self.ln_post = LayerNorm(width)
         self.proj: nn.Parameter | None = normal_parameter(width, output_dim, std=std)
 

@@ -42,7 +42,7 @@ def export(
         name: Any name that `hfclip.load` takes.
         folder: The folder to write. It must be new or empty, unless `force` is True.
         layout: "hfclip", "open_clip", "transformers" (ViTs only), "openai" (a state dict, only for
-            models that need no configuration), or "onnx" (hfclip's layout plus an ONNX graph of
+            models that OpenAI's package loads), or "onnx" (hfclip's layout plus an ONNX graph of
             each tower).
         force: Whether to replace existing files.
         revision: A branch, tag or commit; by default the pinned commit of a release, else main.

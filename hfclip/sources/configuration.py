@@ -1,5 +1,6 @@
 """Chooses the configuration of a weight file, and reads it in any layout."""
 
+import dataclasses
 from collections.abc import Callable, Set
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from hfclip.layouts.open_clip import config_from_open_clip
 
 _CONFIG_OF = {OPEN_CLIP_WEIGHTS_FILE: OPEN_CLIP_CONFIG_FILE, WEIGHTS_FILE: CONFIG_FILE}
 # Fine-tuning may change these settings. All others belong to the architecture.
-_TUNABLE = {"image_resolution", "context_length", "vocab_size", "image_mean", "image_std"}
+_TUNABLE = {
+    *("image_resolution", "context_length", "vocab_size", "image_mean", "image_std"),
+    *("vision_mlp_width", "transformer_mlp_width"),  # pruning
+}
 
 
 def config_beside(path: Path) -> tuple[str, ClipConfig] | None:
@@ -104,7 +108,10 @@ def check_base(config: ClipConfig, origin: str, base: ClipConfig, name: str) -> 
     Raises:
         ConfigError: A setting differs that fine-tuning does not change.
     """
-    theirs, ours = base.to_dict(), config.to_dict()
+    ours, theirs = (
+        {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
+        for one in (config, base)
+    )
     differing = [key for key in ours if ours[key] != theirs[key] and key not in _TUNABLE]
     if differing:
         key = differing[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 import malicious
 import pytest
 import torch
-from conftest import TINY_VIT, SavedModel
+from conftest import TINY_RESNET, TINY_VIT, SavedModel
 from malicious import Described, Storage
 from safetensors.torch import save_file
 from torch import Tensor
@@ -480,6 +480,38 @@ def test_the_configuration_of_a_release_is_inferred_from_its_shapes(name: str) -
     with torch.device("meta"):
         weights = CLIP(**config.to_dict()).state_dict()
     assert infer_config(weights, Path("model.pt")) == config
+
+
+OTHER_MLPS = dataclasses.replace(TINY_VIT, vision_mlp_width=100, transformer_mlp_width=37)
+
+
+def test_other_mlp_widths_are_inferred_from_every_kind_of_file(
+    save_model: Callable[[ClipConfig, torch.dtype], SavedModel],
+) -> None:
+    saved = save_model(OTHER_MLPS, torch.float32)
+    for path in saved.files:
+        assert read(path).config == OTHER_MLPS
+        assert_same_to_the_bit(build(path), saved.model)
+    resnet = dataclasses.replace(TINY_RESNET, transformer_mlp_width=37)
+    assert read(save_model(resnet, torch.float32).archive).config == resnet
+
+
+def test_a_block_with_an_mlp_of_its_own_is_named(saved_vit: SavedModel, tmp_path: Path) -> None:
+    name = "visual.transformer.resblocks.1.mlp.c_fc.weight"
+    weights = {**saved_vit.model.state_dict(), name: torch.zeros(100, 64)}
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsMismatchError, match=rf"{name} is \(100, 64\) instead of \(256, 64"):
+        build(tmp_path / "model.safetensors")
+
+
+def test_mlps_without_hidden_units_are_refused(saved_vit: SavedModel, tmp_path: Path) -> None:
+    weights = {
+        name: torch.zeros(0, 64) if name.endswith("c_fc.weight") else tensor
+        for name, tensor in saved_vit.model.state_dict().items()
+    }
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsMismatchError, match="mlp_width is 0; it must be between"):
+        build(tmp_path / "model.safetensors")
 
 
 WRITERS: dict[str, Callable[[Path, bytes], Path]] = {

@@ -19,7 +19,7 @@ import hfclip
 from hfclip import compat
 from hfclip.compat.simple_tokenizer import SimpleTokenizer
 from hfclip.errors import UnsafeCheckpointError
-from hfclip.network.layers import LayerNorm
+from hfclip.network.layers import LayerNorm, ResidualAttentionBlock
 
 from .world import World, silently
 
@@ -212,6 +212,34 @@ def test_build_model_copies_the_tensors(standin: ModuleType, weights: Callable[[
         for parameter in model.parameters():
             parameter.add_(1)
     assert all(torch.equal(state[name], before[name]) for name in before)
+
+
+def test_build_model_infers_other_mlp_widths(standin: ModuleType) -> None:
+    numbers = (8, 32, 1, 64, 16, 6, 50, 64, 1, 1)
+    built = hfclip.CLIP(*numbers, vision_mlp_width=100, transformer_mlp_width=37).eval()
+    model = standin.model.build_model(built.state_dict())
+    assert model.config == built.config
+    images, ids = torch.randn(2, 3, 32, 32), torch.tensor([[1, 49, 0], [2, 3, 49]])
+    with torch.no_grad():
+        for found, expected in zip(model.float()(images, ids), built(images, ids), strict=True):
+            assert (found - expected).norm() < 1e-2 * expected.norm()  # rounded to float16
+
+
+def test_a_replaced_block_needs_no_other_arguments_than_openais(
+    standin: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Block(nn.Module):
+        def __init__(self, d_model: int, n_head: int, attn_mask: Tensor | None = None) -> None:
+            super().__init__()
+            block = ResidualAttentionBlock(d_model, n_head, attn_mask)
+            self.attn, self.mlp = block.attn, block.mlp
+
+    numbers = (8, 32, 1, 64, 16, 6, 50, 64, 1, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(standin.model, "ResidualAttentionBlock", Block)
+        assert type(hfclip.CLIP(*numbers).transformer.resblocks[0]) is Block
+        with pytest.raises(TypeError, match="mlp_width"):
+            hfclip.CLIP(*numbers, transformer_mlp_width=37)
 
 
 def test_the_tokenizer_builds_its_tables_on_first_access() -> None:

@@ -27,6 +27,7 @@ DTYPES: dict[Precision, torch.dtype] = {
     "int8": torch.bfloat16,
 }
 CPU = torch.device("cpu")
+OTHER_MLPS = replace(TINY_VIT, vision_mlp_width=301, transformer_mlp_width=37)
 
 
 def cut(config: ClipConfig) -> ClipConfig:
@@ -126,6 +127,18 @@ def test_lower_precision_keeps_the_direction_of_every_release(
         assert release.config.is_resnet or image < 1 - 1e-7  # ResNets are not computed in int8
 
 
+@pytest.mark.parametrize(("precision", "lowest"), [("bfloat16", 0.999), ("int8", 0.995)])
+def test_lower_precision_keeps_the_direction_with_other_mlps(
+    precision: Precision, lowest: float
+) -> None:
+    model = draw(OTHER_MLPS)
+    for fast in (hfclip.optimize(model, precision), plain(model, precision)):
+        for copied in (fast, copy.deepcopy(fast)):
+            images, ids = images_for(model, 3), ids_for(model, 9)
+            assert cosine(copied.encode_image(images), model.encode_image(images)) > lowest
+            assert cosine(copied.encode_text(ids), model.encode_text(ids)) > lowest
+
+
 def test_bfloat16_rounds_every_release_and_keeps_its_direction(release: hfclip.CLIP) -> None:
     fast = plain(release, "bfloat16")
     images, ids = images_for(release, 3), ids_for(release, 9)
@@ -143,8 +156,14 @@ def test_bfloat16_rounds_every_release_and_keeps_its_direction(release: hfclip.C
         replace(TINY_VIT, vision_patch_size=32),
         replace(TINY_VIT, image_resolution=40),
         replace(TINY_RESNET, activation="gelu", vision_head_width=32),
+        OTHER_MLPS,
+        replace(OTHER_MLPS, activation="gelu"),
+        replace(TINY_RESNET, transformer_mlp_width=37),
     ],
-    ids=["gelu", "narrow heads", "one block", "one patch", "pixels left over", "ResNet, gelu"],
+    ids=[
+        *("gelu", "narrow heads", "one block", "one patch", "pixels left over", "ResNet, gelu"),
+        *("other MLPs", "other MLPs, gelu", "ResNet, other MLPs"),
+    ],
 )
 def test_configurations_that_openai_did_not_release_are_optimized(
     config: ClipConfig, make: Make

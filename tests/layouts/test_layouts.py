@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,8 @@ ODD_VIT = ClipConfig(
     5,
     activation="gelu",
     vision_head_width=40,
+    vision_mlp_width=333,
+    transformer_mlp_width=90,
     image_mean=(0.1, 0.2, 0.3),
     image_std=(0.4, 0.5, 0.6),
 )
@@ -46,6 +49,7 @@ ODD_RESNET = dataclasses.replace(
     vision_layers=(1, 2, 3, 4),
     vision_width=10,
     vision_patch_size=None,
+    vision_mlp_width=None,
 )
 
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
@@ -333,7 +337,6 @@ def test_the_mean_and_std_of_an_open_clip_file_are_read() -> None:
 
 
 BOTH_TOWERS = {
-    "mlp_ratio": 4.9231,
     "ls_init_value": 0.0,
     "final_ln_after_pool": True,
     "output_tokens": True,
@@ -393,10 +396,10 @@ def test_open_clip_settings_that_hfclip_cannot_build_are_named(path: str) -> Non
 
 def test_an_error_names_the_found_and_the_expected_value() -> None:
     with pytest.raises(ConfigError) as caught:
-        config_from_open_clip(changed(TIMM_OPENAI, "model_cfg/vision_cfg/mlp_ratio", 4.9231))
+        config_from_open_clip(changed(TIMM_OPENAI, "model_cfg/vision_cfg/ls_init_value", 0.1))
     assert str(caught.value) == (
-        "model_cfg.vision_cfg.mlp_ratio is 4.9231, but in hfclip every MLP is four times as wide "
-        "as its tower. Load this model with open_clip instead."
+        "model_cfg.vision_cfg.ls_init_value is 0.1, but in hfclip blocks have no layer scale. "
+        "Load this model with open_clip instead."
     )
 
 
@@ -412,11 +415,72 @@ def test_an_error_names_the_found_and_the_expected_value() -> None:
         ("model_cfg/vision_cfg/image_size", [224], "image_resolution is \\[224\\]"),
         ("model_cfg/text_cfg/width", "512", "transformer_width is '512'"),
         ("preprocess_cfg/mean", 0.5, "image_mean is 0.5"),
+        ("model_cfg/vision_cfg/mlp_ratio", 1e-4, "vision_mlp_width is 0; it must be between"),
+        *(
+            (f"model_cfg/{tower}/mlp_ratio", value, rf"{tower}\.mlp_ratio is .*a number above 0")
+            for tower in ("vision_cfg", "text_cfg")
+            for value in (None, "4", True, [4], 0, -4.0, 1001, math.nan, math.inf, 10**400)
+        ),
     ],
 )
 def test_a_malformed_open_clip_file_is_refused(path: str, value: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config_from_open_clip(changed(TIMM_OPENAI, path, value))
+
+
+@pytest.mark.parametrize(
+    ("width", "ratio", "units"),
+    [(1408, 4.3637, 6144), (1664, 4.9231, 8192), (1792, 8.5715, 15360), (100, 4.35, 434)],
+    ids=["ViT-g-14", "ViT-bigG-14", "ViT-e-14", "rounded down"],
+)
+def test_the_mlp_ratios_of_open_clip_are_rounded_as_it_rounds_them(
+    width: int, ratio: float, units: int
+) -> None:
+    values = changed(TIMM_OPENAI, "model_cfg/vision_cfg", {"width": width, "mlp_ratio": ratio})
+    values["model_cfg"]["vision_cfg"]["head_width"] = width // 2
+    config = config_from_open_clip(values)
+    assert (config.vision_mlp_width, config.transformer_mlp_width) == (units, None)
+    values = changed(TIMM_OPENAI, "model_cfg/text_cfg", {"width": width, "mlp_ratio": ratio})
+    values["model_cfg"]["text_cfg"]["heads"] = 2
+    config = config_from_open_clip(values)
+    assert (config.vision_mlp_width, config.transformer_mlp_width) == (None, units)
+
+
+def test_a_resnet_of_open_clip_has_no_mlp_whatever_its_ratio() -> None:
+    values = changed(TIMM_RN50, "model_cfg/vision_cfg/mlp_ratio", 4.9231)
+    assert config_from_open_clip(values) == config_from_open_clip(json.loads(TIMM_RN50))
+
+
+def ratio_for(units: int, width: int) -> float:
+    """Returns the ratio that is written for a text tower."""
+    config = ClipConfig(8, 32, 1, 64, 32, 4, 8, width, 1, 1, transformer_mlp_width=units)
+    written = config_to_open_clip(config)["model_cfg"]
+    assert "mlp_ratio" not in written["vision_cfg"]
+    ratio: float = written["text_cfg"]["mlp_ratio"]
+    return ratio
+
+
+def test_open_clip_computes_each_mlp_width_from_the_ratio_that_is_written() -> None:
+    for width in range(1, 70):
+        for units in range(1, 7 * width):
+            if units != 4 * width:
+                assert int(width * ratio_for(units, width)) == units
+    for width in (384, 512, 768, 1000, 1280, 1408, 1664, 1792, 4093, 8192):
+        for units in range(width, 15 * width, width // 7 + 1):
+            if units != 4 * width:
+                assert int(width * ratio_for(units, width)) == units
+
+
+def test_the_ratio_that_is_written_is_the_shortest_decimal_number() -> None:
+    assert ratio_for(8192, 1664) == 4.9231
+    assert ratio_for(435, 100) == 4.351  # 100 * 4.35 is less than 435 in floating point
+    assert ratio_for(6144, 1408) == 4.364
+    assert ratio_for(3072, 512) == 6
+    for width, units in ((1664, 8192), (100, 435), (1408, 6144), (1000, 333), (768, 3073)):
+        _, decimals = str(float(ratio_for(units, width))).split(".")
+        scale = 10 ** (len(decimals) - 1)
+        shorter = (step / scale for step in range(20 * scale))
+        assert not [ratio for ratio in shorter if int(width * ratio) == units]
 
 
 @pytest.mark.parametrize(
@@ -467,7 +531,6 @@ def test_a_towers_own_projection_dim_is_not_read() -> None:
 ONE_STACK = {
     "hidden_act": "gelu_new",
     "layer_norm_eps": 1e-6,
-    "intermediate_size": 3000,
     "model_type": "siglip_text_model",
     "pruned_heads": {"0": [1]},
     "quantization_config": {"bits": 4},
@@ -514,6 +577,10 @@ def test_transformers_settings_that_hfclip_cannot_build_are_named(path: str) -> 
         ("text_config", "clip", "text_config is 'clip', not a JSON object"),
         ("vision_config_dict", [], "vision_config is \\[\\], not a JSON object"),
         ("projection_dim", None, "embed_dim is None"),
+        ("text_config/intermediate_size", None, r"text_config\.intermediate_size is None"),
+        ("vision_config/intermediate_size", None, r"vision_config\.intermediate_size is None"),
+        ("vision_config/intermediate_size", 3072.5, "vision_mlp_width is 3072.5; it must be an"),
+        ("text_config/intermediate_size", 0, "transformer_mlp_width is 0; it must be between"),
     ],
 )
 def test_a_malformed_transformers_file_is_refused(path: str, value: object, message: str) -> None:
@@ -521,10 +588,12 @@ def test_a_malformed_transformers_file_is_refused(path: str, value: object, mess
         config_from_transformers(changed(OPENAI_TRANSFORMERS, path, value))
 
 
-def test_the_default_mlp_width_is_refused_for_another_tower_width() -> None:
-    values = {"model_type": "clip", "text_config": {"hidden_size": 64}}
-    with pytest.raises(ConfigError, match=r"text_config.intermediate_size is 2048.*which is 64"):
-        config_from_transformers(values)
+def test_the_default_mlp_width_of_transformers_does_not_follow_the_towers_width() -> None:
+    values = {"model_type": "clip", "text_config": {"hidden_size": 64}, "vision_config": {}}
+    config = config_from_transformers(values)
+    assert (config.transformer_width, config.transformer_mlp_width) == (64, 2048)
+    config = config_from_transformers({**values, "vision_config": {"hidden_size": 384}})
+    assert (config.vision_width, config.vision_mlp_width) == (384, 3072)
 
 
 NEW_PREPROCESSOR = {

@@ -95,9 +95,11 @@ def test_a_resnet_is_refused_in_the_transformers_layout(
         {"vision_head_width": 32},
         {"image_mean": (0.5, 0.5, 0.5)},
         {"transformer_heads": 2},
+        {"vision_mlp_width": 100},  # shapes determine it, but OpenAI's package ignores them
+        {"transformer_mlp_width": 100},
     ],
 )
-def test_openais_layout_refuses_settings_that_shapes_do_not_determine(
+def test_openais_layout_refuses_settings_that_its_package_does_not_read(
     change: dict[str, object], saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     config = replace(saved_vit.model.config, **change)  # type: ignore[arg-type]
@@ -190,6 +192,23 @@ def test_the_configuration_records_resized_embeddings(
     assert (config["image_resolution"], config["context_length"]) == (48, 20)
     loaded, _ = hfclip.load(tmp_path, "cpu")
     assert loaded.encode_image(torch.zeros(1, 3, 48, 48)).shape == (1, 64)
+
+
+@torch.no_grad()
+def test_the_configuration_records_pruned_mlps(saved_vit: SavedModel, tmp_path: Path) -> None:
+    model = draw(saved_vit.model.config)
+    for stack, units in ((model.visual.transformer, 100), (model.transformer, 37)):
+        for block in stack.resblocks:
+            first, second = block.mlp.c_fc, block.mlp.c_proj
+            first.weight, first.bias = (
+                torch.nn.Parameter(tensor[:units]) for tensor in (first.weight, first.bias)
+            )
+            second.weight = torch.nn.Parameter(second.weight[:, :units].contiguous())
+    model.save_pretrained(tmp_path)
+    loaded, _ = hfclip.load(tmp_path, "cpu")
+    assert loaded.config == replace(model.config, vision_mlp_width=100, transformer_mlp_width=37)
+    image, text = torch.randn(2, 3, 32, 32), torch.tensor([[5, 599, 0], [7, 8, 599]])
+    assert torch.equal(loaded(image, text)[0], model(image, text)[0])
 
 
 def test_a_model_that_is_not_a_clip_is_not_saved(saved_vit: SavedModel, tmp_path: Path) -> None:

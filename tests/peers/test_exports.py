@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,7 @@ from hfclip.publishing.export import export
 
 # The full vocabulary and context, so that the tokenizer is exported too.
 VIT = ClipConfig(32, 64, 2, 128, 16, 77, 49408, 64, 1, 2)
+OTHER_MLPS = replace(VIT, vision_mlp_width=300, transformer_mlp_width=37)
 RESNET = ClipConfig(32, 64, (1, 2, 1, 1), 8, None, 77, 49408, 64, 1, 2)
 TEXTS = ["a cat", "two dogs in the snow, seen from above", ""]
 SaveModel = Callable[[ClipConfig, torch.dtype], SavedModel]
@@ -27,6 +29,7 @@ SaveModel = Callable[[ClipConfig, torch.dtype], SavedModel]
     params=[
         pytest.param((VIT, torch.float32), id="vit"),
         pytest.param((VIT, torch.float16), id="vit-half"),
+        pytest.param((OTHER_MLPS, torch.float32), id="vit-other-mlps"),
         pytest.param((RESNET, torch.float32), id="resnet"),
         pytest.param((RESNET, torch.float16), id="resnet-half"),
     ]

@@ -1,12 +1,16 @@
 import hashlib
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
-from conftest import SavedModel
+from conftest import TINY_VIT, SavedModel
 
 from hfclip.cli import main
+from hfclip.config import ClipConfig
 from hfclip.errors import ConfigError, ExportError
 from hfclip.publishing.export import EXPORTS, export
 
@@ -30,6 +34,22 @@ def test_weights_are_identical_after_a_round_trip(layout: str, folder: Path) -> 
     export(out / "model.pt" if layout == "openai" else out, back, "hfclip")
     assert sha256(back / "model.safetensors") == sha256(folder / "model.safetensors")
     assert (back / "config.json").read_bytes() == (folder / "config.json").read_bytes()
+
+
+@pytest.mark.parametrize("layout", [layout for layout in EXPORTS if layout != "openai"])
+def test_models_with_other_mlps_are_identical_after_a_round_trip(
+    layout: str, save_model: Callable[[ClipConfig, torch.dtype], SavedModel], tmp_path: Path
+) -> None:
+    config = replace(TINY_VIT, vision_mlp_width=100, transformer_mlp_width=37)
+    save_model(config, torch.float32).model.save_pretrained(tmp_path / "model")
+    export(tmp_path / "model", tmp_path / "out", layout)
+    export(tmp_path / "out", tmp_path / "back", "hfclip")
+    for name in ("model.safetensors", "config.json"):
+        assert sha256(tmp_path / "back" / name) == sha256(tmp_path / "model" / name)
+    for name in ("out", "back"):
+        assert (
+            "64 with MLPs of width 37, 1 attention" in (tmp_path / name / "README.md").read_text()
+        )
 
 
 def test_a_path_with_a_tilde_is_written_in_the_home_folder(

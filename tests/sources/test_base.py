@@ -231,6 +231,16 @@ def test_sizes_that_fine_tuning_changes_are_inferred_from_the_weights(
     assert preprocess(Image.new("RGB", (60, 50))).shape == (3, 48, 48)
 
 
+def test_the_width_of_pruned_mlps_is_inferred_from_the_weights(lone: Path, tmp_path: Path) -> None:
+    base = write_folder(tmp_path / "base")
+    pruned = dataclasses.replace(OTHER, vision_mlp_width=100, transformer_mlp_width=37)
+    save_as(lone, state(pruned))
+    assert config_of(lone, base=base) == pruned
+    folder = write_folder(tmp_path / "pruned", config=pruned)
+    assert config_of(folder, base=base) == pruned
+    assert config_of(base, base=folder) == OTHER
+
+
 WRONG_BASES: dict[str, tuple[ClipConfig, str]] = {
     "another patch": (dataclasses.replace(OTHER, vision_patch_size=8), "visual.conv1.weight is"),
     "more blocks": (
