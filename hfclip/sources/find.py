@@ -147,7 +147,9 @@ def repository_of(
     if name in BUNDLED or Path(name).expanduser().exists():
         return None
     match = naming.HUB_NAME.fullmatch(str(name))
-    return (match[1], revision or match[2]) if match else None
+    if match is None or not naming.can_be_repository(match[1]):
+        return None
+    return match[1], revision or match[2]
 
 
 def original_file(release: Release, download_root: str | Path | None = None) -> Path:

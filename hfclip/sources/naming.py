@@ -154,7 +154,7 @@ def parse_repository(name: str) -> tuple[str, str | None]:
     match = HUB_NAME.fullmatch(name)
     if match is None:
         raise _not_found(name)
-    if not _can_be_repository(match[1]):
+    if not can_be_repository(match[1]):
         raise ModelNotFoundError(
             f"Model {name} not found: there is no such file or folder, and the name is invalid for "
             "a repository. Use at most 96 letters, digits, '-', '_' and '.', without '--' or '..'."
@@ -162,7 +162,7 @@ def parse_repository(name: str) -> tuple[str, str | None]:
     return match[1], match[2]
 
 
-def _can_be_repository(repo_id: str) -> bool:
+def can_be_repository(repo_id: str) -> bool:
     """Returns whether the Hub allows a name for a repository."""
     try:
         validate_repo_id(repo_id)
