@@ -120,7 +120,7 @@ def one_block_each(config: dict[str, Any]) -> dict[str, Any]:
     return cut
 
 
-@pytest.mark.parametrize("model", distinct_models())
+@pytest.mark.parametrize("model", list(distinct_models()))
 @torch.no_grad()
 def test_a_model_of_the_table_gives_the_same_features(model: dict[str, Any]) -> None:
     cut = one_block_each(model)
@@ -156,7 +156,7 @@ def distinct_preprocesses() -> Iterator[Any]:
             yield pytest.param(file, id=f"{model} {tag}")
 
 
-@pytest.mark.parametrize("file", distinct_preprocesses())
+@pytest.mark.parametrize("file", list(distinct_preprocesses()))
 def test_a_preprocess_of_the_table_gives_the_same_pixels(file: dict[str, Any]) -> None:
     settings = PreprocessCfg(
         size=file["model_cfg"]["vision_cfg"]["image_size"], **file["preprocess_cfg"]
