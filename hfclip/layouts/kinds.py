@@ -76,6 +76,7 @@ _FAMILIES = {
 
 _repr = Repr()
 _repr.maxstring = 60  # the name of a class or repository is shown whole
+_repr.maxdict = 1
 
 
 def check_kind(values: Mapping[str, Any]) -> None:
