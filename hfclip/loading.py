@@ -98,8 +98,8 @@ def load(
     Args:
         name: One of `available_models()`, the bundled "digits", a folder that holds config.json
             and model.safetensors, a weight file, or a repository on the Hub: "org/name",
-            "hf-hub:org/name" or "org/name@revision", in hfclip's, open_clip's or transformers'
-            layout.
+            "hf-hub:org/name", "org/name@revision" or the address of its page, in hfclip's,
+            open_clip's or transformers' layout.
         device: The device of the model: a name, the index of a CUDA GPU or a `torch.device`; by
             default the GPU if there is one, else the CPU.
         jit: Whether to return a `torch.jit.ScriptModule` with `encode_image`, `encode_text`,

@@ -5,6 +5,7 @@ from typing import Any
 
 from hfclip.config import ClipConfig
 from hfclip.errors import ConfigError
+from hfclip.layouts.kinds import check_kind
 from hfclip.layouts.native import is_hfclip
 from hfclip.layouts.transformers import CLIP_CONFIG, config_from_transformers
 
@@ -40,5 +41,6 @@ def config_from_json(
         if key in values:
             raise ConfigError(f"The configuration holds {key}, so it is {whose}")
     if "model_type" in values:
+        check_kind(values)
         CLIP_CONFIG.read(values)  # raises the error for the model type
     return ClipConfig.from_dict(values)  # raises the error for missing settings

@@ -65,7 +65,7 @@ _MODEL_CFG = Section(
     {
         "quick_gelu": ((True, False), ACTIVATION),
         "custom_text": (OFF, TEXT),
-        "multimodal_cfg": ((), "a CLIP has two towers"),
+        "multimodal_cfg": ((), "a CLIP has two towers, and no decoder as a CoCa has"),
         "init_logit_bias": ((None,), "logits have no bias"),
         # This only selects the scale's shape, () or (1,), which the weights show.
         "nonscalar_logit_scale": ((False, True, None), "the logit scale is one number"),
@@ -143,6 +143,20 @@ _PREPROCESS_CFG = Section(
     frozenset({"size"}),
 )
 
+# The settings that tell most about a model that hfclip does not load, the most telling first:
+# the object of model_cfg that holds the setting, its section, and the setting.
+_TELLING = (
+    ("", _MODEL_CFG, "multimodal_cfg"),
+    ("text_cfg", _TEXT_CFG, "hf_model_name"),
+    ("vision_cfg", _VISION_CFG, "timm_model_name"),
+    ("text_cfg", _TEXT_CFG, "hf_tokenizer_name"),
+    ("text_cfg", _TEXT_CFG, "no_causal_mask"),
+    ("vision_cfg", _VISION_CFG, "attentional_pool"),
+    ("vision_cfg", _VISION_CFG, "pool_type"),
+    ("text_cfg", _TEXT_CFG, "pool_type"),
+    ("text_cfg", _TEXT_CFG, "embed_cls"),
+)
+
 
 def config_from_open_clip(values: Mapping[str, Any]) -> ClipConfig:
     """Converts the object of an `open_clip_config.json`.
@@ -151,6 +165,7 @@ def config_from_open_clip(values: Mapping[str, Any]) -> ClipConfig:
         ConfigError: A setting is not supported; the message names it.
     """
     file = _OPEN_CLIP_FILE.read(values)
+    _check_telling(file["model"])
     model = _MODEL_CFG.read(file["model"])
     vision, text = _VISION_CFG.read(model["vision"]), _TEXT_CFG.read(model["text"])
     if not isinstance(vision["vision_layers"], list | tuple):  # a ResNet has no MLP
@@ -165,6 +180,15 @@ def config_from_open_clip(values: Mapping[str, Any]) -> ClipConfig:
         activation="quick_gelu" if model["quick_gelu"] else "gelu",
         **_preprocess_from(file["preprocess"]),
     )
+
+
+def _check_telling(model: object) -> None:
+    """Raises the error for the most telling setting of a model that hfclip does not load."""
+    parts = {"": model, **(model if isinstance(model, Mapping) else {})}
+    for place, section, key in _TELLING:
+        values = parts.get(place)
+        if isinstance(values, Mapping):
+            section.check(key, values)
 
 
 def _preprocess_from(section: object) -> dict[str, Any]:

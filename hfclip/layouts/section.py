@@ -12,6 +12,7 @@ from typing import Any
 
 from hfclip.config import ClipConfig
 from hfclip.errors import ConfigError
+from hfclip.layouts import kinds
 
 # The accepted values of a setting, and the rule of hfclip for the error message.
 Fixed = tuple[tuple[object, ...], str]
@@ -46,14 +47,23 @@ class Section:
                 f"{self.name.rstrip('.') or 'The configuration'} is {shown(values)}, not a JSON "
                 "object. Get the published file again."
             )
+        for key in self.fixed:
+            self.check(key, values)
         self._check_names(values)
-        for key, (accepted, why) in self.fixed.items():
-            if key in values and values[key] not in accepted:
-                raise self.refusal(key, values[key], why)
         return {
             ours: self._side(key, values.get(key, other))
             for key, (ours, other) in self.numbers.items()
         }
+
+    def check(self, key: str, values: Mapping[str, object]) -> None:
+        """Raises an error if a setting of `fixed` has a value that is not accepted.
+
+        Raises:
+            ConfigError: The message names the setting.
+        """
+        accepted, why = self.fixed[key]
+        if key in values and values[key] not in accepted:
+            raise self.refusal(key, values[key], why)
 
     def _check_names(self, values: Mapping[str, object]) -> None:
         if self.ignored is None:
@@ -72,10 +82,8 @@ class Section:
 
     def refusal(self, key: str, value: object, why: str) -> ConfigError:
         """Returns the error for a value that is not accepted."""
-        return ConfigError(
-            f"{self.name}{key} is {shown(value)}, but in hfclip {why}. "
-            f"Load this model with {self.owner} instead."
-        )
+        remark = "" if key in self.numbers else kinds.family(value)
+        return kinds.refusal(f"{self.name}{key}", value, why, self.owner, remark)
 
     def write(self, config: ClipConfig) -> dict[str, Any]:
         """Returns the values by their foreign names, in JSON types: the inverse of `read`."""
@@ -92,9 +100,9 @@ SCALE = "blocks have no layer scale"
 NORM = "the LayerNorms are the same as OpenAI's"
 ACTIVATION = "the activation is QuickGELU or GELU, without options"
 POOLING = "the output of a tower is that of its class or end token, after the LayerNorm"
-TOKENIZER = "the tokenizer is OpenAI's"
-TEXT = "the text tower is a causal transformer with OpenAI's names"
-IMAGE = "the image tower is a ViT or a ResNet with OpenAI's names"
+TOKENIZER = kinds.TOKENIZER
+TEXT = kinds.TEXT
+IMAGE = kinds.IMAGE
 CHANNELS = "images are RGB"
 RESIZE = "an image is resized by its shorter side, its longer side or both, then cropped or padded"
 FILTER = "an image is resized with the bicubic or the bilinear filter"

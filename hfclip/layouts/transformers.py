@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfclip.config import ClipConfig
 from hfclip.errors import ConfigError, WeightsMismatchError
+from hfclip.layouts import kinds
 from hfclip.layouts.files import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, Files, json_text
 from hfclip.layouts.preprocessor import preprocessor_to_transformers, with_preprocessor
 from hfclip.layouts.section import (
@@ -161,8 +162,8 @@ CLIP_CONFIG = Section(
     },
     {
         "model_type": (("clip",), "only the model type 'clip' is supported"),
-        "architectures": ((None, ["CLIPModel"]), "a CLIP has two towers, each with a projection"),
         "auto_map": (NOTHING, NO_CODE),
+        "architectures": ((None, ["CLIPModel"]), kinds.BOTH_TOWERS),
         "quantization_config": (NOTHING, "weights are not quantized"),
     },
 )
@@ -219,6 +220,7 @@ def config_from_transformers(
     Raises:
         ConfigError: A setting is not supported; the message names it.
     """
+    kinds.check_kind(values)
     file = CLIP_CONFIG.read(values)
     text_section = _overridden(file["text"], file["text_override"])
     vision_section = _overridden(file["vision"], file["vision_override"])

@@ -14,6 +14,7 @@ from hfclip.layouts.write import LAYOUTS, write_layout
 from hfclip.model import CLIP
 from hfclip.releases import BUNDLED, RELEASES
 from hfclip.sources.find import find
+from hfclip.sources.naming import spelled
 
 EXPORTS = (*LAYOUTS, "onnx")
 
@@ -81,7 +82,8 @@ def export(
 
 def is_local(name: str | Path) -> bool:
     """Returns whether `sources.find` reads this name as a local path."""
-    return name not in {*RELEASES, *BUNDLED} and Path(name).expanduser().exists()
+    path, _ = spelled(name)
+    return path not in {*RELEASES, *BUNDLED} and Path(path).expanduser().exists()
 
 
 def card_beside(name: str | Path, weights: Path) -> str | None:
@@ -89,7 +91,8 @@ def card_beside(name: str | Path, weights: Path) -> str | None:
 
     The README.md beside a weight file is not read: it may belong to a whole project.
     """
-    if not is_local(name) or not Path(name).expanduser().is_dir():
+    path, _ = spelled(name)
+    if not is_local(path) or not Path(path).expanduser().is_dir():
         return None
     return read_card(weights.with_name(CARD_FILE))
 

@@ -12,6 +12,7 @@ from hfclip.cards.renewal import about_in, is_generated, renewed
 from hfclip.hub.push import CardRule
 from hfclip.publishing.export import is_local
 from hfclip.releases import BUNDLED, RELEASES, repository_name
+from hfclip.sources.naming import spelled
 
 
 class ChosenCard(NamedTuple):
@@ -116,8 +117,9 @@ def find_base(source: str | Path, base: str | Path | None, repo_id: str) -> Base
 def hub_name(name: str | Path) -> str | None:
     """Returns the Hub repository of a model name, or None for a local or bundled model.
 
-    Accepts `ViT-B/16`, `org/name`, `hf-hub:org/name` and `org/name@revision`.
+    Accepts every name that `hfclip.load` accepts.
     """
+    name, _ = spelled(name)
     if name in BUNDLED or is_local(name):
         return None
     if name in RELEASES:

@@ -53,7 +53,7 @@ def find(
 
     Args:
         name: A release, a bundled model, a folder, a file, or a repository on the Hub:
-            `org/name`, `hf-hub:org/name`, `org/name@revision`.
+            `org/name`, `hf-hub:org/name`, `org/name@revision`, or the address of its page.
         access: The settings for the Hub and its cache.
         revision: A branch, tag or commit, instead of the pinned commit.
         namespace: The account whose copies of the releases are used; by default HFCLIP_NAMESPACE.
@@ -71,14 +71,18 @@ def find(
     """
     access = access or Access()
     naming.check_is_name(name)
+    name, weights = naming.spelled(name)
     if base is None:
-        return _find(name, access, revision, namespace, download_root)
+        source = _find(name, access, revision, namespace, download_root)
+        naming.check_weights(str(name), weights, source.weights.name)
+        return source
     config = base_config(base, access)
     path = None if name in BUNDLED or name in RELEASES else naming.local_path(name)
     if path is not None and path.is_file():
         naming.refuse_options(f"{name} is a local path", revision=revision, namespace=namespace)
         return Source(path, config, f"the file {path}", f"the base {base}", is_base=True)
     source = _find(name, access, revision, namespace, download_root)
+    naming.check_weights(str(name), weights, source.weights.name)
     if source.config is not None:
         check_base(source.config, source.origin, config, str(base))
     return source
@@ -129,7 +133,11 @@ def repository_of(
     Returns:
         The repository's id and the revision (None for the default branch), or None if the name is
         unknown, or that of a bundled model, a file or a folder.
+
+    Raises:
+        ModelNotFoundError: The name is an address, but not one of a model's repository.
     """
+    name, _ = naming.spelled(name)
     if name in RELEASES:
         namespace = namespace or os.environ.get(NAMESPACE_VARIABLE)
         if namespace:
@@ -139,7 +147,9 @@ def repository_of(
     if name in BUNDLED or Path(name).expanduser().exists():
         return None
     match = naming.HUB_NAME.fullmatch(str(name))
-    return (match[1], revision or match[2]) if match else None
+    if match is None or not naming.can_be_repository(match[1]):
+        return None
+    return match[1], revision or match[2]
 
 
 def original_file(release: Release, download_root: str | Path | None = None) -> Path:
@@ -255,6 +265,7 @@ def base_config(base: str | Path, access: Access | None = None) -> ClipConfig:
     if base in RELEASES:
         return RELEASES[str(base)].config
     naming.check_is_name(base)
+    base, _ = naming.spelled(base)
     bundled = bundled_folder(str(base)) if base in BUNDLED else None
     path = bundled or naming.local_path(base)
     if path is None:

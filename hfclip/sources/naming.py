@@ -4,16 +4,89 @@ import difflib
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 
 from hfclip.errors import ArgumentError, ArgumentTypeError, ModelNotFoundError
 from hfclip.releases import BUNDLED, RELEASES
+from hfclip.sources.addresses import is_address, parse_address
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 _WEIGHT_SUFFIXES = (*PICKLE_SUFFIXES, ".safetensors")
 HUB_NAME = re.compile(r"(?:hf-hub:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+
+# The prefix of open_clip and timm, and its common misspelling.
+_HUB_PREFIXES = ("hf-hub:", "hf_hub:")
+_FOLDER_PREFIX = "local-dir:"
+# The words by which other packages spell the nine: `openai/clip-vit-base-patch32`,
+# `ViT-B-32-quickgelu`, `resnet50_clip.openai`. An empty word is left out.
+_WORDS = {
+    "base": "b",
+    "large": "l",
+    "resnet": "rn",
+    **dict.fromkeys(("clip", "openai", "patch", "quickgelu", "quick", "gelu", "px", "224"), ""),
+}
+
+
+class Spelled(NamedTuple):
+    """A name in hfclip's own spelling.
+
+    Attributes:
+        name: A release, a bundled model, a path, or `hf-hub:org/name@revision`.
+        weights: The weight file that a page's address names; None if the name is no such address.
+    """
+
+    name: str | Path
+    weights: str | None = None
+
+
+def spelled(name: str | Path) -> Spelled:
+    """Converts other spellings of a name; returns any other name unchanged.
+
+    These are `hf_hub:org/name`, `local-dir:path` and the address of a page on the Hub.
+
+    Raises:
+        ModelNotFoundError: `local-dir:` is followed by a path that does not exist, or the address
+            is not one of a model's repository.
+    """
+    if not isinstance(name, str):
+        return Spelled(name)
+    for prefix in _HUB_PREFIXES:
+        if name.startswith(prefix):
+            return Spelled(f"hf-hub:{name.removeprefix(prefix)}")
+    if name.startswith(_FOLDER_PREFIX):
+        place = name.removeprefix(_FOLDER_PREFIX)
+        path = local_path(place) if place.strip() else None
+        if path is None:
+            raise _no_such_path(name)
+        return Spelled(path)
+    if not is_address(name) or ("://" not in name and local_path(name)):
+        return Spelled(name)
+    repo_id, revision, file = parse_address(name)
+    is_weights = file is not None and file.lower().endswith(_WEIGHT_SUFFIXES)
+    at = f"@{revision}" if revision else ""
+    return Spelled(f"hf-hub:{repo_id}{at}", file if is_weights else None)
+
+
+def check_weights(name: str, named: str | None, found: str) -> None:
+    """Raises an error if an address names another weight file than hfclip reads.
+
+    Args:
+        name: The name of the repository.
+        named: The weight file in the address, or None.
+        found: The weight file that hfclip reads from the repository.
+
+    Raises:
+        ArgumentError: The files differ.
+    """
+    if named not in {None, found}:
+        raise ArgumentError(
+            f"The address names {named}, but hfclip reads {found} from this repository. "
+            f"Give {name.removeprefix('hf-hub:')!r} to load {found}, or download {named} and give "
+            "its path."
+        )
 
 
 def check_is_name(name: str | Path) -> None:
@@ -77,14 +150,11 @@ def parse_repository(name: str) -> tuple[str, str | None]:
         ModelNotFoundError: The name is a path that does not exist, or is invalid on the Hub.
     """
     if _is_path(name):
-        raise ModelNotFoundError(
-            f"Model {name} not found: there is no such file or folder. A relative path starts at "
-            f"{Path.cwd()}."
-        )
+        raise _no_such_path(name)
     match = HUB_NAME.fullmatch(name)
     if match is None:
         raise _not_found(name)
-    if not _can_be_repository(match[1]):
+    if not can_be_repository(match[1]):
         raise ModelNotFoundError(
             f"Model {name} not found: there is no such file or folder, and the name is invalid for "
             "a repository. Use at most 96 letters, digits, '-', '_' and '.', without '--' or '..'."
@@ -92,7 +162,7 @@ def parse_repository(name: str) -> tuple[str, str | None]:
     return match[1], match[2]
 
 
-def _can_be_repository(repo_id: str) -> bool:
+def can_be_repository(repo_id: str) -> bool:
     """Returns whether the Hub allows a name for a repository."""
     try:
         validate_repo_id(repo_id)
@@ -116,19 +186,27 @@ def _is_path(name: str) -> bool:
 
 
 def _not_found(name: str) -> ModelNotFoundError:
-    advice = " Give a repository as org/name, without the URL." if "://" in name else ""
     return ModelNotFoundError(
         f"Model {name} not found: no release, file, folder or repository of that name."
-        f"{advice}{suggestion(name)} Available models: {', '.join([*RELEASES, *BUNDLED])}."
+        f"{suggestion(name)} Available models: {', '.join([*RELEASES, *BUNDLED])}."
+    )
+
+
+def _no_such_path(name: str) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"Model {name} not found: there is no such file or folder. A relative path starts at "
+        f"{Path.cwd()}."
     )
 
 
 def suggestion(name: str) -> str:
     """Returns a question with the nearest name (`ViT-B-16` -> `ViT-B/16`), or nothing."""
-    spelled = {_letters(entry): entry for entry in [*RELEASES, *BUNDLED]}
-    near = difflib.get_close_matches(_letters(name), spelled, n=1, cutoff=0.6)
-    return f" Did you mean {spelled[near[0]]!r}?" if near else ""
+    known = {_key(entry): entry for entry in [*RELEASES, *BUNDLED]}
+    near = difflib.get_close_matches(_key(name), known, n=1, cutoff=0.6)
+    return f" Did you mean {known[near[0]]!r}?" if near else ""
 
 
-def _letters(name: str) -> str:
-    return "".join(character for character in name.lower() if character.isalnum())
+def _key(name: str) -> str:
+    """Returns the letters and digits that all spellings of a release have in common."""
+    words = re.findall(r"[a-z]+|\d+", name.removeprefix("hf-hub:").lower())
+    return "".join(_WORDS.get(word, word) for word in words)

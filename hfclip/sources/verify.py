@@ -13,6 +13,7 @@ from hfclip.hub.integrity import Digest
 from hfclip.layouts.files import WEIGHTS_FILE
 from hfclip.releases import BUNDLED, RELEASES, bundled_folder
 from hfclip.sources import cached as cached_models
+from hfclip.sources import naming
 from hfclip.sources.cached import CachedModel
 from hfclip.sources.find import find, original_file, repository_of
 
@@ -218,7 +219,8 @@ def _not_cached(
     command = f"hfclip download {name}"
     for option, value in (("revision", revision), ("namespace", namespace)):
         command += f" --{option} {value}" if value else ""
-    return NetworkError(f"{found}. There is nothing to verify. Download it with `{command}`.")
+    hint = "" if model or name in RELEASES else naming.suggestion(name)
+    return NetworkError(f"{found}. There is nothing to verify.{hint} Download it with `{command}`.")
 
 
 def _digest(path: Path) -> Digest:

@@ -536,8 +536,8 @@ ONE_STACK = {
     "quantization_config": {"bits": 4},
 }
 TRANSFORMERS_REFUSALS = {
-    "model_type": "siglip",
-    "architectures": ["CLIPForImageClassification"],
+    "model_type": "unheard_of",
+    "architectures": ["CLIPForSomethingElse"],
     "auto_map": {"AutoModel": "modeling.Model"},
     "quantization_config": {"bits": 4},
     **{f"text_config/{key}": value for key, value in ONE_STACK.items()},
@@ -860,7 +860,10 @@ def test_the_layout_of_a_config_json_is_detected_by_its_content() -> None:
     [
         (json.loads(TIMM_TOWER), "holds pretrained_cfg, so it is timm's, for an image tower only"),
         (json.loads(TIMM_OPENAI), "holds model_cfg, so it is open_clip's"),
-        ({"model_type": "siglip"}, "model_type is 'siglip', but .* Load this model with transf"),
+        (
+            {"model_type": "siglip"},
+            r"model_type is 'siglip' \(SigLIP\), but .* Load this model with transf",
+        ),
         ({"model_type": "clip_vision_model"}, "model_type is 'clip_vision_model'"),
         ({"embed_dim": 4}, "lacks image_resolution"),
     ],

@@ -63,7 +63,6 @@ def test_a_name_that_no_repository_can_have_is_told_so(name: str, hub: LoopbackH
         ("x" * 300, "File name too long"),
         ("~nobody-of-this-name/x", "[Hh]ome directory"),
         ("a\0b", "not found"),
-        ("https://huggingface.co/me/clip", "as org/name, without the URL"),
     ],
 )
 def test_an_error_of_the_operating_system_is_reported(

@@ -1,0 +1,169 @@
+"""Every entry of open_clip's own table loads with the same results, or is refused by name."""
+
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+
+import hfclip
+from conversion.models_table import open_clip_file
+from hfclip.checkpoints.read import Checkpoint
+from hfclip.errors import ConfigError
+from hfclip.images.exact import Recipe
+from hfclip.images.preprocess import transform_of
+from hfclip.layouts.open_clip import config_from_open_clip
+
+ENTRIES: list[tuple[str, str]] = open_clip.list_pretrained()
+
+# A part of the name of a model that hfclip refuses -> the setting that the error names.
+HF_TEXT, HF_TOKENIZER = "text_cfg.hf_model_name", "text_cfg.hf_tokenizer_name"
+TIMM = "vision_cfg.timm_model_name"
+REFUSED = {
+    "coca_": "multimodal_cfg",
+    "roberta-": HF_TEXT,
+    "mt5-": HF_TEXT,
+    "nllb-": HF_TEXT,
+    "convnext_": TIMM,
+    "EVA0": TIMM,
+    "-SigLIP": TIMM,
+    "MobileCLIP": TIMM,
+    "ViTamin-": TIMM,
+    "PE-Core-": TIMM,
+    "-CLIPA": HF_TOKENIZER,
+    "-worldwide": HF_TOKENIZER,
+}
+# The sizes of a tower. A CLIP of OpenAI's kind has open_clip's default for any other setting.
+SIZES = {"image_size", "patch_size", "head_width", "context_length", "vocab_size", "heads"} | {
+    "layers", "width", "mlp_ratio",
+}  # fmt: skip
+
+
+def refused_setting(model: str) -> str | None:
+    """Returns the setting for which hfclip refuses a model, by the model's name; else None."""
+    return next((setting for part, setting in REFUSED.items() if part in model), None)
+
+
+def is_a_clip(model: str) -> bool:
+    """Returns whether open_clip builds both of its own towers with default settings."""
+    config = open_clip.get_model_config(model)
+    towers = {"vision_cfg": open_clip.CLIPVisionCfg, "text_cfg": open_clip.CLIPTextCfg}
+    if not config.keys() <= {"embed_dim", "quick_gelu", *towers}:
+        return False
+    for name, kind in towers.items():
+        found, default = asdict(kind(**config[name])), asdict(kind())
+        if any(found[field.name] != default[field.name] for field in fields(kind)
+               if field.name not in SIZES):  # fmt: skip
+            return False
+    return True
+
+
+LOADED = [(model, tag) for model, tag in ENTRIES if refused_setting(model) is None]
+
+
+def test_the_names_of_the_refused_models_agree_with_their_configurations() -> None:
+    for model, _ in ENTRIES:
+        assert is_a_clip(model) == (refused_setting(model) is None), model
+
+
+@pytest.mark.skipif(open_clip.__version__ != "3.3.0", reason="the numbers are those of 3.3.0")
+def test_96_of_the_196_entries_load() -> None:
+    assert (len(LOADED), len(ENTRIES)) == (96, 196)
+
+
+@pytest.mark.parametrize(("model", "tag"), ENTRIES, ids=str)
+def test_an_entry_is_read_or_refused_by_its_setting(model: str, tag: str) -> None:
+    file, setting = open_clip_file(model, tag), refused_setting(model)
+    if setting is not None:
+        with pytest.raises(ConfigError) as caught:
+            config_from_open_clip(file)
+        message = str(caught.value)
+        *place, key = setting.split(".")
+        value = file["model_cfg"][place[0]][key] if place else file["model_cfg"][key]
+        shown = f"'{value}'" if isinstance(value, str) else "{"
+        assert message.startswith(f"model_cfg.{setting} is {shown}"), message
+        assert message.endswith(" Load this model with open_clip instead."), message
+        assert "\n" not in message
+        return
+    config = config_from_open_clip(file)
+    towers = file["model_cfg"]["vision_cfg"], file["model_cfg"]["text_cfg"]
+    assert config.image_resolution == towers[0]["image_size"]
+    assert config.vision_width == towers[0]["width"]
+    assert config.transformer_heads == towers[1]["heads"]
+    assert config.activation == ("quick_gelu" if file["model_cfg"].get("quick_gelu") else "gelu")
+    assert config.image_mean == tuple(file["preprocess_cfg"]["mean"])
+
+
+def distinct_models() -> Iterator[Any]:
+    """Yields each configuration of a loaded model once, with the first name that has it."""
+    seen = set()
+    for model, _ in LOADED:
+        config = open_clip.get_model_config(model)
+        if (text := json.dumps(config, sort_keys=True)) not in seen:
+            seen.add(text)
+            yield pytest.param(config, id=model)
+
+
+def one_block_each(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a configuration with one block in each stack or stage, and all widths unchanged."""
+    cut = copy.deepcopy(config)
+    layers = cut["vision_cfg"]["layers"]
+    cut["vision_cfg"]["layers"] = [1] * len(layers) if isinstance(layers, list) else 1
+    cut["text_cfg"]["layers"] = 1
+    return cut
+
+
+@pytest.mark.parametrize("model", list(distinct_models()))
+@torch.no_grad()
+def test_a_model_of_the_table_gives_the_same_features(model: dict[str, Any]) -> None:
+    cut = one_block_each(model)
+    torch.manual_seed(3)
+    theirs = open_clip.CLIP(**cut).eval()
+    for name, tensor in theirs.state_dict().items():
+        if tensor.ndim == 1 and tensor.is_floating_point():  # biases, norms and statistics
+            tensor.add_(torch.rand_like(tensor), alpha=0.1)
+        assert name == "logit_scale" or not tensor.is_floating_point() or tensor.std() > 0, name
+    config = config_from_open_clip({"model_cfg": cut})
+    tensors = theirs.state_dict()
+    ours = hfclip.CLIP.from_checkpoint(Checkpoint(Path("x"), "safetensors", config, tensors))
+    side = config.image_resolution
+    images = torch.rand(1, 3, side, side) * 4 - 2
+    tokens = hfclip.tokenize(["two dogs in the snow, seen from above", ""])
+    pairs = (
+        (ours.encode_image(images), theirs.encode_image(images)),
+        (ours.encode_text(tokens), theirs.encode_text(tokens)),
+    )
+    for mine, other in pairs:
+        assert mine.shape == other.shape
+        assert (mine - other).norm() < 1e-5 * other.norm()
+
+
+def distinct_preprocesses() -> Iterator[Any]:
+    """Yields each preprocess of a loaded model once, with its file."""
+    seen = set()
+    for model, tag in LOADED:
+        file = open_clip_file(model, tag)
+        size = file["model_cfg"]["vision_cfg"]["image_size"]
+        if (text := json.dumps([size, file["preprocess_cfg"]], sort_keys=True)) not in seen:
+            seen.add(text)
+            yield pytest.param(file, id=f"{model} {tag}")
+
+
+@pytest.mark.parametrize("file", list(distinct_preprocesses()))
+def test_a_preprocess_of_the_table_gives_the_same_pixels(file: dict[str, Any]) -> None:
+    settings = PreprocessCfg(
+        size=file["model_cfg"]["vision_cfg"]["image_size"], **file["preprocess_cfg"]
+    )
+    theirs = image_transform_v2(settings, is_train=False)
+    ours = transform_of(Recipe.of(config_from_open_clip(file)))
+    for size in ((500, 333), (301, 640), (90, 61), (1000, 1003)):
+        image = Image.effect_noise(size, 90).convert("RGB")
+        for mode in ("RGB", "L", "RGBA", "P"):
+            assert torch.equal(ours(image.convert(mode)), theirs(image.convert(mode))), (size, mode)
