@@ -35,8 +35,9 @@ def image_transform(
     for bit, except that the crop is one pixel further right or down if the resized side exceeds
     `resolution` by 3, 7, 11, ... pixels: torchvision rounds half of this to the nearest even
     number, transformers rounds it down. transformers' CLIPImageProcessor resizes with torchvision's
-    own kernel, which differs by up to 1 level of 255. Both convert to RGB before resizing, and
-    blend transparent images with white.
+    own kernel: pixels differ by at most 1 level of 255, fewer than one in ten thousand by 2, and by
+    up to 7 where squashing enlarges one side and reduces the other. Both convert to RGB before
+    resizing, and blend transparent images with white.
 
     Args:
         resolution: Side of the result, in pixels.
