@@ -8,6 +8,7 @@ import click
 
 from hfclip.cli.completion import complete_models
 from hfclip.cli.output import print_facts
+from hfclip.cli.part_options import part_options
 from hfclip.errors import HfclipError
 
 if TYPE_CHECKING:
@@ -31,10 +32,9 @@ if TYPE_CHECKING:
     help="Branch, tag or commit of a repository; by default the pinned commit of a release, else "
     "main.",
 )
+@part_options
 @click.option("--force", is_flag=True, help="Replace existing files.")
-def export(
-    model: str, folder: Path, layout: str, base: str | None, revision: str | None, force: bool
-) -> None:
+def export(model: str, folder: Path, layout: str, force: bool, **options: Any) -> None:
     """Write MODEL into FOLDER in the layout of another package.
 
     MODEL is a name that `hfclip models` lists, a repository on the Hub, a folder or a weight file.
@@ -55,7 +55,7 @@ def export(
     """  # noqa: D301  # \b is click's mark for text that it does not wrap
     from hfclip.publishing.export import export as export_model  # noqa: PLC0415
 
-    export_model(model, folder, layout, force=force, revision=revision, base=base)
+    export_model(model, folder, layout, force=force, **options)
     for path in sorted(folder.iterdir()):
         click.echo(f"{path.stat().st_size:>15,}  {path}")
 
@@ -68,6 +68,7 @@ def export(
     shell_complete=complete_models,
     help="Model that SOURCE was fine-tuned from: a name, folder or repository.",
 )
+@part_options
 @click.option(
     "--layout",
     type=click.Choice(["hfclip", "open_clip", "transformers"]),
@@ -111,7 +112,8 @@ def publish(
 ) -> None:
     """Publish a fine-tuned CLIP on the Hub.
 
-    SOURCE is a weight file (with --base) or a folder. REPOSITORY is org/name, or a name in your own
+    SOURCE is a weight file (with --base) or a folder; --subfolder and --variant choose among the
+    files of a folder. REPOSITORY is org/name, or a name in your own
     namespace. Log in first with `hf auth login`, or set HF_TOKEN.
 
     The model is checked, sent in one commit, loaded back from the Hub and compared bit for bit. The

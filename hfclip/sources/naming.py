@@ -14,6 +14,10 @@ from hfclip.releases import BUNDLED, RELEASES
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 _WEIGHT_SUFFIXES = (*PICKLE_SUFFIXES, ".safetensors")
 HUB_NAME = re.compile(r"(?:hf-hub:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+# A repository with a folder inside it, which `subfolder=` selects.
+_IN_REPOSITORY = re.compile(
+    r"(?:hf-hub:)?(\w[\w.-]*/[\w.-]+)/([\w.-]+(?:/[\w.-]+)*)/?(?:@[\w./-]+)?"
+)
 
 
 def check_is_name(name: str | Path) -> None:
@@ -79,7 +83,7 @@ def parse_repository(name: str) -> tuple[str, str | None]:
     if _is_path(name):
         raise ModelNotFoundError(
             f"Model {name} not found: there is no such file or folder. A relative path starts at "
-            f"{Path.cwd()}."
+            f"{Path.cwd()}.{_subfolder_hint(name)}"
         )
     match = HUB_NAME.fullmatch(name)
     if match is None:
@@ -119,7 +123,19 @@ def _not_found(name: str) -> ModelNotFoundError:
     advice = " Give a repository as org/name, without the URL." if "://" in name else ""
     return ModelNotFoundError(
         f"Model {name} not found: no release, file, folder or repository of that name."
-        f"{advice}{suggestion(name)} Available models: {', '.join([*RELEASES, *BUNDLED])}."
+        f"{advice}{_subfolder_hint(name)}{suggestion(name)} "
+        f"Available models: {', '.join([*RELEASES, *BUNDLED])}."
+    )
+
+
+def _subfolder_hint(name: str) -> str:
+    """Returns how to name a folder inside a repository, for a name like `org/name/folder`."""
+    match = _IN_REPOSITORY.fullmatch(name)
+    if match is None or name.lower().endswith(_WEIGHT_SUFFIXES):
+        return ""
+    return (
+        f' For the folder {match[2]!r} of a repository, give "{match[1]}" and '
+        f'subfolder="{match[2]}" (--subfolder {match[2]}).'
     )
 
 
