@@ -65,7 +65,7 @@ def choices(variant: str | None = None) -> list[Choice]:
 
 def existing_choices(names: Set[str], variant: str | None = None) -> list[Choice]:
     """Returns the choices whose two files are among the names, the preferred ones first."""
-    return [choice for choice in choices(variant) if names.issuperset(choice)]
+    return [choice for choice in choices(variant) if set(choice) <= names]
 
 
 def config_of(weights: str) -> str | None:
@@ -80,7 +80,7 @@ def config_of(weights: str) -> str | None:
 
 def variants_in(names: Iterable[str]) -> dict[str, str]:
     """Returns the variants among file names, each with its weight file or index."""
-    found = {}
+    found: dict[str, str] = {}
     for name in sorted(names):
         for _, standard in _LAYOUTS:
             stem, suffix = _split(standard)

@@ -80,7 +80,7 @@ def _check_preprocessor_is_known(snapshot: Snapshot, part: Part) -> None:
 
 def _possible_choices(snapshot: Snapshot, part: Part) -> tuple[Choice | None, list[Choice]]:
     """Returns the first choice that is cached, and the preferred ones that may exist."""
-    doubtful = []
+    doubtful: list[Choice] = []
     for choice in choices(part.variant):
         uncached = _uncached(choice, part.names_in(snapshot.digests))
         if not uncached:

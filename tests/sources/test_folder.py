@@ -22,6 +22,7 @@ from hfclip.cli import main
 from hfclip.hub import integrity
 from hfclip.layouts.transformers import to_transformers
 from hfclip.layouts.write import write_layout
+from hfclip.sources.inspect import list_models
 from hfclip.sources.verify import verify_all
 
 MODEL = draw(TINY_VIT)
@@ -245,7 +246,7 @@ def test_these_options_are_refused_where_they_do_not_apply(option: str, tmp_path
         with pytest.raises(hfclip.ArgumentError, match=f"{option}='fp16' does not apply"):
             hfclip.load(name, "cpu", **{option: "fp16"})  # type: ignore[call-overload]
     with pytest.raises(hfclip.ArgumentError, match=f"has no {option} 'fp16'"):
-        hfclip.verify(path, **{option: "fp16"})
+        hfclip.verify(path, **{option: "fp16"})  # type: ignore[arg-type]
 
 
 # Subfolders.
@@ -334,12 +335,12 @@ def test_a_part_of_the_shards_is_refused_offline_by_their_names(
         hfclip.load("me/clip", "cpu", local_files_only=True)
     assert ", ".join(others) in str(refusal.value)
     assert f"`hfclip download me/clip@{commit}`" in str(refusal.value)
-    assert hfclip.list_models()[-1].state == "partial"
+    assert list_models()[-1].state == "partial"
     with pytest.raises(hfclip.NetworkError, match=f"only partly in the cache: {others[0]}"):
         hfclip.verify("me/clip")
     hfclip.download("me/clip")
     assert_loads(local_files_only=True)
-    assert hfclip.list_models()[-1].state == "verified"
+    assert list_models()[-1].state == "verified"
 
 
 def test_a_bin_file_is_not_used_offline_if_safetensors_may_exist(
@@ -398,7 +399,7 @@ def test_the_list_shows_each_cached_variant_and_subfolder(hub: LoopbackHub, tmp_
     write(tmp_path / "model/inner", "bin")
     commit = publish(hub, tmp_path / "model")
     hfclip.download("me/clip", variant="fp16")
-    (row,) = (row for row in hfclip.list_models() if row.name == "me/clip")
+    (row,) = (row for row in list_models() if row.name == "me/clip")
     assert (row.state, row.variant, row.subfolder) == ("verified", "fp16", None)
     assert row.origin == f"me/clip at {commit[:12]}, variant fp16"
     with pytest.raises(hfclip.NetworkError, match=r"pytorch_model\.bin|not in the cache"):
@@ -406,32 +407,36 @@ def test_the_list_shows_each_cached_variant_and_subfolder(hub: LoopbackHub, tmp_
     assert hfclip.verify("me/clip").path.name == "model.safetensors.index.fp16.json"
     hfclip.download("me/clip", subfolder="inner")
     hfclip.download("me/clip")
-    rows = [row for row in hfclip.list_models() if row.name == "me/clip"]
+    rows = [row for row in list_models() if row.name == "me/clip"]
     assert {(row.subfolder, row.variant, row.state) for row in rows} == {
         (None, None, "verified"),
         (None, "fp16", "verified"),
         ("inner", None, "verified"),
     }
     cached("model.fp16-00002-of-00003.safetensors").unlink()
-    rows = [row for row in hfclip.list_models() if row.name == "me/clip"]
+    rows = [row for row in list_models() if row.name == "me/clip"]
     assert [row.variant for row in rows if row.state == "partial"] == ["fp16"]
     assert len(list(verify_all())) == 1
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_weights_of_each_form_are_exported_and_published(
-    form: str, hub: LoopbackHub, tmp_path: Path
+    form: str, hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
     folder = write(tmp_path / "model/inner", form, variant="fp16")
     place = {"subfolder": "inner", "variant": "fp16"}
     hfclip.export(folder.parent, tmp_path / "out", "hfclip", **place)  # type: ignore[arg-type]
     assert_loads(tmp_path / "out", HALF)
-    done = hfclip.publish(folder.parent, "me/fresh", token=TOKEN, **place)  # type: ignore[arg-type]
+    done = hfclip.publish(folder.parent, "me/fresh", **place)  # type: ignore[arg-type]
     assert "model.safetensors" in done.sent
     assert_loads("me/fresh", HALF)
 
 
-def test_the_commands_take_a_subfolder_and_a_variant(hub: LoopbackHub, tmp_path: Path) -> None:
+def test_the_commands_take_a_subfolder_and_a_variant(
+    hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
     write(tmp_path / "model/inner", "shards", variant="fp16")
     publish(hub, tmp_path / "model")
     place = ["--subfolder", "inner", "--variant", "fp16"]

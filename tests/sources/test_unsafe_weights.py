@@ -4,6 +4,7 @@ import copyreg
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import malicious
 import pytest
@@ -16,6 +17,7 @@ from malicious import Described, Storage
 import hfclip
 from hfclip.layouts.open_clip import config_to_open_clip
 from hfclip.layouts.transformers import config_to_transformers
+from hfclip.sources.inspect import list_models
 
 PLACES = {
     "pytorch_model.bin": ("config.json", config_to_transformers(TINY_VIT)[0]),
@@ -68,7 +70,7 @@ def marker(tmp_path: Path) -> Iterator[Path]:
     copyreg.remove_extension("os", "system", malicious.EXTENSION)
 
 
-def model_with(folder: Path, name: str, write: Callable[[Path], Path]) -> dict[str, str | None]:
+def model_with(folder: Path, name: str, write: Callable[[Path], Path]) -> dict[str, Any]:
     """Writes a folder with an attack as its weights, and returns the options that load it."""
     folder.mkdir()
     config, values = PLACES[name]
@@ -105,7 +107,7 @@ def test_every_attack_is_refused_in_every_place_before_it_runs(
             hfclip.export(folder, tmp_path / "out", "hfclip", **options)
         hfclip.download(f"me/{number}", **options)
         hfclip.verify(f"me/{number}", **options)
-        hfclip.list_models()
+        list_models()
         assert not marker.exists()
 
 
