@@ -34,6 +34,8 @@ class HubOptions(TypedDict, total=False):
     cache_dir: str | Path | None
     local_files_only: bool
     force_download: bool
+    subfolder: str | None
+    variant: str | None
 
 
 def available_models() -> list[str]:
@@ -87,6 +89,8 @@ def load(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     force_download: bool = False,
+    subfolder: str | None = None,
+    variant: str | None = None,
 ) -> "tuple[CLIP | torch.jit.ScriptModule, Compose]":
     """Loads a CLIP in eval mode, and the transform that prepares its images.
 
@@ -96,10 +100,11 @@ def load(
     first use, and several processes share them. Do not write to files in that cache.
 
     Args:
-        name: One of `available_models()`, the bundled "digits", a folder that holds config.json
-            and model.safetensors, a weight file, or a repository on the Hub: "org/name",
-            "hf-hub:org/name", "org/name@revision" or the address of its page, in hfclip's,
-            open_clip's or transformers' layout.
+        name: One of `available_models()`, the bundled "digits", a weight file, or a folder or
+            repository in hfclip's, open_clip's or transformers' layout: "org/name",
+            "hf-hub:org/name", "org/name@revision" or the address of its page. The weights are
+            safetensors if there are any, else pytorch_model.bin or open_clip_pytorch_model.bin, in
+            one file or in shards.
         device: The device of the model: a name, the index of a CUDA GPU or a `torch.device`; by
             default the GPU if there is one, else the CPU.
         jit: Whether to return a `torch.jit.ScriptModule` with `encode_image`, `encode_text`,
@@ -124,6 +129,10 @@ def load(
         cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE, else a folder in HF_HOME.
         local_files_only: Whether to make no request.
         force_download: Whether to fetch cached files again.
+        subfolder: The folder inside a folder or repository that holds the model, such as "clip".
+        variant: The part of the weights' file names that marks another dtype: "fp16" reads
+            model.fp16.safetensors, pytorch_model.fp16.bin or their shards. Without it, files of a
+            variant are not used. `dtype` still sets the dtype of the model.
 
     Returns:
         The model, and a transform from a PIL image to a float32 tensor (3, S, S).
@@ -149,6 +158,8 @@ def load(
         namespace=namespace,
         download_root=download_root,
         base=base,
+        subfolder=subfolder,
+        variant=variant,
     )
     model = CLIP.from_checkpoint(read_checkpoint(source))
     convert_weights(model, dtype)

@@ -47,10 +47,12 @@ ORDER = {
     "text": "bpe tokenizer vocabulary",
     "network": "initialization inputs layers vit resnet clip scripted",
     "images": "arrow formats display exact fast steps preprocess reading",
-    "layouts": "files kinds section openai open_clip preprocessor transformers native detect write",
+    "layouts": "files weight_files kinds section openai open_clip preprocessor transformers native "
+    "detect write",
     "hub": "causes patience integrity listings errors ask fetch push",
     "checkpoints": "finite safe_unpickle archive names shapes read fit",
-    "sources": "addresses naming configuration partial_cache find cached download verify inspect",
+    "sources": "addresses naming configuration folder partial_cache find cached download verify "
+    "inspect",
     "cards": "marks licenses card renewal",
     "onnx": "graphs",
     "fast": "kernels attention processor onednn encoders optimize",

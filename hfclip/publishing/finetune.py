@@ -117,6 +117,8 @@ def publish(
     create_pr: bool = False,
     dry_run: bool = False,
     token: str | bool | None = None,
+    subfolder: str | None = None,
+    variant: str | None = None,
 ) -> Published:
     """Publishes a model on the Hub, like the command `hfclip publish`.
 
@@ -141,6 +143,9 @@ def publish(
         create_pr: If True, opens a pull request instead of committing.
         dry_run: If True, checks everything and sends nothing.
         token: A Hub token that may write; by default the stored token.
+        subfolder: The folder inside `source` that holds the model, as in `hfclip.load`.
+        variant: The variant of the weights of `source`, such as "fp16", as in `hfclip.load`. They
+            are published under the layout's standard name.
 
     Raises:
         ArgumentError: The Hub does not know the licence.
@@ -164,6 +169,8 @@ def publish(
         card=card,
         create_pr=create_pr,
         token=token,
+        subfolder=subfolder,
+        variant=variant,
     ) as publication:
         plan = publication.describe()
         if dry_run:
@@ -185,6 +192,8 @@ def prepared(
     card: CardRule = "refuse",
     create_pr: bool = False,
     token: str | bool | None = None,
+    subfolder: str | None = None,
+    variant: str | None = None,
 ) -> Iterator[Publication]:
     """Checks a model and writes the files to send into a temporary folder. Sends nothing.
 
@@ -192,7 +201,7 @@ def prepared(
     """
     given: dict[str, Any] = {"license": license, "datasets": datasets}
     check_given(given)
-    checkpoint = read_finetune(source, base)
+    checkpoint = read_finetune(source, base, subfolder, variant)
     _check_forward(checkpoint)
     given["metrics"] = read_metrics(Path(metrics), datasets) if metrics else []
     repository = pushing.find_repository(repo_id, token=token, create_pr=create_pr)
@@ -246,7 +255,12 @@ def send(
     return pushed
 
 
-def read_finetune(source: str | Path, base: str | None) -> Checkpoint:
+def read_finetune(
+    source: str | Path,
+    base: str | None,
+    subfolder: str | None = None,
+    variant: str | None = None,
+) -> Checkpoint:
     """Reads the model to publish and its configuration.
 
     Raises:
@@ -254,7 +268,7 @@ def read_finetune(source: str | Path, base: str | None) -> Checkpoint:
             contains unmerged LoRA weights.
         ConfigError: The folder has another architecture than `base`.
     """
-    found = find(source, base=base)
+    found = find(source, base=base, subfolder=subfolder, variant=variant)
     if found.config is None:
         raise PublishError(
             f"{source} is a weight file without a configuration, so its activation and preprocess "

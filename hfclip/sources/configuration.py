@@ -7,16 +7,10 @@ from pathlib import Path
 from hfclip.config import ClipConfig, read_json
 from hfclip.errors import ConfigError
 from hfclip.layouts.detect import config_from_json, is_transformers_clip
-from hfclip.layouts.files import (
-    CONFIG_FILE,
-    OPEN_CLIP_CONFIG_FILE,
-    OPEN_CLIP_WEIGHTS_FILE,
-    PREPROCESSOR_FILES,
-    WEIGHTS_FILE,
-)
+from hfclip.layouts.files import CONFIG_FILE, OPEN_CLIP_CONFIG_FILE, PREPROCESSOR_FILES
 from hfclip.layouts.open_clip import config_from_open_clip
+from hfclip.layouts.weight_files import config_of
 
-_CONFIG_OF = {OPEN_CLIP_WEIGHTS_FILE: OPEN_CLIP_CONFIG_FILE, WEIGHTS_FILE: CONFIG_FILE}
 # Fine-tuning may change these settings. All others belong to the architecture.
 _TUNABLE = {
     *("image_resolution", "context_length", "vocab_size", "image_mean", "image_std"),
@@ -74,7 +68,7 @@ def config_in(
                 configs[file] = read_config(file, names, get)
             except ConfigError as error:
                 refusals.append(f"{get(file)}: {error}")
-    own = _CONFIG_OF.get(weights)
+    own = config_of(weights)
     if own in configs:
         return own, configs[own]
     if len(set(configs.values())) > 1:

@@ -196,8 +196,8 @@ def test_a_file_written_during_the_read_is_refused(
     shutil.copyfile(saved_vit.safetensors.parent / kind, path)
     reader = dict(checkpoint._READERS)
 
-    def interrupted(source: Source) -> object:
-        content = reader[form](source)
+    def interrupted(read_path: Path, mapped: bool) -> object:
+        content = reader[form](read_path, mapped)
         path.write_bytes(path.read_bytes() + b"x")
         return content
 
