@@ -118,7 +118,9 @@ def test_a_large_model_of_open_clip_gives_the_same_features_with_one_block(
 
     values: Any = open_clip.get_model_config(name)
     values["vision_cfg"]["layers"] = values["text_cfg"]["layers"] = 1
-    theirs = draw(open_clip.CLIP(**values))
+    torch.manual_seed(7)
+    # Not drawn by `draw`: with its positive offset, wide sums lose digits in float32.
+    theirs = open_clip.CLIP(**values).eval()
     path = tmp_path / "open_clip_model.safetensors"
     ours = read(config_from_open_clip({"model_cfg": values}), saved(theirs, path), path)
     assert (ours.config.vision_mlp_width, ours.config.transformer_mlp_width) == LARGE_MODELS[name]
