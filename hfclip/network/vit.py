@@ -36,7 +36,7 @@ class VisionTransformer(nn.Module):
         self.class_embedding = normal_parameter(width, std=std)
         self.positional_embedding = normal_parameter(grid**2 + 1, width, std=std)
         self.ln_pre = LayerNorm(width)
-        self.transformer = Transformer(width, layers, heads, **mlp_options(mlp_width))
+        self.transformer = Transformer(width, layers, heads, None, **mlp_options(mlp_width))
         self.ln_post = LayerNorm(width)
         self.proj: nn.Parameter | None = normal_parameter(width, output_dim, std=std)
 

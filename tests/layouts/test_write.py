@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -229,7 +230,7 @@ def test_the_configuration_records_resized_embeddings(
 
 @torch.no_grad()
 def test_the_configuration_records_pruned_mlps(saved_vit: SavedModel, tmp_path: Path) -> None:
-    model = draw(saved_vit.model.config)
+    model: Any = draw(saved_vit.model.config)
     for stack, units in ((model.visual.transformer, 100), (model.transformer, 37)):
         for block in stack.resblocks:
             first, second = block.mlp.c_fc, block.mlp.c_proj

@@ -118,11 +118,22 @@ def test_a_large_model_of_open_clip_gives_the_same_features_with_one_block(
 
     values: Any = open_clip.get_model_config(name)
     values["vision_cfg"]["layers"] = values["text_cfg"]["layers"] = 1
-    theirs = draw(open_clip.CLIP(**values))
+    torch.manual_seed(7)
+    # Not drawn by `draw`: with its positive offset, wide sums lose digits in float32.
+    theirs = open_clip.CLIP(**values).eval()
     path = tmp_path / "open_clip_model.safetensors"
     ours = read(config_from_open_clip({"model_cfg": values}), saved(theirs, path), path)
     assert (ours.config.vision_mlp_width, ours.config.transformer_mlp_width) == LARGE_MODELS[name]
-    assert_same(ours, features_of_open_clip(theirs))
+    side, tokens = ours.config.image_resolution, hfclip.tokenize(CAPTIONS)
+    images = torch.randn(2, 3, side, side)
+    with torch.no_grad():
+        pairs = (
+            (ours.encode_image(images), theirs.encode_image(images)),
+            (ours.encode_text(tokens), theirs.encode_text(tokens)),
+        )
+    # Not the logits: those of random weights are near 0, where rounding is relatively large.
+    for mine, other in pairs:
+        assert (mine - other).norm() < 1e-5 * other.norm()
     with torch.device("meta"):
         again = open_clip.CLIP(**config_to_open_clip(ours.config)["model_cfg"])
     assert shapes(again.state_dict()) == shapes(theirs.state_dict())
