@@ -189,6 +189,8 @@ def test_models_keeps_its_json_keys_and_adds_new_ones(hub: LoopbackHub) -> None:
         "repository": "me/one",
         "revision": commit,
         "namespace": None,
+        "subfolder": None,
+        "variant": None,
     }
     assert all(row.keys() == rows[-1].keys() for row in rows)
 

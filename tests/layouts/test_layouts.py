@@ -756,8 +756,8 @@ RESIZINGS: list[dict[str, Any]] = [
     {"resize_mode": "squash"},
     {"resize_mode": "squash", "interpolation": "bilinear"},
 ]
-LONGEST = {"resize_mode": "longest", "fill_color": 128}
-CROPPED = {"resize_resolution": 96}
+LONGEST: dict[str, Any] = {"resize_mode": "longest", "fill_color": 128}
+CROPPED: dict[str, Any] = {"resize_resolution": 96}
 
 
 @pytest.mark.parametrize("resizing", [*RESIZINGS, LONGEST], ids=str)

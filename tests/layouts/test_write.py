@@ -132,11 +132,12 @@ def test_a_squashing_model_keeps_its_preprocess_in_each_layout(
 ) -> None:
     config = replace(saved_vit.model.config, resize_mode="squash", interpolation="bilinear")
     write_layout(tmp_path, config, saved_vit.model.state_dict(), layout)
-    image = Image.linear_gradient("L").resize((90, 40))
+    image = Image.radial_gradient("L").crop((10, 40, 250, 130))
     expected = hfclip.image_transform(32, resize_mode="squash", interpolation="bilinear")(image)
     model, preprocess = hfclip.load(tmp_path, device="cpu")
     assert model.config == config
     assert torch.equal(preprocess(image), expected)
+    assert not torch.equal(hfclip.image_transform(32, interpolation="bilinear")(image), expected)
     _, fast = hfclip.load(tmp_path, device="cpu", preprocess="fast")
     assert torch.equal(fast(image), expected)
 
