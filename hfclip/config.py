@@ -3,7 +3,6 @@
 import codecs
 import dataclasses
 import json
-import operator
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -11,6 +10,14 @@ from typing import Any, Literal, Self, get_args
 
 from hfclip.errors import ConfigError
 from hfclip.parameters import count_block, count_resnet, count_vit
+from hfclip.resizing import (
+    SIDE_RANGE,
+    Interpolation,
+    ResizeMode,
+    describe_resizing,
+    settled_resizing,
+)
+from hfclip.values import choice, integer, shown, triple
 
 Activation = Literal["quick_gelu", "gelu"]
 Triple = tuple[float, float, float]
@@ -25,7 +32,7 @@ _MAX_JSON_BYTES = 2**20
 # The accepted range of each number, both ends included.
 _RANGES = {
     "embed_dim": (1, 65_536),
-    "image_resolution": (1, 16_384),
+    "image_resolution": SIDE_RANGE,
     "vision_width": (2, 65_536),
     "vision_patch_size": (1, 16_384),
     "context_length": (2, 4_096),  # the attention mask has context_length**2 elements
@@ -44,6 +51,10 @@ _LEFT_OUT_IF_DEFAULT = frozenset(
     {
         "vision_mlp_width",
         "transformer_mlp_width",
+        "fill_color",
+        "interpolation",
+        "resize_mode",
+        "resize_resolution",
     }
 )
 
@@ -74,6 +85,14 @@ class ClipConfig:
             None stands for four times `transformer_width`; that number becomes None.
         image_mean: Mean of the training pixels, RGB, for values in [0, 1].
         image_std: Standard deviation of the training pixels, RGB, for values in [0, 1].
+        resize_mode: How an image is resized. "shortest": its shorter side to `resize_resolution`,
+            then the center is cropped. "longest": its longer side, then the rest is padded.
+            "squash": both sides, whatever its aspect ratio.
+        interpolation: The filter of the resizing, "bicubic" or "bilinear".
+        resize_resolution: Side in pixels to which an image is resized before the center is cropped,
+            at least `image_resolution`; None stands for `image_resolution`.
+        fill_color: Level from 0 to 255 of the padding in every channel of the image's own mode. It
+            applies to "longest" only, and is 0 otherwise.
 
     Raises:
         ConfigError: A value has the wrong type or is out of range, a width is not divisible into
@@ -97,6 +116,10 @@ class ClipConfig:
     transformer_mlp_width: int | None = None
     image_mean: Triple = OPENAI_MEAN
     image_std: Triple = OPENAI_STD
+    resize_mode: ResizeMode = "shortest"
+    interpolation: Interpolation = "bicubic"
+    resize_resolution: int | None = None
+    fill_color: int = 0
 
     def __post_init__(self) -> None:
         self._set("vision_layers", _layers(self.vision_layers))
@@ -104,15 +127,20 @@ class ClipConfig:
             self._set("vision_patch_size", None)
         for name, bounds in _RANGES.items():
             if name != "vision_patch_size" or not self.is_resnet:
-                self._set(name, _integer(name, getattr(self, name), bounds))
+                self._set(name, integer(name, getattr(self, name), bounds))
         self._set_mlp_widths()
-        self._set("image_mean", _triple("image_mean", self.image_mean, _MEAN_RANGE))
-        self._set("image_std", _triple("image_std", self.image_std, _STD_RANGE))
-        if self.activation not in get_args(Activation):
-            raise ConfigError(
-                f"activation is {_shown(self.activation)}; "
-                f"expected one of {', '.join(get_args(Activation))}."
-            )
+        self._set("image_mean", triple("image_mean", self.image_mean, _MEAN_RANGE))
+        self._set("image_std", triple("image_std", self.image_std, _STD_RANGE))
+        choice("activation", self.activation, get_args(Activation))
+        side, fill = settled_resizing(
+            self.image_resolution,
+            self.resize_mode,
+            self.interpolation,
+            self.resize_resolution,
+            self.fill_color,
+        )
+        self._set("resize_resolution", side)
+        self._set("fill_color", fill)
         self._check_divisions()
         self._check_memory()
 
@@ -123,7 +151,7 @@ class ClipConfig:
         """Checks the widths of the MLPs and replaces the usual width by None."""
         if self.is_resnet and self.vision_mlp_width is not None:
             raise ConfigError(
-                f"vision_mlp_width is {_shown(self.vision_mlp_width)}; it must be None for a "
+                f"vision_mlp_width is {shown(self.vision_mlp_width)}; it must be None for a "
                 "ResNet, whose blocks have no MLP."
             )
         towers = {
@@ -132,7 +160,7 @@ class ClipConfig:
         }
         for name, width in towers.items():
             if getattr(self, name) is not None:
-                units = _integer(name, getattr(self, name), _MLP_RANGE)
+                units = integer(name, getattr(self, name), _MLP_RANGE)
                 self._set(name, None if units == 4 * width else units)
 
     @property
@@ -201,6 +229,13 @@ class ClipConfig:
             f"{self.context_length} tokens"
         )
 
+    def describe_preprocess(self) -> str | None:
+        """Describes how an image is resized, or returns None if this is done as by OpenAI."""
+        resizing = self.resize_mode, self.interpolation, self.resize_resolution, self.fill_color
+        if resizing == ("shortest", "bicubic", None, 0):
+            return None
+        return describe_resizing(self.image_resolution, *resizing)
+
     def _check_divisions(self) -> None:
         if self.is_resnet and self.image_resolution % 32:
             raise ConfigError(
@@ -230,12 +265,10 @@ class ClipConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns a flat dict, as in config.json and as `CLIP(**values)` takes it."""
         values = dataclasses.asdict(self)
-        defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        return {
-            name: value
-            for name, value in values.items()
-            if name not in _LEFT_OUT_IF_DEFAULT or value != defaults[name]
-        }
+        for field in dataclasses.fields(self):
+            if field.name in _LEFT_OUT_IF_DEFAULT and values[field.name] == field.default:
+                del values[field.name]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -257,7 +290,7 @@ class ClipConfig:
             )
         if unknown:
             raise ConfigError(
-                f"The configuration has unknown keys: {', '.join(map(_shown, unknown[:5]))}. "
+                f"The configuration has unknown keys: {', '.join(map(shown, unknown[:5]))}. "
                 "Update hfclip if a newer version wrote them, or use the config.json of a CLIP."
             )
         return cls(**given)
@@ -298,7 +331,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not JSON: {error}. Restore or rewrite it.") from error
     if not isinstance(values, dict):
         raise ConfigError(
-            f"{path} holds {_shown(values)}, not a JSON object. Restore or rewrite it."
+            f"{path} holds {shown(values)}, not a JSON object. Restore or rewrite it."
         )
     return values
 
@@ -310,51 +343,15 @@ def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _shown(value: object) -> str:
-    """Returns the repr, at most 80 characters. Very long integers and deep lists have none."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):
-        text = "too long to show"
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _integer(name: str, value: object, bounds: tuple[int, int]) -> int:
-    low, high = bounds
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]  # TypeError if not an integer
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise ConfigError(f"{name} is {_shown(value)}; it must be an integer.")
-    if not low <= number <= high:
-        raise ConfigError(f"{name} is {_shown(number)}; it must be between {low} and {high}.")
-    return number
-
-
 def _layers(value: object) -> int | tuple[int, ...]:
     if not isinstance(value, list | tuple):
-        return _integer("vision_layers", value, _LAYERS_RANGE)
+        return integer("vision_layers", value, _LAYERS_RANGE)
     if len(value) != 4:
         raise ConfigError(
             f"vision_layers has {len(value)} stages; expected four for a ResNet, or one integer "
             "for a ViT."
         )
-    return tuple(_integer("vision_layers", stage, _LAYERS_RANGE) for stage in value)
-
-
-def _triple(name: str, value: object, bounds: tuple[float, float]) -> tuple[float, ...]:
-    numbers = value if isinstance(value, list | tuple) else ()
-    low, high = bounds
-    sound = all(
-        isinstance(x, int | float) and not isinstance(x, bool) and low <= x <= high for x in numbers
-    )
-    if len(numbers) != 3 or not sound:
-        raise ConfigError(
-            f"{name} is {_shown(value)}; it must be three numbers between {low:g} and {high:g}, "
-            "one each for R, G and B."
-        )
-    return tuple(float(x) for x in numbers)
+    return tuple(integer("vision_layers", stage, _LAYERS_RANGE) for stage in value)
 
 
 def _check_multiple(name: str, width: int, divisor: int) -> None:

@@ -9,7 +9,8 @@ from hfclip.checkpoints.read import read_checkpoint
 from hfclip.devices import Device, choose_device
 from hfclip.errors import ArgumentError
 from hfclip.hub.fetch import Access
-from hfclip.images.preprocess import PreprocessMode, image_transform
+from hfclip.images.exact import Recipe
+from hfclip.images.preprocess import PreprocessMode, transform_of
 from hfclip.model import CLIP
 from hfclip.network.clip import convert_weights
 from hfclip.releases import RELEASES
@@ -33,6 +34,8 @@ class HubOptions(TypedDict, total=False):
     cache_dir: str | Path | None
     local_files_only: bool
     force_download: bool
+    subfolder: str | None
+    variant: str | None
 
 
 def available_models() -> list[str]:
@@ -86,6 +89,8 @@ def load(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     force_download: bool = False,
+    subfolder: str | None = None,
+    variant: str | None = None,
 ) -> "tuple[CLIP | torch.jit.ScriptModule, Compose]":
     """Loads a CLIP in eval mode, and the transform that prepares its images.
 
@@ -95,10 +100,11 @@ def load(
     first use, and several processes share them. Do not write to files in that cache.
 
     Args:
-        name: One of `available_models()`, the bundled "digits", a folder that holds config.json
-            and model.safetensors, a weight file, or a repository on the Hub: "org/name",
-            "hf-hub:org/name", "org/name@revision" or the address of its page, in hfclip's,
-            open_clip's or transformers' layout.
+        name: One of `available_models()`, the bundled "digits", a weight file, or a folder or
+            repository in hfclip's, open_clip's or transformers' layout: "org/name",
+            "hf-hub:org/name", "org/name@revision" or the address of its page. The weights are
+            safetensors if there are any, else pytorch_model.bin or open_clip_pytorch_model.bin, in
+            one file or in shards.
         device: The device of the model: a name, the index of a CUDA GPU or a `torch.device`; by
             default the GPU if there is one, else the CPU.
         jit: Whether to return a `torch.jit.ScriptModule` with `encode_image`, `encode_text`,
@@ -107,8 +113,10 @@ def load(
             if they are undamaged; by default ~/.cache/clip.
         dtype: The dtype of convolutions, linear layers, attention and projections; by default
             float16 on CUDA and float32 elsewhere. Norms and embeddings stay float32.
-        preprocess: "exact" for the same pixels as OpenAI's, bit for bit, or "fast" for nearly the
-            same pixels in less than half the time (see `hfclip.images.fast.FastTransform`).
+        preprocess: "exact" for the same pixels as OpenAI's or open_clip's, bit for bit, or "fast"
+            for nearly the same pixels in less than half the time (see
+            `hfclip.images.fast.FastTransform`). `hfclip.image_transform` compares with
+            transformers. How images are resized follows the model's configuration.
         base: The model from which a weight file was fine-tuned: a name, a folder or a repository.
             It gives the configuration, the activation and the preprocess; the weights give the
             image size, the context length and the vocabulary size. By default the configuration
@@ -121,6 +129,10 @@ def load(
         cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE, else a folder in HF_HOME.
         local_files_only: Whether to make no request.
         force_download: Whether to fetch cached files again.
+        subfolder: The folder inside a folder or repository that holds the model, such as "clip".
+        variant: The part of the weights' file names that marks another dtype: "fp16" reads
+            model.fp16.safetensors, pytorch_model.fp16.bin or their shards. Without it, files of a
+            variant are not used. `dtype` still sets the dtype of the model.
 
     Returns:
         The model, and a transform from a PIL image to a float32 tensor (3, S, S).
@@ -146,13 +158,12 @@ def load(
         namespace=namespace,
         download_root=download_root,
         base=base,
+        subfolder=subfolder,
+        variant=variant,
     )
     model = CLIP.from_checkpoint(read_checkpoint(source))
     convert_weights(model, dtype)
-    config = model.config
-    transform = image_transform(
-        config.image_resolution, config.image_mean, config.image_std, preprocess
-    )
+    transform = transform_of(Recipe.of(model.config), preprocess)
     model = model.to(target)
     if jit:
         from hfclip.network.scripted import script  # noqa: PLC0415  # jit is rare and costs an import

@@ -79,6 +79,8 @@ class CLIP(
         revision: str | None = None,
         map_location: Device = "cpu",
         base: str | Path | None = None,
+        subfolder: str | None = None,
+        variant: str | None = None,
         **model_kwargs: Any,
     ) -> Self:
         """Loads a model in float32 and strictly. `hfclip.load` also returns the preprocess.
@@ -92,6 +94,8 @@ class CLIP(
             revision: A branch, tag or commit.
             map_location: The device of the model. None selects the CPU.
             base: The model that a weight file was fine-tuned from, as in `hfclip.load`.
+            subfolder: The folder inside a folder or repository, as in `hfclip.load`.
+            variant: The variant of the weights, such as "fp16", as in `hfclip.load`.
             model_kwargs: Constructor arguments that replace those of the configuration.
 
         Raises:
@@ -99,7 +103,14 @@ class CLIP(
         """
         target = choose_device("cpu" if map_location is None else map_location)
         access = Access(token, cache_dir, local_files_only, force_download)
-        source = find(pretrained_model_name_or_path, access, revision=revision, base=base)
+        source = find(
+            pretrained_model_name_or_path,
+            access,
+            revision=revision,
+            base=base,
+            subfolder=subfolder,
+            variant=variant,
+        )
         model = cls.from_checkpoint(read_checkpoint(source), **model_kwargs)
         return model.float().to(target)
 

@@ -108,6 +108,46 @@ def test_missing_values_are_openais(tmp_path: Path) -> None:
     assert OPENAI_STD == (0.26862954, 0.26130258, 0.27577711)
 
 
+RESIZING = {"resize_mode", "interpolation", "resize_resolution", "fill_color"}
+
+
+def test_a_default_resizing_is_left_out_of_the_file() -> None:
+    assert not RESIZING & TINY_VIT.to_dict().keys()
+    equal = dataclasses.replace(TINY_VIT, resize_resolution=32, fill_color=7)
+    assert equal == TINY_VIT
+    assert (equal.resize_resolution, equal.fill_color) == (None, 0)
+    assert equal.describe_preprocess() is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"interpolation": "bilinear"}, "shorter side resized to 32 (bilinear), center cropped"),
+        ({"resize_resolution": 40}, "shorter side resized to 40 (bicubic), center cropped"),
+        (
+            {"resize_mode": "squash"},
+            "resized to 32 x 32 without keeping the aspect ratio (bicubic)",
+        ),
+        (
+            {"resize_mode": "squash", "resize_resolution": 40},
+            "resized to 40 x 40 without keeping the aspect ratio (bicubic), center cropped",
+        ),
+        (
+            {"resize_mode": "longest", "fill_color": 9},
+            "longer side resized to 32 (bicubic), padded with level 9",
+        ),
+    ],
+)
+def test_another_resizing_is_written_read_and_described(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(TINY_VIT, **changes)
+    assert config.to_dict() == {**TINY_VIT.to_dict(), **changes}
+    assert read(json.dumps(config.to_dict()), tmp_path) == config
+    assert CLIP(**config.to_dict()).config == config
+    assert config.describe_preprocess() == words
+
+
 def test_keys_that_describe_the_file_are_ignored(tmp_path: Path) -> None:
     described = changed(model_type="clip", architectures=["CLIP"], library_name="hfclip")
     assert read(json.dumps(described), tmp_path) == TINY_VIT
@@ -182,6 +222,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a deviation of zero": ({"image_std": [0.5, 0, 0.5]}, "image_std is .* between 1e-06 and"),
     "a negative deviation": ({"image_std": [-0.5] * 3}, "image_std is .* between 1e-06 and"),
     "a vanishing deviation": ({"image_std": [5e-324] * 3}, "image_std is .* between 1e-06 and"),
+    "an unknown resize mode": ({"resize_mode": "crop"}, "resize_mode is 'crop'; expected one of s"),
+    "no resize mode": ({"resize_mode": None}, "resize_mode is None; expected one of shortest,"),
+    "a list of filters": ({"interpolation": ["bicubic"]}, "interpolation is .*; expected one of"),
+    "a small resize side": ({"resize_resolution": 31}, "resize_resolution is 31; it must be at l"),
+    "a large resize side": ({"resize_resolution": 10**5}, "must be between 1 and 16384"),
+    "a resize side and padding": (
+        {"resize_mode": "longest", "resize_resolution": 40},
+        "resize_resolution is 40, but with resize_mode 'longest'",
+    ),
+    "a fill color of three": ({"fill_color": [1, 2, 3]}, "fill_color is .* must be an integer"),
+    "a fill color past 255": ({"fill_color": 256}, "fill_color is 256; it must be between 0 and"),
     "an unknown key": ({"vision_depth": 3}, "has unknown keys: 'vision_depth'. Update hfclip"),
     "unknown keys": (
         {str(n): n for n in range(10**4)},

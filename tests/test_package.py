@@ -14,15 +14,17 @@ PACKAGE = Path(hfclip.__file__).parent
 # The folders and top-level modules of hfclip, lowest first, each with those that it may import.
 ROOMS = {
     "errors": "",
+    "values": "errors",
+    "resizing": "errors values",
     "version": "",
     "parameters": "",
-    "config": "errors parameters",
+    "config": "errors values resizing parameters",
     "atomic": "errors",
     "devices": "errors",
     "text": "errors",
-    "network": "errors config",
-    "images": "errors config",
-    "layouts": "errors config atomic text",
+    "network": "errors config resizing",
+    "images": "errors config resizing",
+    "layouts": "errors config resizing atomic text",
     "hub": "errors layouts",
     "releases": "config",
     "checkpoints": "errors config network layouts",
@@ -35,7 +37,8 @@ ROOMS = {
     "publishing": "errors atomic layouts hub releases checkpoints sources cards model onnx",
     "loading": "errors devices network images hub releases checkpoints sources model",
     "environment": "version hub sources fast",
-    "compat": "errors config devices text network layouts hub releases checkpoints sources model",
+    "compat": "errors config devices text network images layouts hub releases checkpoints sources "
+    "model",
     "cli": "errors version images hub releases sources model zeroshot fast publishing loading "
     "environment",
 }
@@ -43,11 +46,13 @@ ROOMS = {
 ORDER = {
     "text": "bpe tokenizer vocabulary",
     "network": "initialization inputs layers vit resnet clip scripted",
-    "images": "arrow formats display exact fast preprocess reading",
-    "layouts": "files kinds section openai open_clip transformers native detect write",
+    "images": "arrow formats display exact fast steps preprocess reading",
+    "layouts": "files weight_files kinds section openai open_clip preprocessor transformers native "
+    "detect write",
     "hub": "causes patience integrity listings errors ask fetch push",
     "checkpoints": "finite safe_unpickle archive names shapes read fit",
-    "sources": "addresses naming configuration partial_cache find cached download verify inspect",
+    "sources": "addresses naming configuration folder partial_cache find cached download verify "
+    "inspect",
     "cards": "marks licenses card renewal",
     "onnx": "graphs",
     "fast": "kernels attention processor onednn encoders optimize",

@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from hfclip.cards import marks as card_marks
 from hfclip.config import ClipConfig, read_json
 from hfclip.errors import ConfigError
 from hfclip.layouts.files import OPEN_CLIP_WEIGHTS_FILE, WEIGHTS_FILE, Source
+from hfclip.layouts.open_clip import config_to_open_clip
+from hfclip.layouts.transformers import config_to_transformers
 from hfclip.version import __version__
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
@@ -21,6 +24,10 @@ TASK = "zero-shot-image-classification"
 HERE = "."
 
 _WEIGHT_FILES = (WEIGHTS_FILE, OPEN_CLIP_WEIGHTS_FILE, "model.pt", "model.onnx")
+_DESCRIBED: dict[str, Callable[[ClipConfig], object]] = {
+    "open_clip": config_to_open_clip,
+    "transformers": config_to_transformers,
+}
 _LIBRARIES = {"open_clip": "open_clip", "transformers": "transformers"}
 
 
@@ -87,13 +94,23 @@ def model_card(
         is_local=about.repo_id is None,
         open_clip_place=f"{'hf-hub' if about.repo_id else 'local-dir'}:{place}",
         layout=layout,
-        is_vit=not config.is_resnet,
+        exports=_exports(config),
         facts={**facts(config), "written by": f"hfclip {__version__}"},
         metrics=about.metrics,
         provenance=about.provenance,
         files=[file_row(folder / name) for name in _WEIGHT_FILES if (folder / name).is_file()],
     )
     return ModelCard(card_marks.seal(str(card), asdict(about)))
+
+
+def _exports(config: ClipConfig) -> list[str]:
+    """Returns the layouts of other packages that have a configuration and can describe a model."""
+    possible = []
+    for layout, describe in _DESCRIBED.items():
+        with suppress(ConfigError):
+            describe(config)
+            possible.append(layout)
+    return possible
 
 
 def card_data(about: About, layout: str = "hfclip") -> ModelCardData:
@@ -122,11 +139,11 @@ def card_data(about: About, layout: str = "hfclip") -> ModelCardData:
 
 def facts(config: ClipConfig) -> dict[str, str]:
     """Returns the facts of a model by name, as text for a table."""
-    side = config.image_resolution
+    side, resized = config.image_resolution, config.describe_preprocess()
     return {
         "image tower": config.describe_image_tower(),
         "text tower": config.describe_text_tower(),
-        "image": f"{side} x {side} pixels",
+        "image": f"{side} x {side} pixels" + (f", {resized}" if resized else ""),
         "embedding": f"{config.embed_dim} numbers",
         "activation": {"quick_gelu": "QuickGELU", "gelu": "GELU"}[config.activation],
         "parameters": f"{config.parameter_count:,}",

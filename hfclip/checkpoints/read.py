@@ -2,7 +2,8 @@
 
 import warnings
 import zipfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import safetensors.torch
 from torch import Tensor
 
 from hfclip.checkpoints.archive import Saved, is_torchscript, read_archive, read_legacy, read_zip
-from hfclip.checkpoints.names import Naming, find_naming
+from hfclip.checkpoints.names import Naming, describe_misfit, find_naming
 from hfclip.checkpoints.safe_unpickle import View
 from hfclip.checkpoints.shapes import adapted, infer_config
 from hfclip.config import ClipConfig
@@ -46,7 +47,7 @@ class Checkpoint:
     """The configuration and the tensors of a weight file, by OpenAI's names.
 
     Attributes:
-        path: The weight file.
+        path: The weight file, or the index of the shards.
         format: A description of the file's kind, such as "safetensors file".
         config: The configuration.
         tensors: The tensors, in memory unless the source allows mapping.
@@ -73,10 +74,11 @@ class _Content(NamedTuple):
 
 
 def read_checkpoint(source: Source) -> Checkpoint:
-    """Reads a weight file and its configuration.
+    """Reads a weight file, or all of its shards, and its configuration.
 
     The tensors are read into memory, so the file may be overwritten afterwards. A safetensors file
-    is mapped if its source allows it.
+    is mapped if its source allows it. Shards are read one after the other, each straight into the
+    memory that the model uses.
 
     Without a configuration, the shapes give the sizes, and the activation and the preprocess are
     assumed to be OpenAI's.
@@ -85,21 +87,14 @@ def read_checkpoint(source: Source) -> Checkpoint:
         UnsafeCheckpointError: The file asks to run code; no code was run.
         CheckpointError: The file is missing, empty, truncated, damaged, of an unknown kind, or is
             written by another program at the same time.
-        WeightsMismatchError: The tensors are not those of one CLIP.
+        WeightsMismatchError: The tensors are not those of one CLIP, or a shard does not hold the
+            tensors that its index lists.
         ConfigError: The config.json is invalid.
     """
     path = source.weights
-    kind = _detect(path)
-    try:
-        content = _read(source, kind)
+    kind, content = _read(source)
+    with _damage_reported(path, kind):
         tensors, naming = _openai_names(content.tensors, path)
-    except HfclipError:
-        raise
-    except Exception as error:  # the libraries raise many types for a damaged file
-        raise CheckpointError(
-            f"{path} cannot be read as a {kind}: {_first_line(error)}. "
-            "The file is truncated or damaged; get it again."
-        ) from error
     config = _config(source, tensors)
     config_origin = source.config_origin if source.config else _INFERRED
     _check_amount(config, tensors, path, config_origin)
@@ -122,15 +117,61 @@ def _config(source: Source, tensors: Mapping[str, Tensor]) -> ClipConfig:
         ) from error
 
 
-def _read(source: Source, kind: str) -> _Content:
-    before = _state(source.weights)
-    content = _READERS[kind](source)
-    if _state(source.weights) != before:
+def _read(source: Source) -> tuple[str, _Content]:
+    """Reads the weight file or all shards. Returns a description of the kind, and the tensors.
+
+    The files are compared with their state before the first was read, so that shards of two models
+    are never mixed.
+    """
+    before = {path: _state(path) for path in source.weight_files}
+    if not source.shards:
+        kind, content = _read_file(source.weights, mapped=source.mapped)
+    else:
+        kind, content = _read_shards(source)
+    for path, state in before.items():
+        if _state(path) != state:
+            raise CheckpointError(
+                f"{path} changed while it was read: another program writes to it. Load it "
+                "again when that program has finished."
+            )
+    return kind, content
+
+
+def _read_file(path: Path, *, mapped: bool) -> tuple[str, _Content]:
+    kind = _detect(path)
+    with _damage_reported(path, kind):
+        return kind, _READERS[kind](path, mapped)
+
+
+def _read_shards(source: Source) -> tuple[str, _Content]:
+    tensors: dict[str, Tensor] = {}
+    kinds = set()
+    for shard in source.shards:
+        kind, content = _read_file(shard.path, mapped=source.mapped)
+        kinds.add(kind)
+        misfit = describe_misfit(content.tensors.keys(), sorted(shard.tensors))
+        if misfit:
+            raise WeightsMismatchError(
+                f"{shard.path} does not hold the tensors that {source.weights.name} lists for it: "
+                f"{misfit}. The files are of different versions; get all of them again."
+            )
+        tensors |= content.tensors
+    count = len(source.shards)
+    return f"{' or '.join(sorted(kinds))} in {count} shard{'s' * (count > 1)}", _Content(tensors)
+
+
+@contextmanager
+def _damage_reported(path: Path, kind: str) -> Iterator[None]:
+    """Turns the errors of the libraries, which are of many types, into a `CheckpointError`."""
+    try:
+        yield
+    except HfclipError:
+        raise
+    except Exception as error:
         raise CheckpointError(
-            f"{source.weights} changed while it was read: another program writes to it. Load it "
-            "again when that program has finished."
-        )
-    return content
+            f"{path} cannot be read as a {kind}: {_first_line(error)}. "
+            "The file is truncated or damaged; get it again."
+        ) from error
 
 
 def _warn_of_open_clip(path: Path) -> None:
@@ -144,7 +185,10 @@ def _warn_of_open_clip(path: Path) -> None:
 
 def _state(path: Path) -> tuple[int, int, int]:
     """Returns file attributes that change when a file is replaced or written to."""
-    state = path.stat()
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise _unopened(path, error) from error
     return state.st_ino, state.st_size, state.st_mtime_ns
 
 
@@ -167,7 +211,7 @@ def _detect(path: Path) -> str:
         with path.open("rb") as file:
             head = file.read(9)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be opened: {error.strerror or error}.") from error
+        raise _unopened(path, error) from error
     if not head:
         raise CheckpointError(f"{path} is empty: a download or copy stopped. Get it again.")
     if head.startswith(b"PK\x03\x04"):
@@ -183,6 +227,10 @@ def _detect(path: Path) -> str:
     )
 
 
+def _unopened(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(f"{path} cannot be opened: {error.strerror or error}.")
+
+
 def _zip_kind(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
@@ -195,9 +243,9 @@ def _zip_kind(path: Path) -> str:
     return "TorchScript archive" if is_torchscript(names) else "PyTorch state dict"
 
 
-def _read_safetensors(source: Source) -> _Content:
-    backend = "mmap" if source.mapped else "pread"
-    return _Content(safetensors.torch.load_file(source.weights, backend=backend))
+def _read_safetensors(path: Path, mapped: bool) -> _Content:
+    backend = "mmap" if mapped else "pread"
+    return _Content(safetensors.torch.load_file(path, backend=backend))
 
 
 def _read_saved(saved: Saved) -> _Content:
@@ -263,11 +311,11 @@ def _some(names: Collection[object]) -> str:
     return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-_READERS: dict[str, Callable[[Source], _Content]] = {
+_READERS: dict[str, Callable[[Path, bool], _Content]] = {
     "safetensors file": _read_safetensors,
-    "PyTorch state dict": lambda source: _read_saved(read_zip(source.weights)),
-    "legacy PyTorch state dict": lambda source: _read_saved(read_legacy(source.weights)),
-    "TorchScript archive": lambda source: _Content(read_archive(source.weights)),
+    "PyTorch state dict": lambda path, _: _read_saved(read_zip(path)),
+    "legacy PyTorch state dict": lambda path, _: _read_saved(read_legacy(path)),
+    "TorchScript archive": lambda path, _: _Content(read_archive(path)),
 }
 
 

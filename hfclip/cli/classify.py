@@ -12,6 +12,7 @@ from hfclip.cli.completion import complete_models
 from hfclip.cli.encoding import Encoders, encode_labels
 from hfclip.cli.label_options import read_labels, read_templates
 from hfclip.cli.output import echo
+from hfclip.cli.part_options import part_options
 from hfclip.cli.pictures import empty_folders, report_skipped
 from hfclip.cli.results import PRINTERS, Result, progress
 from hfclip.zeroshot.templates import TEMPLATES
@@ -48,6 +49,7 @@ _TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     shell_complete=complete_models,
     help="The model that a weight file was fine-tuned from: a name, folder or repository.",
 )
+@part_options
 @click.option(
     "--template",
     "template",
@@ -90,6 +92,8 @@ def classify(
     model: str,
     namespace: str | None,
     base: str | None,
+    subfolder: str | None,
+    variant: str | None,
     template: tuple[str, ...],
     templates: str | None,
     templates_file: Path | None,
@@ -129,7 +133,14 @@ def classify(
         from hfclip.loading import load  # noqa: PLC0415
         from hfclip.zeroshot.classifier import ZeroShotClassifier  # noqa: PLC0415
 
-        network, preprocess = load(model, device, base=base, namespace=namespace)
+        network, preprocess = load(
+            model,
+            device,
+            base=base,
+            namespace=namespace,
+            subfolder=subfolder,
+            variant=variant,
+        )
         encoders = Encoders(network)
         features = encode_labels(encoders, choices, captions, remember=label_cache)
         encoder = encoders.for_pictures(len(found))

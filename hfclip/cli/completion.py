@@ -9,7 +9,11 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 _CACHED_FOLDER = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
 # Weight files that hfclip reads. Models other than CLIP have them too.
-_WEIGHT_FILES = ("model.safetensors", "open_clip_model.safetensors")
+_WEIGHT_FILES = (
+    *("model.safetensors", "open_clip_model.safetensors"),
+    *("pytorch_model.bin", "open_clip_pytorch_model.bin"),
+    *("model.safetensors.index.json", "pytorch_model.bin.index.json"),
+)
 
 
 def complete_models(

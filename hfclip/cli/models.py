@@ -9,6 +9,7 @@ import click
 
 from hfclip.cli.completion import complete_models
 from hfclip.cli.output import print_facts, table
+from hfclip.cli.part_options import part_options
 from hfclip.errors import HfclipError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ REVISION_HELP = (
     "Branch, tag or commit of a repository; by default the pinned commit of a release, else main."
 )
 # Columns that `models` prints only with --json.
-_JSON_ONLY = ("repository", "revision", "namespace")
+_JSON_ONLY = ("repository", "revision", "namespace", "subfolder", "variant")
 
 
 @click.command()
@@ -77,15 +78,10 @@ def _namespace_note(row: dict[str, Any]) -> str:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_models)
 @click.option("--revision", help=REVISION_HELP)
 @click.option("--namespace", help=NAMESPACE_HELP)
+@part_options
 @click.option("--force", is_flag=True, help="Download cached files again.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
-def download(
-    names: tuple[str, ...],
-    revision: str | None,
-    namespace: str | None,
-    force: bool,
-    as_json: bool,
-) -> None:
+def download(names: tuple[str, ...], force: bool, as_json: bool, **options: Any) -> None:
     """Download models, so that they can be used without a network.
 
     NAME is a name that `hfclip models` lists, or a repository on the Hub such as org/name. If a
@@ -97,11 +93,12 @@ def download(
       hfclip download ViT-B/32 RN50
       hfclip download laion/CLIP-ViT-B-32-laion2B-s34B-b79K
       hfclip download me/my-clip --revision v1 --json
+      hfclip download me/my-clip --subfolder clip --variant fp16
     """  # noqa: D301  # \b is click's mark for text that it does not wrap
     from hfclip.sources.download import download as fetch  # noqa: PLC0415
 
     def run(name: str) -> "Download":
-        return fetch(name, revision=revision, namespace=namespace, force_download=force)
+        return fetch(name, force_download=force, **options)
 
     _report(_attempts(names, run), _download_text, as_json=as_json)
 
@@ -112,14 +109,10 @@ def download(
 @click.option("--repair", is_flag=True, help="Download damaged files again.")
 @click.option("--revision", help=REVISION_HELP)
 @click.option("--namespace", help=NAMESPACE_HELP)
+@part_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def verify(
-    names: tuple[str, ...],
-    everything: bool,
-    repair: bool,
-    revision: str | None,
-    namespace: str | None,
-    as_json: bool,
+    names: tuple[str, ...], everything: bool, repair: bool, as_json: bool, **options: Any
 ) -> None:
     """Check that cached models have the published hashes.
 
@@ -144,11 +137,12 @@ def verify(
 
     if everything == bool(names):
         raise click.UsageError("Give either one or more names, or --all.")
-    if everything and (revision or namespace):
-        raise click.UsageError("--all cannot be combined with --revision or --namespace.")
+    if everything and any(options.values()):
+        given = " or ".join(f"--{name}" for name, value in options.items() if value)
+        raise click.UsageError(f"--all cannot be combined with {given}.")
 
     def run(name: str) -> "Verification":
-        return verifying.verify(name, repair=repair, revision=revision, namespace=namespace)
+        return verifying.verify(name, repair=repair, **options)
 
     outcomes: Outcomes
     outcomes = verifying.verify_all(repair=repair) if everything else _attempts(names, run)
@@ -164,10 +158,9 @@ def verify(
     shell_complete=complete_models,
     help="Model that a weight file was fine-tuned from: a name, folder or repository.",
 )
+@part_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def inspect(
-    model: str, revision: str | None, namespace: str | None, base: str | None, as_json: bool
-) -> None:
+def inspect(model: str, as_json: bool, **options: Any) -> None:
     """Show the architecture, dtypes, hash and origin of a model.
 
     MODEL is a name that `hfclip models` lists, a repository on the Hub, a folder or a weight file.
@@ -182,7 +175,7 @@ def inspect(
     """  # noqa: D301  # \b is click's mark for text that it does not wrap
     from hfclip.sources import inspect as inspection  # noqa: PLC0415
 
-    facts = inspection.inspect(model, revision=revision, namespace=namespace, base=base).to_dict()
+    facts = inspection.inspect(model, **options).to_dict()
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return

@@ -8,6 +8,7 @@ import click
 
 from hfclip.cli.completion import complete_models
 from hfclip.cli.output import print_facts
+from hfclip.cli.part_options import part_options
 from hfclip.errors import HfclipError
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     "--namespace",
     help="The account whose copies of the nine releases are used. Default: HFCLIP_NAMESPACE.",
 )
+@part_options
 @click.option("--force", is_flag=True, help="Replace existing files.")
-def export(model: str, folder: Path, layout: str, force: bool, **source: str | None) -> None:
+def export(model: str, folder: Path, layout: str, force: bool, **options: Any) -> None:
     """Write MODEL into FOLDER in the layout of another package.
 
     MODEL is a name that `hfclip models` lists, a repository on the Hub, a folder or a weight file.
@@ -57,7 +59,7 @@ def export(model: str, folder: Path, layout: str, force: bool, **source: str | N
     """  # noqa: D301  # \b is click's mark for text that it does not wrap
     from hfclip.publishing.export import export as export_model  # noqa: PLC0415
 
-    export_model(model, folder, layout, force=force, **source)
+    export_model(model, folder, layout, force=force, **options)
     for path in sorted(folder.iterdir()):
         click.echo(f"{path.stat().st_size:>15,}  {path}")
 
@@ -70,6 +72,7 @@ def export(model: str, folder: Path, layout: str, force: bool, **source: str | N
     shell_complete=complete_models,
     help="Model that SOURCE was fine-tuned from: a name, folder or repository.",
 )
+@part_options
 @click.option(
     "--layout",
     type=click.Choice(["hfclip", "open_clip", "transformers"]),
@@ -113,7 +116,8 @@ def publish(
 ) -> None:
     """Publish a fine-tuned CLIP on the Hub.
 
-    SOURCE is a weight file (with --base) or a folder. REPOSITORY is org/name, or a name in your own
+    SOURCE is a weight file (with --base) or a folder; --subfolder and --variant choose among the
+    files of a folder. REPOSITORY is org/name, or a name in your own
     namespace. Log in first with `hf auth login`, or set HF_TOKEN.
 
     The model is checked, sent in one commit, loaded back from the Hub and compared bit for bit. The

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import (
-    CenterCrop,
+    CenterCrop,  # noqa: F401  # existing code uses clip.clip.CenterCrop
     Compose,
     InterpolationMode,
     Normalize,
-    Resize,
-    ToTensor,
+    Resize,  # noqa: F401
+    ToTensor,  # noqa: F401
 )
 
 import hfclip.text.tokenizer
@@ -29,6 +29,8 @@ from hfclip.compat.simple_tokenizer import SimpleTokenizer as _Tokenizer
 from hfclip.config import OPENAI_MEAN, OPENAI_STD
 from hfclip.devices import Device, choose_device
 from hfclip.errors import ModelNotFoundError, TextTooLongError
+from hfclip.images.exact import Recipe
+from hfclip.images.steps import compose
 from hfclip.layouts.files import Source
 from hfclip.releases import RELEASES
 from hfclip.sources.find import find
@@ -138,6 +140,8 @@ def _build(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
 
 def _preprocess(model: Any, checkpoint: Checkpoint) -> Any:
     config = checkpoint.config
+    if _transform is _own_transform:
+        return _compose(Recipe.of(config)._replace(resolution=model.visual.input_resolution))
     preprocess = _transform(model.visual.input_resolution)
     if (config.image_mean, config.image_std) != (OPENAI_MEAN, OPENAI_STD):
         preprocess.transforms[-1] = Normalize(config.image_mean, config.image_std)
@@ -171,15 +175,11 @@ def _convert_image_to_rgb(image: Image.Image) -> Image.Image:
 
 def _transform(n_px: int) -> Compose:
     """Returns OpenAI's preprocess: PIL image -> float32 tensor (3, n_px, n_px)."""
-    return Compose(
-        [
-            Resize(n_px, interpolation=BICUBIC),
-            CenterCrop(n_px),
-            _convert_image_to_rgb,
-            ToTensor(),
-            Normalize(OPENAI_MEAN, OPENAI_STD),
-        ]
-    )
+    return _compose(Recipe(n_px, OPENAI_MEAN, OPENAI_STD))
 
 
-_own_download, _own_build_model = _download, build_model
+def _compose(recipe: Recipe) -> Compose:
+    return compose(recipe, BICUBIC, _convert_image_to_rgb)
+
+
+_own_download, _own_build_model, _own_transform = _download, build_model, _transform

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from hfclip.images.arrow import lent_pixels
-from hfclip.images.exact import Recipe, keep_freed_memory
+from hfclip.images.exact import RESAMPLING, Recipe, keep_freed_memory, padded, padding
 
 # A JPEG decoder scales down to no less than this multiple of the result's side; less blurs.
 _KEPT_FOR_RESIZING = 3
@@ -28,10 +28,11 @@ class FastTransform:
     Pixels differ from the exact preprocess, in levels from 0 to 255: by at most 1 at 640x480, by
     at most 3 for images of up to 6 times the result's side, and at 4000x3000. For other sizes, or
     if a side is not a multiple of 8, single pixels differ by up to 10, and one in a thousand by
-    more than 3. The cosine similarity to the exact embeddings is above 0.999. Images that are
-    smaller than the result or not RGB (grey, palette, alpha, CMYK, 16 bits) are
-    prepared exactly. As in OpenAI's release, the EXIF orientation is not applied here;
-    `hfclip.images.reading.load_batch` applies it.
+    more than 3. This holds for every resize mode and both filters; padding does not differ. The
+    cosine similarity to the exact embeddings is above 0.999. Images that are smaller than the
+    result or not RGB (grey, palette, alpha, CMYK, 16 bits) are prepared exactly. As in OpenAI's
+    release, the EXIF orientation is not applied here; `hfclip.images.reading.load_batch` applies
+    it.
 
     The object is picklable and thread-safe. It releases the GIL while it computes.
 
@@ -45,19 +46,20 @@ class FastTransform:
     @property
     def least_side(self) -> int:
         """Returns the smallest shorter side, in pixels, to which a decoder may scale a picture."""
-        return _KEPT_FOR_RESIZING * self._recipe.resolution
+        return _KEPT_FOR_RESIZING * self._recipe.resize_side
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Transforms one image of any size and mode."""
         keep_freed_memory()
-        times = min(image.size) / self._recipe.resolution
+        resized = self._recipe.resized(image.size)
+        times = min(image.size[0] / resized[0], image.size[1] / resized[1])
         if image.mode != "RGB" or times < 1:
             return self._recipe.exact(image)
         jpeg = _undecoded_jpeg(image) if times >= 2 * _KEPT_FOR_RESIZING else None
         if jpeg:
             return self._standardised(self._scaled_by_decoder(jpeg))
         if times >= 2 * _KEPT_WHILE_REDUCING:
-            return self._standardised(self._cut_and_resized(image, image.size))
+            return self._standardised(self._cut_and_resized(image, image.size, resized))
         return self._standardised(self._resized(_levels(image)))
 
     def __repr__(self) -> str:
@@ -69,30 +71,43 @@ class FastTransform:
     def _scaled_by_decoder(self, jpeg: bytes) -> Tensor:
         """Decodes a JPEG at 1/2, 1/4 or 1/8 of its size and returns levels (4, S, S)."""
         image = Image.open(io.BytesIO(jpeg))
-        width, height = self._recipe.resized(image.size)
-        least = width * _KEPT_FOR_RESIZING, height * _KEPT_FOR_RESIZING
+        resized = self._recipe.resized(image.size)
+        least = resized[0] * _KEPT_FOR_RESIZING, resized[1] * _KEPT_FOR_RESIZING
         # The box has the fractional size: the last row and column may be covered in part.
         _, (_, _, right, bottom) = image.draft("RGB", least) or ("", (0, 0, *image.size))
-        return self._cut_and_resized(image, (right, bottom))
+        return self._cut_and_resized(image, (right, bottom), resized)
 
-    def _cut_and_resized(self, image: Image.Image, size: tuple[float, float]) -> Tensor:
-        """Crops and resizes to levels (4, S, S). `size` is the width and height of the picture."""
+    def _cut_and_resized(
+        self, image: Image.Image, size: tuple[float, float], resized: tuple[int, int]
+    ) -> Tensor:
+        """Crops and resizes, or resizes and pads, to levels (4, S, S).
+
+        Args:
+            image: An RGB image, which a decoder may have scaled down.
+            size: The width and height of the picture in it, without rows that are covered in part.
+            resized: The width and height before the crop or the padding.
+        """
         side = self._recipe.resolution
-        resized = self._recipe.resized(image.size)
-        left, top = self._recipe.corner(resized)
+        # A corner is negative where the image is padded: nothing is cut there.
+        left, top = (max(start, 0) for start in self._recipe.corner(resized))
+        width, height = (min(length, side) for length in resized)
         across, down = size[0] / resized[0], size[1] / resized[1]
-        box = left * across, top * down, (left + side) * across, (top + side) * down
-        bicubic = Image.Resampling.BICUBIC
-        cut = image.resize((side, side), bicubic, box, reducing_gap=_KEPT_WHILE_REDUCING)
-        return _levels(cut)
+        box = left * across, top * down, (left + width) * across, (top + height) * down
+        resampling = RESAMPLING[self._recipe.interpolation]
+        cut = image.resize((width, height), resampling, box, reducing_gap=_KEPT_WHILE_REDUCING)
+        return _levels(padded(cut, side, self._recipe.fill_color))
 
     def _resized(self, levels: Tensor) -> Tensor:
-        """Resizes and crops levels (4, H, W) -> (4, S, S) with torch's vectorized uint8 kernel."""
-        side = self._recipe.resolution
-        width, height = resized = self._recipe.resized((levels.shape[2], levels.shape[1]))
-        left, top = self._recipe.corner(resized)
+        """Resizes and crops or pads levels (4, H, W) -> (4, S, S) with torch's uint8 kernel."""
+        recipe = self._recipe
+        side, mode = recipe.resolution, recipe.interpolation
+        width, height = resized = recipe.resized((levels.shape[2], levels.shape[1]))
         if levels.shape[1:] != (height, width):
-            levels = interpolate(levels[None], (height, width), mode="bicubic", antialias=True)[0]
+            levels = interpolate(levels[None], (height, width), mode=mode, antialias=True)[0]
+        if recipe.resize_mode == "longest":
+            left, top, right, bottom = padding(resized, side)
+            return pad(levels, (left, right, top, bottom), value=recipe.fill_color)
+        left, top = recipe.corner(resized)
         return levels[:, top : top + side, left : left + side]
 
     def _standardised(self, levels: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from hfclip.layouts.section import (
     ACTIVATION,
     ATTENTION,
     CHANNELS,
+    FILTER,
     IMAGE,
     MLP,
     NORM,
@@ -126,15 +127,20 @@ _TEXT_CFG = Section(
 _PREPROCESS_CFG = Section(
     "open_clip",
     "preprocess_cfg.",
-    {"mean": ("image_mean", None), "std": ("image_std", None)},
+    {
+        "mean": ("image_mean", None),
+        "std": ("image_std", None),
+        "interpolation": ("interpolation", None),
+        "resize_mode": ("resize_mode", None),
+        "fill_color": ("fill_color", None),
+    },
     {
         "mode": (("RGB", None), CHANNELS),
-        # "random" applies only in training; otherwise it means bicubic.
-        "interpolation": (("bicubic", "random", None), RESIZE),
-        "resize_mode": (("shortest", None), RESIZE),
+        "interpolation": (("bicubic", "bilinear", "random", None), FILTER),
+        "resize_mode": (("shortest", "longest", "squash", None), RESIZE),
     },
-    # open_clip takes the size from the model. The fill color applies only to another resize mode.
-    frozenset({"size", "fill_color"}),
+    # open_clip takes the size from the model.
+    frozenset({"size"}),
 )
 
 # The settings that tell most about a model that hfclip does not load, the most telling first:
@@ -161,7 +167,6 @@ def config_from_open_clip(values: Mapping[str, Any]) -> ClipConfig:
     file = _OPEN_CLIP_FILE.read(values)
     _check_telling(file["model"])
     model = _MODEL_CFG.read(file["model"])
-    pixels = _PREPROCESS_CFG.read({} if file["preprocess"] is None else file["preprocess"])
     vision, text = _VISION_CFG.read(model["vision"]), _TEXT_CFG.read(model["text"])
     if not isinstance(vision["vision_layers"], list | tuple):  # a ResNet has no MLP
         vision["vision_mlp_width"] = _mlp_width(
@@ -173,8 +178,7 @@ def config_from_open_clip(values: Mapping[str, Any]) -> ClipConfig:
         **vision,
         **text,
         activation="quick_gelu" if model["quick_gelu"] else "gelu",
-        image_mean=pixels["image_mean"] or OPENAI_MEAN,
-        image_std=pixels["image_std"] or OPENAI_STD,
+        **_preprocess_from(file["preprocess"]),
     )
 
 
@@ -187,9 +191,39 @@ def _check_telling(model: object) -> None:
             section.check(key, values)
 
 
+def _preprocess_from(section: object) -> dict[str, Any]:
+    read = _PREPROCESS_CFG.read({} if section is None else section)
+    values = {name: value for name, value in read.items() if value is not None}
+    if values.get("interpolation") == "random":  # random in training, bicubic otherwise
+        del values["interpolation"]
+    if values.get("resize_mode") != "longest":  # nothing is padded
+        values.pop("fill_color", None)
+    return {
+        **values,
+        "image_mean": read["image_mean"] or OPENAI_MEAN,
+        "image_std": read["image_std"] or OPENAI_STD,
+    }
+
+
+def _preprocess_to(config: ClipConfig) -> dict[str, Any]:
+    if config.resize_resolution is not None:
+        raise ConfigError(
+            f"resize_resolution is {config.resize_resolution}, but open_clip resizes an image to "
+            f"the model's size, {config.image_resolution}. Write hfclip's layout instead, or "
+            "transformers' for a ViT."
+        )
+    values = _PREPROCESS_CFG.write(config)
+    if config.resize_mode != "longest":
+        del values["fill_color"]
+    return values
+
+
 def config_to_open_clip(config: ClipConfig) -> dict[str, Any]:
-    """Returns the object of an `open_clip_config.json`: the inverse of `config_from_open_clip`."""
-    settled = {"interpolation": "bicubic", "resize_mode": "shortest"}
+    """Returns the object of an `open_clip_config.json`: the inverse of `config_from_open_clip`.
+
+    Raises:
+        ConfigError: Images are resized to another size than the model's before the crop.
+    """
     return {
         "model_cfg": {
             "embed_dim": config.embed_dim,
@@ -199,7 +233,7 @@ def config_to_open_clip(config: ClipConfig) -> dict[str, Any]:
             "text_cfg": _TEXT_CFG.write(config)
             | _mlp_ratio(config.transformer_mlp_width, config.transformer_width),
         },
-        "preprocess_cfg": _PREPROCESS_CFG.write(config) | settled,
+        "preprocess_cfg": _preprocess_to(config),
     }
 
 

@@ -20,14 +20,18 @@ def files(config: ClipConfig, tensors: "Mapping[str, Tensor]") -> Files:
             the width of the MLPs from the shapes, but OpenAI's package does not.
     """
     # Readers take the sizes from the shapes and assume OpenAI's values of everything else.
-    fields = dataclasses.fields(config)
-    sizes = [field.name for field in fields if field.default is dataclasses.MISSING]
-    assumed = ClipConfig(*(getattr(config, name) for name in sizes))
-    heads = config.transformer_heads * 64
-    if config != assumed or heads != config.transformer_width:
+    differing = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.default is not dataclasses.MISSING and getattr(config, field.name) != field.default
+    }
+    if config.transformer_heads * 64 != config.transformer_width:
+        differing["transformer_heads"] = config.transformer_heads
+    if differing:
+        found = " and ".join(f"{name} is {value!r}" for name, value in differing.items())
         raise ConfigError(
-            "The model's activation, head width, MLP width or preprocess differs from OpenAI's, "
-            "and OpenAI's layout has no configuration to describe it. Write the layout of hfclip "
-            "or open_clip instead."
+            f"The model's {found}. This differs from OpenAI's models, and OpenAI's layout has no "
+            "configuration to describe it. Write hfclip's layout instead; those of open_clip and "
+            "transformers have a configuration too."
         )
     return Files(OPENAI_WEIGHTS_FILE, tensors, {})

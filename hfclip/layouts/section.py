@@ -104,5 +104,6 @@ TOKENIZER = kinds.TOKENIZER
 TEXT = kinds.TEXT
 IMAGE = kinds.IMAGE
 CHANNELS = "images are RGB"
-RESIZE = "an image is resized by its shorter side, bicubically, then cropped"
+RESIZE = "an image is resized by its shorter side, its longer side or both, then cropped or padded"
+FILTER = "an image is resized with the bicubic or the bilinear filter"
 NO_CODE = "code from a repository is not run"

@@ -1,18 +1,18 @@
-"""transformers' layout: configuration, preprocessor and names of weights, read and written.
+"""transformers' layout: configuration and names of weights, read and written.
 
 hfclip and open_clip use OpenAI's names of weights. transformers has other names, keeps the three
 attention projections apart, and stores its two output projections transposed.
 """
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any
 
-from hfclip.config import OPENAI_MEAN, OPENAI_STD, ClipConfig
+from hfclip.config import ClipConfig
 from hfclip.errors import ConfigError, WeightsMismatchError
 from hfclip.layouts import kinds
 from hfclip.layouts.files import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE, Files, json_text
+from hfclip.layouts.preprocessor import preprocessor_to_transformers, with_preprocessor
 from hfclip.layouts.section import (
     ACTIVATION,
     CHANNELS,
@@ -20,8 +20,6 @@ from hfclip.layouts.section import (
     NO_CODE,
     NORM,
     NOTHING,
-    OFF,
-    RESIZE,
     TEXT,
     Fixed,
     Section,
@@ -205,33 +203,6 @@ _VISION_CONFIG = Section(
         "num_channels": ((3,), CHANNELS),
     },
 )
-_PROCESSORS = (
-    None,
-    "CLIPImageProcessor",
-    "CLIPImageProcessorFast",
-    "CLIPImageProcessorPil",
-    "CLIPFeatureExtractor",
-)
-_PREPROCESSOR = Section(
-    "transformers",
-    "preprocessor.",
-    {"image_mean": ("image_mean", OPENAI_MEAN), "image_std": ("image_std", OPENAI_STD)},
-    {
-        "image_processor_type": (_PROCESSORS, RESIZE),
-        "feature_extractor_type": (_PROCESSORS, RESIZE),
-        "auto_map": (NOTHING, NO_CODE),
-        "do_resize": ((True,), RESIZE),
-        "do_center_crop": ((True,), RESIZE),
-        "do_pad": (OFF, RESIZE),
-        "use_square_size": (OFF, RESIZE),
-        "resample": ((3,), RESIZE),  # Pillow's number for bicubic
-        "do_convert_rgb": ((True,), "every image is converted to RGB"),
-        "do_rescale": ((True,), "pixels are rescaled to [0, 1]"),
-        "rescale_factor": ((1 / 255,), "pixels are rescaled to [0, 1]"),
-        "do_normalize": ((True,), "pixels are normalized"),
-    },
-)
-_SIZES = {"size": ("shortest_edge",), "crop_size": ("height", "width")}
 
 
 def config_from_transformers(
@@ -261,14 +232,15 @@ def config_from_transformers(
     text["transformer_mlp_width"] = _units(_TEXT_CONFIG, text.pop("transformer_mlp_units"))
     vision["vision_mlp_width"] = _units(_VISION_CONFIG, vision.pop("vision_mlp_units"))
     config = ClipConfig(embed_dim=file["embed_dim"], **(text | vision))
-    return config if preprocessor is None else _with_pixels(config, preprocessor)
+    return config if preprocessor is None else with_preprocessor(config, preprocessor)
 
 
 def config_to_transformers(config: ClipConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the objects of transformers' config.json and preprocessor_config.json.
 
     Raises:
-        ConfigError: The image tower is a ResNet, which transformers' CLIP does not support.
+        ConfigError: The image tower is a ResNet, which transformers' CLIP does not support, or
+            images are padded.
     """
     if config.is_resnet:
         raise ConfigError(
@@ -319,39 +291,6 @@ def _units(section: Section, units: Any) -> Any:
             "file again."
         )
     return units
-
-
-def _with_pixels(config: ClipConfig, preprocessor: Mapping[str, Any]) -> ClipConfig:
-    values = preprocessor.get("image_processor", preprocessor)
-    pixels = _PREPROCESSOR.read(values)
-    for key, sides in _SIZES.items():
-        found = values.get(key, 224)
-        if not _agrees(found, sides, config.image_resolution):
-            why = f"it must be {' and '.join(sides)} {config.image_resolution}, the model's size"
-            raise _PREPROCESSOR.refusal(key, found, why)
-    return dataclasses.replace(config, **pixels)
-
-
-def _agrees(size: object, sides: tuple[str, ...], expected: int) -> bool:
-    """Returns whether a size, a number in older files, has the expected length on these sides."""
-    if isinstance(size, Mapping):
-        given = {side: length for side, length in size.items() if length is not None}
-        return given == dict.fromkeys(sides, expected)
-    return size == expected
-
-
-def preprocessor_to_transformers(config: ClipConfig) -> dict[str, Any]:
-    """Returns the object of a preprocessor_config.json, for a ViT or a ResNet."""
-    side = config.image_resolution
-    steps = ("resize", "center_crop", "convert_rgb", "rescale", "normalize")
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        **{f"do_{step}": True for step in steps},
-        **{key: dict.fromkeys(sides, side) for key, sides in _SIZES.items()},
-        "resample": 3,
-        "rescale_factor": 1 / 255,
-        **_PREPROCESSOR.write(config),
-    }
 
 
 def files(config: ClipConfig, tensors: "Mapping[str, Tensor]") -> Files:

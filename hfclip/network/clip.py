@@ -19,6 +19,7 @@ from hfclip.network.layers import (
 )
 from hfclip.network.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
 from hfclip.network.vit import VisionTransformer
+from hfclip.resizing import Interpolation, ResizeMode
 
 
 class CLIP(nn.Module):
@@ -55,6 +56,10 @@ class CLIP(nn.Module):
         transformer_mlp_width: int | None = None,
         image_mean: Triple = OPENAI_MEAN,
         image_std: Triple = OPENAI_STD,
+        resize_mode: ResizeMode = "shortest",
+        interpolation: Interpolation = "bicubic",
+        resize_resolution: int | None = None,
+        fill_color: int = 0,
     ) -> None:
         super().__init__()
         self.config = config = ClipConfig(
@@ -74,6 +79,10 @@ class CLIP(nn.Module):
             transformer_mlp_width=transformer_mlp_width,
             image_mean=image_mean,
             image_std=image_std,
+            resize_mode=resize_mode,
+            interpolation=interpolation,
+            resize_resolution=resize_resolution,
+            fill_color=fill_color,
         )
         self.context_length = config.context_length
         self.vocab_size = config.vocab_size

@@ -31,6 +31,8 @@ def export(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     base: str | Path | None = None,
+    subfolder: str | None = None,
+    variant: str | None = None,
 ) -> Path:
     """Writes a model into a folder in the layout of a package.
 
@@ -52,6 +54,8 @@ def export(
         cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE, else `hub` in HF_HOME.
         local_files_only: If True, makes no request and reads only the cache.
         base: The model that a weight file was fine-tuned from, as in `hfclip.load`.
+        subfolder: The folder inside a folder or repository, as in `hfclip.load`.
+        variant: The variant of the weights, such as "fp16", as in `hfclip.load`.
 
     Returns:
         The folder.
@@ -70,7 +74,15 @@ def export(
     folder = Path(folder).expanduser()
     check_free(folder, force=force)
     access = Access(token, cache_dir, local_files_only)
-    source = find(name, access, revision=revision, namespace=namespace, base=base)
+    source = find(
+        name,
+        access,
+        revision=revision,
+        namespace=namespace,
+        base=base,
+        subfolder=subfolder,
+        variant=variant,
+    )
     checkpoint = read_checkpoint(source)
     check_fit(checkpoint)
     with written_whole(folder) as part:

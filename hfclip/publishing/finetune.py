@@ -58,6 +58,7 @@ class Publication:
     def describe(self) -> dict[str, Any]:
         """Returns the plan of the publication in JSON types."""
         config, about = self.checkpoint.config, self.about
+        resized = config.describe_preprocess()
         return {
             "repository": self.repository.repo_id,
             "current_commit": self.repository.head or "not created yet",
@@ -65,6 +66,7 @@ class Publication:
             "image_tower": config.describe_image_tower(),
             "text_tower": config.describe_text_tower(),
             "pixels": config.image_resolution,
+            **({"preprocess": resized} if resized else {}),
             "parameters": config.parameter_count,
             "layout": self.layout,
             "license": about.license or "not given",
@@ -115,6 +117,8 @@ def publish(
     create_pr: bool = False,
     dry_run: bool = False,
     token: str | bool | None = None,
+    subfolder: str | None = None,
+    variant: str | None = None,
 ) -> Published:
     """Publishes a model on the Hub, like the command `hfclip publish`.
 
@@ -139,6 +143,9 @@ def publish(
         create_pr: If True, opens a pull request instead of committing.
         dry_run: If True, checks everything and sends nothing.
         token: A Hub token that may write; by default the stored token.
+        subfolder: The folder inside `source` that holds the model, as in `hfclip.load`.
+        variant: The variant of the weights of `source`, such as "fp16", as in `hfclip.load`. They
+            are published under the layout's standard name.
 
     Raises:
         ArgumentError: The Hub does not know the licence.
@@ -162,6 +169,8 @@ def publish(
         card=card,
         create_pr=create_pr,
         token=token,
+        subfolder=subfolder,
+        variant=variant,
     ) as publication:
         plan = publication.describe()
         if dry_run:
@@ -183,6 +192,8 @@ def prepared(
     card: CardRule = "refuse",
     create_pr: bool = False,
     token: str | bool | None = None,
+    subfolder: str | None = None,
+    variant: str | None = None,
 ) -> Iterator[Publication]:
     """Checks a model and writes the files to send into a temporary folder. Sends nothing.
 
@@ -190,7 +201,7 @@ def prepared(
     """
     given: dict[str, Any] = {"license": license, "datasets": datasets}
     check_given(given)
-    checkpoint = read_finetune(source, base)
+    checkpoint = read_finetune(source, base, subfolder, variant)
     _check_forward(checkpoint)
     given["metrics"] = read_metrics(Path(metrics), datasets) if metrics else []
     repository = pushing.find_repository(repo_id, token=token, create_pr=create_pr)
@@ -244,7 +255,12 @@ def send(
     return pushed
 
 
-def read_finetune(source: str | Path, base: str | None) -> Checkpoint:
+def read_finetune(
+    source: str | Path,
+    base: str | None,
+    subfolder: str | None = None,
+    variant: str | None = None,
+) -> Checkpoint:
     """Reads the model to publish and its configuration.
 
     Raises:
@@ -252,7 +268,7 @@ def read_finetune(source: str | Path, base: str | None) -> Checkpoint:
             contains unmerged LoRA weights.
         ConfigError: The folder has another architecture than `base`.
     """
-    found = find(source, base=base)
+    found = find(source, base=base, subfolder=subfolder, variant=variant)
     if found.config is None:
         raise PublishError(
             f"{source} is a weight file without a configuration, so its activation and preprocess "

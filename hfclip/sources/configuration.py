@@ -7,20 +7,15 @@ from pathlib import Path
 from hfclip.config import ClipConfig, read_json
 from hfclip.errors import ConfigError
 from hfclip.layouts.detect import config_from_json, is_transformers_clip
-from hfclip.layouts.files import (
-    CONFIG_FILE,
-    OPEN_CLIP_CONFIG_FILE,
-    OPEN_CLIP_WEIGHTS_FILE,
-    PREPROCESSOR_FILES,
-    WEIGHTS_FILE,
-)
+from hfclip.layouts.files import CONFIG_FILE, OPEN_CLIP_CONFIG_FILE, PREPROCESSOR_FILES
 from hfclip.layouts.open_clip import config_from_open_clip
+from hfclip.layouts.weight_files import config_of
 
-_CONFIG_OF = {OPEN_CLIP_WEIGHTS_FILE: OPEN_CLIP_CONFIG_FILE, WEIGHTS_FILE: CONFIG_FILE}
 # Fine-tuning may change these settings. All others belong to the architecture.
 _TUNABLE = {
     *("image_resolution", "context_length", "vocab_size", "image_mean", "image_std"),
     *("vision_mlp_width", "transformer_mlp_width"),  # pruning
+    *("resize_mode", "interpolation", "resize_resolution", "fill_color"),
 }
 
 
@@ -73,7 +68,7 @@ def config_in(
                 configs[file] = read_config(file, names, get)
             except ConfigError as error:
                 refusals.append(f"{get(file)}: {error}")
-    own = _CONFIG_OF.get(weights)
+    own = config_of(weights)
     if own in configs:
         return own, configs[own]
     if len(set(configs.values())) > 1:
@@ -108,10 +103,7 @@ def check_base(config: ClipConfig, origin: str, base: ClipConfig, name: str) -> 
     Raises:
         ConfigError: A setting differs that fine-tuning does not change.
     """
-    ours, theirs = (
-        {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
-        for one in (config, base)
-    )
+    theirs, ours = dataclasses.asdict(base), dataclasses.asdict(config)
     differing = [key for key in ours if ours[key] != theirs[key] and key not in _TUNABLE]
     if differing:
         key = differing[0]

@@ -16,8 +16,8 @@ class Download:
     Attributes:
         name: The name that `download` was called with.
         origin: The repository and commit, or the file or folder, in words.
-        path: The weight file.
-        digest: The hash that the weight file was verified against; None for a bundled model or a
+        path: The weight file, or the index of the shards.
+        digest: The hash that this file was verified against; None for a bundled model or a
             local file or folder.
     """
 
@@ -35,8 +35,10 @@ def download(
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     force_download: bool = False,
+    subfolder: str | None = None,
+    variant: str | None = None,
 ) -> Download:
-    """Downloads and verifies all files of a model that `hfclip.load` reads.
+    """Downloads and verifies all files of a model that `hfclip.load` reads, and no others.
 
     Files that are already cached are not downloaded again. Afterwards `hfclip.load` works offline.
 
@@ -48,6 +50,8 @@ def download(
         token: A Hub token, True for the stored token, False for none.
         cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE, else `hub` in HF_HOME.
         force_download: Whether to download cached files again.
+        subfolder: The folder in the repository that holds the model.
+        variant: The variant of the weights, such as "fp16", as in `hfclip.load`.
 
     Returns:
         The path of the weight file, its hash and its origin.
@@ -61,6 +65,13 @@ def download(
         'open_clip_model.safetensors'
     """
     access = Access(token, cache_dir, force_download=force_download)
-    source = find(name, access, revision=revision, namespace=namespace)
+    source = find(
+        name,
+        access,
+        revision=revision,
+        namespace=namespace,
+        subfolder=subfolder,
+        variant=variant,
+    )
     record = integrity.recall(source.weights)
     return Download(str(name), source.origin, source.weights, record and record.digest)

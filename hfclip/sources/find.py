@@ -1,7 +1,6 @@
 """Finds the files of a model from its name."""
 
 import os
-from collections.abc import Callable, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,13 +17,8 @@ from hfclip.hub import integrity
 from hfclip.hub.errors import MissingRepositoryError, NotCachedError
 from hfclip.hub.fetch import Access, Snapshot
 from hfclip.hub.integrity import Digest
-from hfclip.layouts.files import (
-    CONFIG_FILE,
-    OPEN_CLIP_CONFIG_FILE,
-    OPEN_CLIP_WEIGHTS_FILE,
-    WEIGHTS_FILE,
-    Source,
-)
+from hfclip.layouts.files import CONFIG_FILE, OPEN_CLIP_CONFIG_FILE, Source
+from hfclip.layouts.weight_files import is_index
 from hfclip.releases import BUNDLED, RELEASES, Release, bundled_folder, repository_name
 from hfclip.sources import naming
 from hfclip.sources.configuration import (
@@ -32,9 +26,9 @@ from hfclip.sources.configuration import (
     config_beside,
     config_in,
     known_files,
-    read_config,
 )
-from hfclip.sources.partial_cache import check_layout_is_known
+from hfclip.sources.folder import WHOLE, Folder, Part, find_layout, get_weights, local_folder
+from hfclip.sources.partial_cache import check_layout_is_known, check_shards_are_cached
 
 # The environment variable with the account whose copies of the releases are used.
 NAMESPACE_VARIABLE = "HFCLIP_NAMESPACE"
@@ -48,6 +42,8 @@ def find(
     namespace: str | None = None,
     download_root: str | Path | None = None,
     base: str | Path | None = None,
+    subfolder: str | None = None,
+    variant: str | None = None,
 ) -> Source:
     """Finds the files of a model, and downloads those that are not on this machine.
 
@@ -61,27 +57,33 @@ def find(
         base: The model from which a weight file was fine-tuned: a name, a folder or a repository.
             Its configuration replaces any configuration beside the file. If `name` is not a weight
             file, its own configuration must agree with the base.
+        subfolder: The folder inside a folder or repository that holds the model, such as "a/b".
+        variant: The part of the weights' file names that marks another dtype: "fp16" for
+            model.fp16.safetensors. Without it, files of a variant are not used.
 
     Raises:
         ModelNotFoundError: The name is empty, unknown (the message suggests the nearest name), or
             a path that does not exist.
-        ArgumentError: `revision` or `namespace` does not apply to the name.
+        ArgumentError: `revision`, `namespace`, `subfolder` or `variant` is invalid or does not
+            apply to the name.
         ConfigError: The configuration is invalid, or is not that of a fine-tune of `base`.
         HubError: The files cannot be fetched, or differ from the published files.
     """
     access = access or Access()
     naming.check_is_name(name)
     name, weights = naming.spelled(name)
+    part = Part.of(subfolder, variant)
     if base is None:
-        source = _find(name, access, revision, namespace, download_root)
+        source = _find(name, access, revision, namespace, download_root, part)
         naming.check_weights(str(name), weights, source.weights.name)
         return source
     config = base_config(base, access)
     path = None if name in BUNDLED or name in RELEASES else naming.local_path(name)
     if path is not None and path.is_file():
-        naming.refuse_options(f"{name} is a local path", revision=revision, namespace=namespace)
-        return Source(path, config, f"the file {path}", f"the base {base}", is_base=True)
-    source = _find(name, access, revision, namespace, download_root)
+        _refuse_for_path(name, revision, namespace, part)
+        source = replace(_file(path, base=config), config_origin=f"the base {base}")
+        return replace(source, is_base=True)
+    source = _find(name, access, revision, namespace, download_root, part)
     naming.check_weights(str(name), weights, source.weights.name)
     if source.config is not None:
         check_base(source.config, source.origin, config, str(base))
@@ -94,22 +96,30 @@ def _find(
     revision: str | None,
     namespace: str | None,
     download_root: str | Path | None,
+    part: Part,
 ) -> Source:
     if name in BUNDLED:
         naming.refuse_options(
-            f"{name} is bundled with hfclip", revision=revision, namespace=namespace
+            f"{name} is bundled with hfclip",
+            revision=revision,
+            namespace=namespace,
+            **part._asdict(),
         )
-        source = _folder(bundled_folder(str(name)), "bundled with hfclip")
-        return replace(source, mapped=True)
+        folder = local_folder(bundled_folder(str(name)), part, "bundled with hfclip")
+        return replace(find_layout(folder), mapped=True)
     if name in RELEASES:
         namespace = namespace or os.environ.get(NAMESPACE_VARIABLE)
         if namespace:
-            return _repository(f"{namespace}/{repository_name(str(name))}", revision, access)
+            copy = f"{namespace}/{repository_name(str(name))}"
+            return _repository(copy, revision, access, part)
+        naming.refuse_options(f"{name} is a release", **part._asdict())
         return _release(RELEASES[str(name)], revision, access, download_root)
     path = naming.local_path(name)
     if path is not None:
-        naming.refuse_options(f"{name} is a local path", revision=revision, namespace=namespace)
-        return _folder(path, f"the folder {path}") if path.is_dir() else _file(path)
+        _refuse_for_path(name, revision, namespace, part)
+        if path.is_file():
+            return _file(path)
+        return find_layout(local_folder(path, part, f"the folder {path}"), part.variant)
     repo_id, named_revision = naming.parse_repository(str(name))
     naming.refuse_options(f"{name} already names an account", namespace=namespace)
     if revision and named_revision and revision != named_revision:
@@ -118,7 +128,7 @@ def _find(
             "Give one revision."
         )
     try:
-        return _repository(repo_id, revision or named_revision, access)
+        return _repository(repo_id, revision or named_revision, access, part)
     except (MissingRepositoryError, NotCachedError) as error:
         hint = f" There is no file or folder {name} either.{naming.suggestion(str(name))}"
         kind = NetworkError if isinstance(error, NotCachedError) else RepositoryError
@@ -191,62 +201,59 @@ def _original(release: Release, download_root: str | Path | None, access: Access
     return path if integrity.matches(path, digest, again=access.hash_again) else None
 
 
-def _repository(repo_id: str, revision: str | None, access: Access) -> Source:
+def _repository(repo_id: str, revision: str | None, access: Access, part: Part) -> Source:
     snapshot = hub.resolve(repo_id, revision, access)
     origin = _origin(snapshot)
-    if not snapshot.is_listed:
-        check_layout_is_known(snapshot)
-    source = _read_layout(snapshot.digests.keys(), partial(hub.fetch, snapshot), origin)
-    return replace(source, mapped=True)
-
-
-def _folder(path: Path, origin: str) -> Source:
-    names = {entry.name for entry in path.iterdir()}
-    return _read_layout(names, path.joinpath, origin)
-
-
-def _read_layout(names: Set[str], get: Callable[[str], Path], origin: str) -> Source:
-    """Detects the layout of a folder or repository by its files, and gets them."""
-    # open_clip first: in timm's repositories, the other names hold the image tower only.
-    is_open_clip = {OPEN_CLIP_CONFIG_FILE, OPEN_CLIP_WEIGHTS_FILE} <= names
-    if not is_open_clip and not {CONFIG_FILE, WEIGHTS_FILE} <= names:
-        raise _unreadable(names, origin)
-    config_file = OPEN_CLIP_CONFIG_FILE if is_open_clip else CONFIG_FILE
-    try:
-        config = read_config(config_file, names, get)
-    except ConfigError as error:
-        raise ConfigError(f"{origin}: {error}") from None
-    weights = get(OPEN_CLIP_WEIGHTS_FILE if is_open_clip else WEIGHTS_FILE)
-    return Source(weights, config, origin)
-
-
-def _unreadable(names: Set[str], origin: str) -> RepositoryError:
-    pickles = sorted(name for name in names if name.endswith(naming.PICKLE_SUFFIXES))
-    if pickles:
-        return RepositoryError(
-            f"{origin} holds its weights only as pickles ({', '.join(pickles[:3])}), which can "
-            "run code and are not fetched. Ask the owner for safetensors, or download the file "
-            "yourself and give its path if it is a state dict."
+    names = part.names_in(snapshot.digests)
+    if snapshot.is_listed and not names and part.subfolder:
+        folders = sorted({name.rpartition("/")[0] for name in snapshot.digests} - {""})
+        raise RepositoryError(
+            f"{origin} has no folder {part.subfolder!r}. "
+            f"Its folders are {', '.join(folders[:5]) or 'none'}."
         )
-    return RepositoryError(
-        f"{origin} holds no CLIP in a known layout: there is neither {CONFIG_FILE} with "
-        f"{WEIGHTS_FILE}, nor {OPEN_CLIP_CONFIG_FILE} with {OPEN_CLIP_WEIGHTS_FILE}. "
-        f"It holds {', '.join(sorted(names)[:5]) or 'no files'}."
+    if not snapshot.is_listed:
+        check_layout_is_known(snapshot, part)
+    folder = Folder(
+        names,
+        lambda name: hub.fetch(snapshot, part.name(name)),
+        f"{origin}{part}",
+        partial(check_shards_are_cached, snapshot, part),
     )
+    return replace(find_layout(folder, part.variant), mapped=True)
 
 
 def _origin(snapshot: Snapshot) -> str:
     return f"{snapshot.repo_id} at {snapshot.commit[:12]}"
 
 
-def _file(path: Path) -> Source:
-    """Returns the source of a weight file, with the configuration beside it if there is one."""
-    found = config_beside(path)
+def _file(path: Path, base: ClipConfig | None = None) -> Source:
+    """Returns the source of a weight file, or of an index and its shards.
+
+    Args:
+        path: The file.
+        base: The configuration; by default the one beside the file, if there is one.
+    """
+    origin = f"the file {path}"
+    siblings = Folder(set(), path.parent.joinpath, f"the folder {path.parent}")
+    if is_index(path.name):
+        names = {entry.name for entry in path.parent.iterdir() if entry.is_file()}
+        siblings = replace(siblings, names=names)
+    weights, shards = get_weights(siblings, path.name)
+    found = None if base else config_beside(path)
     if found is None:
-        return Source(path, None, f"the file {path}")
+        return Source(weights, base, origin, shards=shards)
     file, config = found
     beside = f"the configuration beside it, {path.with_name(file)}"
-    return Source(path, config, f"the file {path}", beside)
+    return Source(weights, config, origin, beside, shards=shards)
+
+
+def _refuse_for_path(
+    name: str | Path, revision: str | None, namespace: str | None, part: Part
+) -> None:
+    """Raises an error for options that do not apply to a local folder or file."""
+    naming.refuse_options(f"{name} is a local path", revision=revision, namespace=namespace)
+    if Path(name).expanduser().is_file():
+        naming.refuse_options(f"{name} is a file", **part._asdict())
 
 
 def base_config(base: str | Path, access: Access | None = None) -> ClipConfig:
@@ -271,7 +278,7 @@ def base_config(base: str | Path, access: Access | None = None) -> ClipConfig:
     if path is None:
         snapshot = hub.resolve(*naming.parse_repository(str(base)), access or Access())
         if not snapshot.is_listed:
-            check_layout_is_known(snapshot)
+            check_layout_is_known(snapshot, WHOLE)
         found = config_in(snapshot.digests.keys(), partial(hub.fetch, snapshot))
     elif path.is_dir():
         found = config_in(known_files(path), path.joinpath)

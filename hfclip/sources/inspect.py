@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,10 @@ from hfclip.releases import BUNDLED, RELEASES, bundled_folder
 from hfclip.sources import cached as cached_models
 from hfclip.sources.cached import CachedModel, State
 from hfclip.sources.find import NAMESPACE_VARIABLE, find, original_file, repository_of
+from hfclip.sources.folder import WHOLE
+
+# Facts that only some models have.
+_OPTIONAL = ("assumed", "preprocess", "shards")
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,10 @@ class Inspection:
     Attributes:
         model: The name that `inspect` was called with.
         origin: The repository and commit, or the file or folder, in words.
-        file: The weight file.
+        file: The weight file, or the index of the shards.
         format: The kind of the weight file, such as "safetensors file".
-        bytes: The size of the weight file.
-        sha256: The hash of the weight file.
+        bytes: The size of the weight file, or of all shards together.
+        sha256: The hash of `file`.
         image_tower: The image tower in words.
         text_tower: The text tower in words.
         pixels: The side of the square input image.
@@ -40,6 +44,8 @@ class Inspection:
         tensors: The number of tensors of each dtype.
         assumed: The assumptions about a weight file without a configuration, in words; None if
             the model has a configuration.
+        preprocess: How an image is resized, in words; None if this is done as by OpenAI.
+        shards: The sha256 of each shard, by file name; empty for a single weight file.
     """
 
     model: str
@@ -56,11 +62,13 @@ class Inspection:
     parameters: int
     tensors: Mapping[str, int]
     assumed: str | None = None
+    preprocess: str | None = None
+    shards: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the facts by name, in JSON types. `assumed` is left out if it is None."""
+        """Returns the facts by name, in JSON types. Optional facts are left out if empty."""
         facts = _json_types(self)
-        return {name: fact for name, fact in facts.items() if name != "assumed" or fact}
+        return {name: fact for name, fact in facts.items() if name not in _OPTIONAL or fact}
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,8 @@ class ListedModel:
             None.
         namespace: The setting that replaces the pinned repository of a release: "namespace" for
             the argument, "HFCLIP_NAMESPACE" for the environment variable, or None.
+        subfolder: The argument `subfolder` for `hfclip.load`, or None.
+        variant: The argument `variant` for `hfclip.load`, or None.
     """
 
     name: str
@@ -95,6 +105,8 @@ class ListedModel:
     repository: str | None = None
     revision: str | None = None
     namespace: str | None = None
+    subfolder: str | None = None
+    variant: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the attributes by name, in JSON types."""
@@ -110,6 +122,8 @@ def inspect(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     base: str | Path | None = None,
+    subfolder: str | None = None,
+    variant: str | None = None,
 ) -> Inspection:
     """Reads the facts of a model from its files. Builds no model and runs no code from the files.
 
@@ -123,6 +137,8 @@ def inspect(
         local_files_only: If True, makes no request and reads only the cache.
         base: The model that a weight file was fine-tuned from, as in `hfclip.load`. If given, the
             names and shapes of the weights must match it.
+        subfolder: The folder inside a folder or repository, as in `hfclip.load`.
+        variant: The variant of the weights, such as "fp16", as in `hfclip.load`.
 
     Returns:
         The architecture, the dtypes, the hash and the origin.
@@ -140,21 +156,27 @@ def inspect(
     from hfclip.checkpoints.read import read_checkpoint  # noqa: PLC0415
 
     access = Access(token, cache_dir, local_files_only)
-    source = find(name, access, revision=revision, namespace=namespace, base=base)
+    source = find(
+        name,
+        access,
+        revision=revision,
+        namespace=namespace,
+        base=base,
+        subfolder=subfolder,
+        variant=variant,
+    )
     checkpoint = read_checkpoint(source)
     if base is not None:
         check_fit(checkpoint)
     config, tensors = checkpoint.config, checkpoint.tensors
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
-    with checkpoint.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Inspection(
         model=str(name),
         origin=source.origin,
         file=checkpoint.path,
         format=checkpoint.format,
-        bytes=checkpoint.path.stat().st_size,
-        sha256=digest,
+        bytes=sum(path.stat().st_size for path in source.weight_files),
+        sha256=_sha256(checkpoint.path),
         image_tower=config.describe_image_tower(),
         text_tower=config.describe_text_tower(),
         pixels=config.image_resolution,
@@ -163,7 +185,14 @@ def inspect(
         parameters=config.parameter_count,
         tensors=dict(dtypes),
         assumed=checkpoint.assumed,
+        preprocess=config.describe_preprocess(),
+        shards={shard.path.name: _sha256(shard.path) for shard in source.shards},
     )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def list_models(
@@ -172,8 +201,9 @@ def list_models(
     """Lists the nine releases, the bundled model and the other CLIP models in the Hub's cache.
 
     Makes no request and imports no torch. A repository that is not a release is listed once: the
-    commit of main, or another commit if main is not cached. A cached repository is listed if its
-    configuration describes a model that hfclip loads.
+    commit of main, or another commit if main is not cached. Each of its subfolders and variants
+    with cached weights is a row of its own. A cached repository is listed if its configuration
+    describes a model that hfclip loads.
 
     Args:
         namespace: The account whose copies of the nine releases are used; by default the
@@ -184,13 +214,14 @@ def list_models(
     rows = [_listed_release(name, namespace, access) for name in RELEASES]
     rows += [_listed_bundled(name) for name in BUNDLED]
     listed = {(row.repository, row.revision) for row in rows}
-    repositories: set[str] = set()
+    commits: dict[str, str] = {}
     for model in cached_models.scan(access):
-        is_new = (model.repo_id, model.commit) not in listed and model.repo_id not in repositories
-        if is_new and model.config:
-            repositories.add(model.repo_id)
-            origin = f"{model.repo_id} at {model.commit[:12]}"
-            rows.append(_listed_cached(model.name, model, model.config, origin))
+        is_new = (model.repo_id, model.commit) not in listed or any(model.part)
+        is_first = commits.setdefault(model.repo_id, model.commit) == model.commit
+        if is_new and is_first and model.config:
+            row = _listed_cached(model.name, model, model.config, model.origin)
+            subfolder, variant = model.part
+            rows.append(dataclasses.replace(row, subfolder=subfolder or None, variant=variant))
     return rows
 
 
@@ -198,7 +229,7 @@ def _listed_release(name: str, namespace: str | None, access: Access) -> ListedM
     release = RELEASES[name]
     repo_id, revision = repository_of(name, namespace=namespace) or ("", None)
     source = _namespace_source(namespace)
-    model = cached_models.find_cached(repo_id, revision, access)
+    model = cached_models.find_cached(repo_id, revision, access, WHOLE)
     if model and model.config and (source or model.release):
         return _listed_cached(name, model, model.config, repo_id, source)
     original = original_file(release)

@@ -16,6 +16,10 @@ from hfclip.sources.addresses import is_address, parse_address
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 _WEIGHT_SUFFIXES = (*PICKLE_SUFFIXES, ".safetensors")
 HUB_NAME = re.compile(r"(?:hf-hub:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+# A repository with a folder inside it, which `subfolder=` selects.
+_IN_REPOSITORY = re.compile(
+    r"(?:hf-hub:)?(\w[\w.-]*/[\w.-]+)/([\w.-]+(?:/[\w.-]+)*)/?(?:@[\w./-]+)?"
+)
 
 # The prefix of open_clip and timm, and its common misspelling.
 _HUB_PREFIXES = ("hf-hub:", "hf_hub:")
@@ -188,14 +192,26 @@ def _is_path(name: str) -> bool:
 def _not_found(name: str) -> ModelNotFoundError:
     return ModelNotFoundError(
         f"Model {name} not found: no release, file, folder or repository of that name."
-        f"{suggestion(name)} Available models: {', '.join([*RELEASES, *BUNDLED])}."
+        f"{_subfolder_hint(name)}{suggestion(name)} "
+        f"Available models: {', '.join([*RELEASES, *BUNDLED])}."
     )
 
 
 def _no_such_path(name: str) -> ModelNotFoundError:
     return ModelNotFoundError(
         f"Model {name} not found: there is no such file or folder. A relative path starts at "
-        f"{Path.cwd()}."
+        f"{Path.cwd()}.{_subfolder_hint(name)}"
+    )
+
+
+def _subfolder_hint(name: str) -> str:
+    """Returns how to name a folder inside a repository, for a name like `org/name/folder`."""
+    match = _IN_REPOSITORY.fullmatch(name)
+    if match is None or name.lower().endswith(_WEIGHT_SUFFIXES):
+        return ""
+    return (
+        f' For the folder {match[2]!r} of a repository, give "{match[1]}" and '
+        f'subfolder="{match[2]}" (--subfolder {match[2]}).'
     )
 
 

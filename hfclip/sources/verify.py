@@ -16,6 +16,7 @@ from hfclip.sources import cached as cached_models
 from hfclip.sources import naming
 from hfclip.sources.cached import CachedModel
 from hfclip.sources.find import find, original_file, repository_of
+from hfclip.sources.folder import Part
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class Verification:
     Attributes:
         name: The name that `verify` was called with.
         origin: The repository and commit, or the file or folder, in words.
-        path: The weight file.
-        digest: The hash of the weight file.
-        files: The hash of each verified file, the weight file first.
+        path: The weight file, or the index of the shards.
+        digest: The hash of this file.
+        files: The hash of each verified file, `path` first.
     """
 
     name: str
@@ -45,6 +46,8 @@ def verify(
     namespace: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
+    subfolder: str | None = None,
+    variant: str | None = None,
 ) -> Verification:
     """Hashes all cached files of a model again and compares the hashes with the published ones.
 
@@ -59,6 +62,8 @@ def verify(
             environment variable HFCLIP_NAMESPACE, if set.
         token: A Hub token, True for the stored token, False for none; used only with `repair`.
         cache_dir: The folder of the Hub's cache; by default HF_HUB_CACHE, else `hub` in HF_HOME.
+        subfolder: The folder in the repository whose model must be complete.
+        variant: The variant of the weights that must be complete, such as "fp16".
 
     Returns:
         The verified files and their hashes.
@@ -68,26 +73,30 @@ def verify(
         IntegrityError: A file is damaged, or no hash is published for it.
         NetworkError: The model is not in the cache, or a damaged file cannot be downloaded.
         ModelNotFoundError: The name is not a release, repository, file or folder.
-        ArgumentError: A revision is given, but the name is not a repository.
+        ArgumentError: A revision, subfolder or variant is given, but the name is not a repository.
 
     Example:
         >>> hfclip.verify("digits").digest.kind
         'sha256'
     """
+    part = Part.of(subfolder, variant)
     repository = repository_of(name, revision=revision, namespace=namespace)
     if repository is None:
-        if revision is not None:
-            raise ArgumentError(
-                f"{name} has no revision {revision!r}: it is not a repository. Omit `revision`."
-            )
+        for option, value in {"revision": revision, **part._asdict()}.items():
+            if value:
+                raise ArgumentError(
+                    f"{name} has no {option} {value!r}: it is not a repository. Omit `{option}`."
+                )
         return _verify_bundled(str(name)) if name in BUNDLED else _verify_local(name)
     access = Access(token, cache_dir, local_files_only=True, hash_again=True)
-    model = cached_models.find_cached(*repository, access)
+    is_any_part = name not in RELEASES and not any(part)
+    model = cached_models.find_cached(*repository, access, None if is_any_part else part)
     if model and (model.config is None or not model.missing):
         return _verify_cached(str(name), model, access, repair=repair)
-    if revision is None and _is_original(str(name), repository[0]):
+    if revision is None and not any(part) and _is_original(str(name), repository[0]):
         return _verify_original(str(name))
-    raise _not_cached(str(name), model, revision, namespace, access)
+    options = {"revision": revision, "namespace": namespace, **part._asdict()}
+    raise _not_cached(str(name), model, options, access)
 
 
 def verify_all(
@@ -105,8 +114,11 @@ def verify_all(
         A name for `verify`, and either the result or the error.
     """
     access = Access(cache_dir=cache_dir, local_files_only=True, hash_again=True)
+    seen = set()
     for model in cached_models.scan(access):
-        if model.config is None or model.weights:
+        is_new = (model.repo_id, model.commit) not in seen  # all files of a commit are verified
+        if is_new and (model.config is None or model.weights):
+            seen.add((model.repo_id, model.commit))
             yield model.name, _attempt(_verify_cached, model.name, model, access, repair=repair)
     for name, release in RELEASES.items():
         path = original_file(release)
@@ -142,7 +154,7 @@ def _verify_cached(name: str, model: CachedModel, access: Access, *, repair: boo
     if errors:
         raise type(errors[0])("\n".join(map(str, errors)))
     path, digest = next(iter(verified.items()))
-    return Verification(name, f"{model.repo_id} at {model.commit[:12]}", path, digest, verified)
+    return Verification(name, model.origin, path, digest, verified)
 
 
 def _verify_bundled(name: str) -> Verification:
@@ -207,17 +219,13 @@ def _is_original(name: str, repo_id: str) -> bool:
 
 
 def _not_cached(
-    name: str,
-    model: CachedModel | None,
-    revision: str | None,
-    namespace: str | None,
-    access: Access,
+    name: str, model: CachedModel | None, options: Mapping[str, str | None], access: Access
 ) -> NetworkError:
     found = f"{name} is not in the cache at {access.cache}"
     if model:
         found = f"{name} is only partly in the cache: {', '.join(model.missing)} is missing"
     command = f"hfclip download {name}"
-    for option, value in (("revision", revision), ("namespace", namespace)):
+    for option, value in options.items():
         command += f" --{option} {value}" if value else ""
     hint = "" if model or name in RELEASES else naming.suggestion(name)
     return NetworkError(f"{found}. There is nothing to verify.{hint} Download it with `{command}`.")

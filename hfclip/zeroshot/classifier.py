@@ -11,7 +11,8 @@ from torch import Tensor
 
 from hfclip.config import ClipConfig
 from hfclip.errors import ArgumentError, ShapeError
-from hfclip.images.preprocess import image_transform
+from hfclip.images.exact import Recipe
+from hfclip.images.preprocess import transform_of
 from hfclip.images.reading import Picture, load_batch
 from hfclip.network.layers import normalize
 from hfclip.text.tokenizer import tokenize
@@ -245,9 +246,7 @@ def _encoded(model: Encoder, captions: Sequence[str]) -> Iterator[Tensor]:
 def _own_preprocess(config: object) -> Preprocess | None:
     if not isinstance(config, ClipConfig):
         return None
-    transform: Preprocess = image_transform(
-        config.image_resolution, config.image_mean, config.image_std
-    )
+    transform: Preprocess = transform_of(Recipe.of(config))
     return transform
 
 

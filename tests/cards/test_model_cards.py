@@ -159,6 +159,31 @@ def test_a_fine_tune_names_its_base_and_its_data() -> None:
     assert index["results"][0]["metrics"] == [{"type": "accuracy", "value": 0.9}]
 
 
+@pytest.mark.parametrize(
+    ("resizing", "words", "layouts"),
+    [
+        ({}, "| image | 32 x 32 pixels |", "open_clip    # or transformers\n"),
+        (
+            {"resize_mode": "longest"},
+            "| image | 32 x 32 pixels, longer side resized to 32 (bicubic), padded with level 0 |",
+            "open_clip\n",
+        ),
+        (
+            {"resize_resolution": 40},
+            "| image | 32 x 32 pixels, shorter side resized to 40 (bicubic), center cropped |",
+            "transformers\n",
+        ),
+    ],
+)
+def test_a_card_tells_the_resizing_and_the_layouts_that_can_describe_it(
+    resizing: dict[str, Any], words: str, layouts: str, tmp_path: Path
+) -> None:
+    config = ClipConfig(64, 32, 2, 64, 16, 16, 600, 64, 1, 2, **resizing)
+    text = str(model_card(tmp_path, config))
+    assert words in text
+    assert f"hfclip export . copy --layout {layouts}" in text
+
+
 def test_a_card_shows_how_to_load_each_layout(tmp_path: Path) -> None:
     config, about = ClipConfig(8, 16, 1, 64, 16, 8, 600, 64, 1, 1), About("me/my-clip")
     text = {

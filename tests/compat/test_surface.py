@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import hfclip
@@ -107,6 +108,18 @@ def test_a_model_with_another_mean_keeps_it(standin: ModuleType, tmp_path: Path)
     model.save_pretrained(tmp_path / "mine")
     _, preprocess = standin.load(str(tmp_path / "mine"), device="cpu")
     assert tuple(preprocess.transforms[-1].mean) == (0.1, 0.2, 0.3)
+
+
+def test_a_squashing_model_is_prepared_as_by_hfclip(standin: ModuleType, tmp_path: Path) -> None:
+    model = hfclip.CLIP(8, 32, 1, 64, 16, 6, 50, 64, 1, 1, resize_mode="squash")
+    model.save_pretrained(tmp_path / "mine")
+    _, ours = hfclip.load(tmp_path / "mine", device="cpu")
+    _, preprocess = standin.load(str(tmp_path / "mine"), device="cpu")
+    steps = [type(step).__name__ for step in preprocess.transforms]
+    assert steps == ["Resize", "function", "ToTensor", "Normalize"]
+    image = Image.linear_gradient("L").resize((90, 40))
+    assert torch.equal(preprocess(image), ours(image))
+    assert not torch.equal(preprocess(image), standin.clip._transform(32)(image))
 
 
 def test_loading_with_jit_gives_a_script_with_equal_features(

@@ -441,11 +441,11 @@ def test_a_token_is_sent_only_to_the_hub(
     assert TOKEN not in repr(Access(token=TOKEN))
 
 
-def test_a_repository_with_only_pickles_is_refused_with_advice(hub: LoopbackHub) -> None:
-    hub.add_repository("me/old", {CONFIG: b"{}", "pytorch_model.bin": b"x"})
-    with pytest.raises(hfclip.RepositoryError, match=r"only as pickles \(pytorch_model\.bin\)"):
+def test_pickles_with_other_names_are_not_fetched(hub: LoopbackHub) -> None:
+    hub.add_repository("me/old", {CONFIG: b"{}", "ViT-B-32.pt": b"x", "epoch_3.bin": b"x"})
+    with pytest.raises(hfclip.RepositoryError, match=r"torch\.save ViT-B-32\.pt, epoch_3\.bin"):
         load("me/old")
-    assert not any(call.file == "pytorch_model.bin" for call in hub.calls)
+    assert not any(call.file and call.file.endswith((".pt", ".bin")) for call in hub.calls)
 
 
 def test_an_error_for_a_repository_without_a_clip_lists_its_content(hub: LoopbackHub) -> None:

@@ -49,9 +49,11 @@ def opened(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content))
 
 
-def both(content: bytes) -> tuple[Tensor, Tensor]:
+def both(content: bytes, **settings: Any) -> tuple[Tensor, Tensor]:
     """Returns the pixels of the exact and the fast preprocess for a file."""
-    exact, fast = (hfclip.image_transform(SIDE, mode=mode) for mode in ("exact", "fast"))
+    exact, fast = (
+        hfclip.image_transform(SIDE, mode=mode, **settings) for mode in ("exact", "fast")
+    )
     return exact(opened(content)), fast(opened(content))
 
 
@@ -84,6 +86,40 @@ def test_twelve_megapixels_are_within_three_levels() -> None:
         assert levels_apart(*both(saved(picture, "BMP"))).max() <= 3
 
 
+MODES: dict[str, dict[str, Any]] = {
+    "bilinear": {"interpolation": "bilinear"},
+    "cropped": {"resize_resolution": 256},
+    "squash": {"resize_mode": "squash"},
+    "squash cropped": {"resize_mode": "squash", "resize_resolution": 256},
+    "longest": {"resize_mode": "longest", "fill_color": 90},
+    "longest bilinear": {"resize_mode": "longest", "interpolation": "bilinear"},
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+@pytest.mark.parametrize(
+    ("size", "most"), [((640, 480), 1), ((641, 479), 1), ((300, 1200), 3), ((4000, 3000), 3)]
+)
+def test_other_resize_modes_are_within_a_level_or_three(
+    size: tuple[int, int], most: float, name: str
+) -> None:
+    for image in (drawn(size), photograph(0, size)):
+        for content in (saved(image), saved(image, "BMP")):
+            exact, fast = both(content, **MODES[name])
+            assert fast.is_contiguous()
+            assert levels_apart(exact, fast).max() <= most
+
+
+@pytest.mark.parametrize("name", MODES)
+@pytest.mark.parametrize("size", [(1799, 1347), (1353, 2005), (5001, 1703)])
+def test_sides_not_divisible_by_eight_differ_in_few_pixels_in_every_mode(
+    size: tuple[int, int], name: str
+) -> None:
+    apart = levels_apart(*both(saved(drawn(size)), **MODES[name]))
+    assert apart.max() <= 10
+    assert (apart > 3).float().mean() < 0.001
+
+
 @pytest.mark.parametrize("size", [(1799, 1347), (1353, 2005)])
 def test_sides_not_divisible_by_eight_differ_in_few_pixels(size: tuple[int, int]) -> None:
     apart = levels_apart(*both(saved(drawn(size))))
@@ -101,6 +137,14 @@ def test_features_have_a_high_cosine_similarity() -> None:
         with torch.no_grad():
             features = model.encode_image(pixels)
         assert torch.cosine_similarity(features[0], features[1], dim=0) > 0.999
+
+
+def test_padding_is_the_same_in_both_modes() -> None:
+    exact, fast = both(saved(drawn((2400, 1601))), resize_mode="longest", fill_color=90)
+    for rows in (slice(0, 37), slice(-37, None)):
+        assert torch.equal(exact[:, rows], exact[:, :1, :1].expand(3, 37, SIDE))
+        assert levels_apart(exact[:, rows], fast[:, rows]).max() < 0.001
+    assert exact[0, 37].std() > 0.01
 
 
 def test_a_jpeg_is_decoded_no_larger_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -376,8 +376,8 @@ OPEN_CLIP_REFUSALS = {
     "model_cfg/text_cfg/hf_tokenizer_name": "bert-base-uncased",
     "model_cfg/text_cfg/tokenizer_mode": "clips",
     "model_cfg/text_cfg/tokenizer_kwargs": {"clean": "canonicalize"},
-    "preprocess_cfg/interpolation": "bilinear",
-    "preprocess_cfg/resize_mode": "squash",
+    "preprocess_cfg/interpolation": "nearest",
+    "preprocess_cfg/resize_mode": "crop",
     "preprocess_cfg/mode": "L",
     "preprocess_cfg/surprise": 1,
 }
@@ -636,16 +636,26 @@ PREPROCESSOR_REFUSALS: list[tuple[str, object]] = [
     ("auto_map", {"AutoImageProcessor": "processing.Processor"}),
     ("do_resize", False),
     ("do_center_crop", False),
+    ("do_center_crop", None),
     ("do_convert_rgb", False),
     ("do_rescale", False),
-    ("do_normalize", False),
+    ("do_normalize", None),
     ("do_pad", True),
     ("use_square_size", True),
-    ("resample", 2),
+    ("resample", 0),
+    ("resample", 1),
     ("rescale_factor", 1 / 127.5),
-    ("size", 256),
-    ("size", {"shortest_edge": 256}),
-    ("size", {"height": 224, "width": 224}),
+    ("size", 223),
+    ("size", "224"),
+    ("size", [224, 256]),
+    ("size", [224]),
+    ("size", {}),
+    ("size", {"shortest_edge": 200}),
+    ("size", {"shortest_edge": 256.5}),
+    ("size", {"height": 224, "width": 256}),
+    ("size", {"height": 224}),
+    ("size", {"max_height": 224, "max_width": 224}),
+    ("size", {"longest_edge": 224}),
     ("size", {"shortest_edge": 224, "longest_edge": 448}),
     ("crop_size", 336),
     ("crop_size", {"height": 224, "width": 336}),
@@ -666,9 +676,118 @@ def test_an_unsupported_preprocessor_setting_is_named(key: str, value: object) -
 def test_the_default_preprocessor_size_is_refused_for_a_larger_model() -> None:
     values = changed(OPENAI_TRANSFORMERS, "vision_config/image_size", 352)
     with pytest.raises(
-        ConfigError, match="size is 224, but in hfclip it must be shortest_edge 352"
+        ConfigError,
+        match=r"size is 224, but in hfclip .* at least 352, the model's size",
     ):
         config_from_transformers(values, {})
+    with pytest.raises(
+        ConfigError, match="crop_size is 224, but in hfclip it must be height and width 352"
+    ):
+        config_from_transformers(values, {"size": 352})
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"resample": 2}, {"interpolation": "bilinear"}),
+        ({"size": 256}, {"resize_resolution": 256}),
+        ({"size": {"shortest_edge": 256}}, {"resize_resolution": 256}),
+        ({"size": {"height": 224, "width": 224}}, {"resize_mode": "squash"}),
+        ({"size": [224, 224], "crop_size": [224, 224]}, {"resize_mode": "squash"}),
+        (
+            {"size": {"width": 224, "height": 224, "shortest_edge": None}, "do_center_crop": False},
+            {"resize_mode": "squash"},
+        ),
+        (
+            {"size": {"height": 256, "width": 256}},
+            {"resize_mode": "squash", "resize_resolution": 256},
+        ),
+        (
+            {"do_normalize": False},
+            {"image_mean": (0.0, 0.0, 0.0), "image_std": (1.0, 1.0, 1.0)},
+        ),
+    ],
+)
+def test_the_resizing_of_a_transformers_preprocessor_is_read(
+    settings: dict[str, object], expected: dict[str, Any]
+) -> None:
+    preprocessor = {**NEW_PREPROCESSOR, "image_mean": MEAN, "image_std": STD, **settings}
+    config = config_from_transformers(json.loads(OPENAI_TRANSFORMERS), preprocessor)
+    assert config == dataclasses.replace(VIT_B_32, **expected)
+
+
+def test_the_crop_of_a_transformers_preprocessor_that_is_off_is_not_read() -> None:
+    settings = {"size": {"height": 224, "width": 224}, "do_center_crop": False, "crop_size": 512}
+    config = config_from_transformers(json.loads(OPENAI_TRANSFORMERS), settings)
+    assert config == dataclasses.replace(VIT_B_32, resize_mode="squash")
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"resize_mode": "squash"}, {"resize_mode": "squash"}),
+        ({"interpolation": "bilinear"}, {"interpolation": "bilinear"}),
+        ({"interpolation": "random"}, {}),
+        ({"interpolation": None, "resize_mode": None, "fill_color": None, "size": None}, {}),
+        ({"fill_color": [1, 2, 3]}, {}),
+        ({"resize_mode": "longest"}, {"resize_mode": "longest"}),
+        (
+            {"resize_mode": "longest", "fill_color": 128},
+            {"resize_mode": "longest", "fill_color": 128},
+        ),
+    ],
+)
+def test_the_resizing_of_an_open_clip_file_is_read(
+    section: dict[str, object], expected: dict[str, Any]
+) -> None:
+    values = json.loads(TIMM_OPENAI)
+    values["preprocess_cfg"] |= section
+    assert config_from_open_clip(values) == dataclasses.replace(VIT_B_32, **expected)
+
+
+def test_a_fill_color_of_three_channels_is_refused_where_it_applies() -> None:
+    section = {"resize_mode": "longest", "fill_color": [1, 2, 3]}
+    with pytest.raises(ConfigError, match=r"fill_color is \[1, 2, 3\]; it must be an integer"):
+        config_from_open_clip(changed(TIMM_OPENAI, "preprocess_cfg", section))
+
+
+RESIZINGS: list[dict[str, Any]] = [
+    {"interpolation": "bilinear"},
+    {"resize_mode": "squash"},
+    {"resize_mode": "squash", "interpolation": "bilinear"},
+]
+LONGEST = {"resize_mode": "longest", "fill_color": 128}
+CROPPED = {"resize_resolution": 96}
+
+
+@pytest.mark.parametrize("resizing", [*RESIZINGS, LONGEST], ids=str)
+def test_the_resizing_survives_a_round_trip_in_open_clips_layout(resizing: dict[str, Any]) -> None:
+    config = dataclasses.replace(ODD_VIT, **resizing)
+    assert config_from_open_clip(json.loads(json.dumps(config_to_open_clip(config)))) == config
+
+
+@pytest.mark.parametrize("resizing", [*RESIZINGS, CROPPED, RESIZINGS[1] | CROPPED], ids=str)
+def test_the_resizing_survives_a_round_trip_in_transformers_layout(
+    resizing: dict[str, Any],
+) -> None:
+    config = dataclasses.replace(ODD_VIT, **resizing)
+    values, preprocessor = json.loads(json.dumps(config_to_transformers(config)))
+    assert config_from_transformers(values, preprocessor) == config
+
+
+def test_a_layout_refuses_a_resizing_that_it_cannot_describe() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config_to_transformers(dataclasses.replace(ODD_VIT, **LONGEST))
+    assert str(caught.value) == (
+        "resize_mode is 'longest', but transformers' CLIPImageProcessor does not pad an image to a "
+        "square. Write the layout of hfclip or of open_clip instead."
+    )
+    with pytest.raises(ConfigError) as caught:
+        config_to_open_clip(dataclasses.replace(ODD_VIT, **CROPPED))
+    assert str(caught.value) == (
+        "resize_resolution is 96, but open_clip resizes an image to the model's size, 48. Write "
+        "hfclip's layout instead, or transformers' for a ViT."
+    )
 
 
 @pytest.mark.parametrize("name", RELEASES)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SavedModel, draw
+from PIL import Image
 from safetensors.torch import load_file
 
 import hfclip
@@ -97,14 +98,46 @@ def test_a_resnet_is_refused_in_the_transformers_layout(
         {"transformer_heads": 2},
         {"vision_mlp_width": 100},  # shapes determine it, but OpenAI's package ignores them
         {"transformer_mlp_width": 100},
+        {"resize_mode": "squash"},
+        {"interpolation": "bilinear"},
+        {"resize_resolution": 40},
     ],
 )
 def test_openais_layout_refuses_settings_that_its_package_does_not_read(
     change: dict[str, object], saved_vit: SavedModel, tmp_path: Path
 ) -> None:
     config = replace(saved_vit.model.config, **change)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="layout has no configuration to describe it"):
+    with pytest.raises(ConfigError, match="layout has no configuration to describe it") as caught:
         write_layout(tmp_path, config, saved_vit.model.state_dict(), "openai")
+    assert all(f"{name} is {value!r}" in str(caught.value) for name, value in change.items())
+
+
+def test_no_preprocessor_is_written_for_transformers_if_images_are_padded(
+    saved_vit: SavedModel, tmp_path: Path
+) -> None:
+    config = replace(saved_vit.model.config, resize_mode="longest", fill_color=9)
+    write_layout(tmp_path, config, saved_vit.model.state_dict())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    assert hfclip.load(tmp_path, device="cpu")[0].config == config
+    squash = replace(saved_vit.model.config, resize_mode="squash")
+    write_layout(tmp_path, squash, saved_vit.model.state_dict())
+    preprocessor = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    assert preprocessor["size"] == {"height": 32, "width": 32}
+
+
+@pytest.mark.parametrize("layout", ["hfclip", "open_clip", "transformers"])
+def test_a_squashing_model_keeps_its_preprocess_in_each_layout(
+    layout: str, saved_vit: SavedModel, tmp_path: Path
+) -> None:
+    config = replace(saved_vit.model.config, resize_mode="squash", interpolation="bilinear")
+    write_layout(tmp_path, config, saved_vit.model.state_dict(), layout)
+    image = Image.linear_gradient("L").resize((90, 40))
+    expected = hfclip.image_transform(32, resize_mode="squash", interpolation="bilinear")(image)
+    model, preprocess = hfclip.load(tmp_path, device="cpu")
+    assert model.config == config
+    assert torch.equal(preprocess(image), expected)
+    _, fast = hfclip.load(tmp_path, device="cpu", preprocess="fast")
+    assert torch.equal(fast(image), expected)
 
 
 def test_weights_that_were_never_loaded_are_refused(saved_vit: SavedModel, tmp_path: Path) -> None:

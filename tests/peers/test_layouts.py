@@ -106,6 +106,7 @@ LARGE_MODELS = {
     "ViT-e-14": (15360, None),
     "ViT-H-14": (None, None),
     "ViT-H-16": (None, None),
+    "ViT-L-14-280": (None, None),
 }
 
 

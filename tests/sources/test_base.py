@@ -332,6 +332,24 @@ def test_inspect_marks_assumed_values(lone: Path, tmp_path: Path) -> None:
         assert "assumed" not in facts
 
 
+def test_inspect_shows_a_resizing_that_is_not_openais(tmp_path: Path) -> None:
+    squash = dataclasses.replace(OTHER, resize_mode="squash", interpolation="bilinear")
+    folder = write_folder(tmp_path / "squash", "open_clip", squash)
+    words = "resized to 32 x 32 without keeping the aspect ratio (bilinear)"
+    assert json.loads(run("inspect", folder, "--json").stdout)["preprocess"] == words
+    assert f"\npreprocess     {words}" in run("inspect", folder).stdout
+    assert "preprocess" not in hfclip.inspect(write_folder(tmp_path / "own")).to_dict()
+
+
+def test_a_fine_tune_may_resize_images_in_another_way_than_its_base(tmp_path: Path) -> None:
+    squash = dataclasses.replace(OTHER, resize_mode="squash", resize_resolution=40)
+    base = write_folder(tmp_path / "base", "transformers")
+    for folder, its_base in (("a", base), ("b", write_folder(tmp_path / "squash", config=squash))):
+        own = squash if folder == "a" else OTHER
+        model = write_folder(tmp_path / folder, config=own)
+        assert hfclip.load(model, device="cpu", base=its_base)[0].config == own
+
+
 def test_the_commands_take_a_base_and_warn_in_one_line(tmp_path: Path) -> None:
     base = write_folder(tmp_path / "base", config=dataclasses.replace(OTHER, vocab_size=49408))
     (tmp_path / "run").mkdir()

@@ -182,15 +182,14 @@ def test_pickles_in_a_partial_cache_do_not_prove_that_other_weights_are_missing(
     hub: LoopbackHub, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     shutil.copytree(folders["transformers"], tmp_path / "old")
-    (tmp_path / "old" / WEIGHTS).rename(tmp_path / "old" / "pytorch_model.bin")
+    (tmp_path / "old" / WEIGHTS).rename(tmp_path / "old" / "epoch_3.bin")
     publish(hub, tmp_path / "old")
-    cache_as_another_tool([CONFIG, WEIGHTS, "pytorch_model.bin"])
-    with pytest.raises(
-        hfclip.NetworkError, match=f"is unknown whether .* has a file {OPEN_CLIP_CONFIG}:"
-    ):
+    cache_as_another_tool([CONFIG, "epoch_3.bin"])
+    with pytest.raises(hfclip.NetworkError, match=f"is unknown whether .* has a file {WEIGHTS}:"):
         load_offline()
-    cache_as_another_tool([OPEN_CLIP_CONFIG])
-    with pytest.raises(hfclip.RepositoryError, match=r"only as pickles \(pytorch_model\.bin\)"):
+    bins = ["pytorch_model.bin", "pytorch_model.bin.index.json"]
+    cache_as_another_tool([OPEN_CLIP_CONFIG, WEIGHTS, f"{WEIGHTS}.index.json", *bins])
+    with pytest.raises(hfclip.RepositoryError, match=r"the files of torch\.save epoch_3\.bin"):
         load_offline()
 
 
