@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import click
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -106,14 +105,14 @@ class Row(NamedTuple):
     Attributes:
         model: Its name in open_clip, or its repository.
         tag: Its tag in open_clip; empty for a repository of transformers.
-        place: The repository or the host of its weights.
+        repo_id: Its repository on the Hub.
         config: Its configuration, or None if hfclip refuses it.
         reason: Why hfclip refuses it; empty if hfclip loads it.
     """
 
     model: str
     tag: str
-    place: str
+    repo_id: str
     config: ClipConfig | None
     reason: str
 
@@ -147,17 +146,15 @@ def open_clip_rows() -> Iterator[Row]:
     import open_clip  # noqa: PLC0415
 
     for model, tag in open_clip.list_pretrained():
-        entry = open_clip.get_pretrained_cfg(model, tag)
-        repository = "/".join(entry["hf_hub"].split("/")[:2])
-        place = f"`{repository}`" if repository else f"a file at {urlsplit(entry['url']).hostname}"
-        config, reason = _judged(config_from_open_clip, open_clip_file(model, tag))
-        yield Row(model, tag, place, config, reason)
+        file = open_clip.get_pretrained_cfg(model, tag)["hf_hub"]  # org/name/ or org/name/file
+        repo_id = "/".join(file.split("/")[:2])
+        yield Row(model, tag, repo_id, *_judged(config_from_open_clip, open_clip_file(model, tag)))
 
 
 def transformers_rows() -> Iterator[Row]:
     """Yields a row for each repository in `TRANSFORMERS`."""
     for repo_id, values in TRANSFORMERS.items():
-        yield Row(repo_id, "", f"`{repo_id}`", *_judged(config_from_json, values))
+        yield Row(repo_id, "", repo_id, *_judged(config_from_json, values))
 
 
 def _judged(

@@ -66,9 +66,12 @@ def parse_address(name: str) -> Address:
         raise _refusal(name, f"its page {'/'.join(parts[2:])!r} names no revision", repo_id)
     revision, below = found[1], found[2]
     is_file = _PAGES[page[0]]
-    if below and (not is_file or "/" in below):
-        place = f"{below!r} is below the root of the repository"
-        raise _refusal(name, place, f"{repo_id}@{revision}")
+    folder = below if below and not is_file else (below or "").rpartition("/")[0]
+    if folder:
+        raise ModelNotFoundError(
+            f"Model {name} not found: the address names the folder {folder!r} of a repository. "
+            f"Give {f'{repo_id}@{revision}'!r} and subfolder={folder!r} (--subfolder {folder})."
+        )
     return Address(repo_id, revision, below if is_file else None)
 
 

@@ -72,6 +72,8 @@ def find(
     access = access or Access()
     naming.check_is_name(name)
     name, weights = naming.spelled(name)
+    if weights:
+        naming.refuse_options(f"The address names the file {weights}", subfolder=subfolder)
     part = Part.of(subfolder, variant)
     if base is None:
         source = _find(name, access, revision, namespace, download_root, part)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from conftest import TINY_VIT, draw
 from huggingface_hub import close_session
@@ -116,8 +117,8 @@ def test_an_address_of_the_endpoint_is_understood(
         ("https://huggingface.co/spaces/me/clip", "the address of a Space"),
         ("https://huggingface.co/me/clip/discussions/3", "'discussions/3' names no revision"),
         ("https://huggingface.co/me/clip/tree", "'tree' names no revision"),
-        ("https://huggingface.co/me/clip/tree/main/text", "'text' is below the root"),
-        ("https://huggingface.co/me/clip/blob/main/a/b.bin", "'a/b.bin' is below the root"),
+        ("https://huggingface.co/me/clip/tree/main/text", "the folder 'text' of a repository"),
+        ("https://huggingface.co/me/clip/blob/main/a/b.bin", "'me/clip@main' and subfolder='a'"),
         ("https://huggingface.co/a--b/c", "the name is invalid for a repository"),
     ],
 )
@@ -171,6 +172,22 @@ def test_the_address_of_a_file_loads_its_repository_if_hfclip_reads_that_file(
         "this repository. Give 'me/clip@main' to load open_clip_model.safetensors, or download "
         "model.safetensors and give its path."
     )
+
+
+def test_the_address_of_a_file_at_the_root_has_no_subfolder(hub: LoopbackHub) -> None:
+    page = f"{hub.endpoint}/me/clip/blob/main/open_clip_model.safetensors"
+    with pytest.raises(hfclip.ArgumentError, match="subfolder='text' does not apply"):
+        hfclip.load(page, "cpu", subfolder="text")
+    assert hub.calls == []
+
+
+def test_a_bin_file_is_loaded_by_its_address(hub: LoopbackHub, tmp_path: Path) -> None:
+    torch.save(draw(TINY_VIT).state_dict(), tmp_path / "pytorch_model.bin")
+    draw(TINY_VIT).save_pretrained(tmp_path / "model")
+    files = [tmp_path / "pytorch_model.bin", tmp_path / "model/config.json"]
+    hub.add_repository("me/old", {path.name: path for path in files})
+    model, _ = hfclip.load(f"{hub.endpoint}/me/old/blob/main/pytorch_model.bin", "cpu")
+    assert model.config == TINY_VIT
 
 
 def test_a_base_may_be_an_address(hub: LoopbackHub, tmp_path: Path) -> None:
