@@ -247,7 +247,8 @@ def test_the_namespace_and_the_device_reach_the_model(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("hfclip.loading.load", spy)
     labels_of("--labels", "one,seven", "--namespace", "me", "--base", "ViT-B/16", "--device", "cpu")
-    assert given == [("digits", "cpu", {"namespace": "me", "base": "ViT-B/16"})]
+    options = {"namespace": "me", "base": "ViT-B/16", "subfolder": None, "variant": None}
+    assert given == [("digits", "cpu", options)]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
