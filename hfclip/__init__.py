@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         RepositoryError,
         ShapeError,
         TextTooLongError,
+        TrainingError,
         UnknownTokenError,
         UnsafeCheckpointError,
         WeightsMismatchError,
@@ -92,6 +93,7 @@ _HOMES = {
     "OptimizationError": "errors",
     "ShapeError": "errors",
     "TextTooLongError": "errors",
+    "TrainingError": "errors",
     "UnsafeCheckpointError": "errors",
     "WeightsMismatchError": "errors",
 }
@@ -121,6 +123,7 @@ __all__ = [
     "RepositoryError",
     "ShapeError",
     "TextTooLongError",
+    "TrainingError",
     "UnknownTokenError",
     "UnsafeCheckpointError",
     "Verification",

@@ -71,6 +71,10 @@ class OptimizationError(HfclipError, RuntimeError):
     """A model cannot be optimized: it was patched, or the result would exceed the stated error."""
 
 
+class TrainingError(HfclipError, RuntimeError):
+    """A fine-tune cannot start or go on: its folder is not its own, or the loss is not a number."""
+
+
 class ShapeError(HfclipError, ValueError):
     """A tensor has the wrong shape, dtype or device."""
 

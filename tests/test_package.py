@@ -33,6 +33,8 @@ ROOMS = {
     "zeroshot": "errors version config text images network model",
     "publishing": "errors atomic layouts hub releases checkpoints sources cards model onnx",
     "loading": "errors devices network images hub releases checkpoints sources model",
+    "training": "errors version config atomic devices text network images layouts hub checkpoints "
+    "sources cards model zeroshot publishing loading",
     "environment": "version hub sources fast",
     "compat": "errors config devices text network layouts hub releases checkpoints sources model",
     "cli": "errors version images hub releases sources model zeroshot fast publishing loading "
@@ -52,6 +54,7 @@ ORDER = {
     "fast": "kernels attention processor onednn encoders optimize",
     "zeroshot": "templates labels classifier cache",
     "publishing": "export published_card finetune",
+    "training": "settings",
 }
 
 
