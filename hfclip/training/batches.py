@@ -1,8 +1,8 @@
 """The batches of a training, each a function of the seed and the step alone.
 
 No random state is kept: the order of an epoch is a function of (seed, epoch), and the crop of a
-picture one of (seed, epoch, row). Training that goes on from a checkpoint sees the same batches, and
-so does each of several processes.
+picture one of (seed, epoch, row). Training that goes on from a checkpoint sees the same batches, as
+does each of several processes.
 """
 
 import os

@@ -65,10 +65,9 @@ class Training:
         """
         state, settings, plan = self.state, self.batches.settings, self.batches.plan
         processes, parameters = self.batches.processes, list(self.parameters.values())
-        saved = time.monotonic()
+        saved = since = time.monotonic()
         with stop_request() as stop, closing(self.batches.from_step(state.step)) as batches:
             for batch in batches:
-                started = time.monotonic()
                 lr = settings.lr * plan.lr_share(state.step)
                 for group in self.optimizer.param_groups:
                     group["lr"] = lr
@@ -87,8 +86,8 @@ class Training:
                 clamp_logit_scale(self.model)
                 state.step, state.chunk = state.step + 1, result.chunk
                 now = time.monotonic()
-                state.seconds += now - started
-                self._report(result, lr, norm, plan.batch / (now - started))
+                state.seconds += now - since
+                self._report(result, lr, norm, plan.batch / (now - since))
                 if state.step % plan.steps_per_epoch == 0 or state.step == plan.steps:
                     evaluate()
                 is_due = processes.is_first and now - saved >= 60 * settings.checkpoint_minutes
@@ -98,6 +97,7 @@ class Training:
                     saved = time.monotonic()
                 if stopped:
                     raise KeyboardInterrupt
+                since = time.monotonic()
 
     def save(self) -> None:
         """Writes a checkpoint in the process 0."""

@@ -125,7 +125,8 @@ def join_processes(device: Device = None) -> Processes:
     state = _state(on_cpu=wanted is not None and wanted.type == "cpu")
     if wanted is not None and state.num_processes > 1 and wanted.type != state.device.type:
         raise ArgumentError(
-            f"The device is {wanted}, but the {state.num_processes} processes use {state.device.type}."
+            f"The device is {wanted}, but the {state.num_processes} processes use "
+            f"{state.device.type}."
         )
     chosen = state.device if wanted is None or state.num_processes > 1 else wanted
     return Processes(state.process_index, state.num_processes, chosen)
