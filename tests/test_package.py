@@ -45,7 +45,7 @@ ORDER = {
     "text": "bpe tokenizer vocabulary",
     "network": "inputs layers vit resnet clip scripted",
     "images": "arrow formats display exact fast preprocess reading",
-    "layouts": "files section openai open_clip transformers native detect write",
+    "layouts": "labels files section openai open_clip transformers native detect write",
     "hub": "causes patience integrity listings errors ask fetch push",
     "checkpoints": "finite safe_unpickle archive names shapes read fit",
     "sources": "naming configuration partial_cache find cached download verify inspect",
