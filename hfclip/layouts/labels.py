@@ -1,6 +1,6 @@
 """The labels of a fine-tuned model: labels.json, an optional file in each layout.
 
-{"labels": ["zero", "one"], "templates": ["a handwritten {}"]}
+Its content is `{"labels": ["zero", "one"], "templates": ["a handwritten {}"]}`.
 """
 
 import codecs
@@ -116,9 +116,7 @@ def _strings(name: str, values: Sequence[str]) -> tuple[str, ...]:
         raise ConfigError(f"`{name}` is {_shown(values)}; expected a list with at least one entry.")
     wrong = [value for value in values if not isinstance(value, str) or not _is_text(value)]
     if wrong:
-        raise ConfigError(
-            f"`{name}` holds {_shown(wrong[0])}; expected strings that are not empty."
-        )
+        raise ConfigError(f"`{name}` holds {_shown(wrong[0])}; expected text in each entry.")
     seen: set[str] = set()
     for value in values:
         if value in seen:
