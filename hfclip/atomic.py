@@ -1,5 +1,6 @@
-"""Writes folders as a whole or not at all."""
+"""Writes folders and files as a whole or not at all."""
 
+import os
 import shutil
 import uuid
 from collections.abc import Collection, Iterator
@@ -37,6 +38,23 @@ def written_whole(folder: Path, replaces: Collection[str] = ()) -> Iterator[Path
                     (folder / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 text file: synced to the disk under another name, then renamed.
+
+    Line ends are written as they are. An error or an interruption leaves `path` unchanged.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def check_free(folder: Path, *, force: bool) -> None:

@@ -59,6 +59,10 @@ class ImageError(HfclipError, ValueError):
     """An image cannot be found, opened or decoded."""
 
 
+class DataError(HfclipError, ValueError):
+    """A data set is malformed or ambiguous, or too many of its pictures or captions are unusable."""
+
+
 class PublishError(HfclipError, RuntimeError):
     """A model cannot be published as it is, or would overwrite files that hfclip did not write."""
 

@@ -30,6 +30,7 @@ ROOMS = {
     "model": "errors config atomic devices network layouts hub checkpoints sources cards",
     "onnx": "errors layouts model",
     "fast": "errors config network checkpoints model",
+    "data": "errors atomic text images hub",
     "zeroshot": "errors version config text images network model",
     "publishing": "errors atomic layouts hub releases checkpoints sources cards model onnx",
     "loading": "errors devices network images hub releases checkpoints sources model",
@@ -52,6 +53,8 @@ ORDER = {
     "cards": "marks licenses card renewal",
     "onnx": "graphs",
     "fast": "kernels attention processor onednn encoders optimize",
+    "data": "references records names columns rows delimited json_rows tables folders coco parquet "
+    "tars repository contents sources checks joining splits skipped examples",
     "zeroshot": "templates labels classifier cache",
     "publishing": "export published_card finetune",
     "training": "settings",
