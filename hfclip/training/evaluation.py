@@ -182,12 +182,13 @@ def _label_features(model: CLIP, labels: Sequence[str], template: str) -> Tensor
 
 def _checked(features: Tensor, what: str) -> Tensor:
     """Normalizes features in float64 on the CPU."""
-    if not features.isfinite().all():
+    normalized = normalize(features.cpu().double())
+    if not normalized.isfinite().all():  # zeros have no direction: they become NaN
         raise TrainingError(
-            f"The features of {what} hold NaN or infinity, so the weights are of no use. Train "
-            "with a lower learning rate, and go on from an earlier checkpoint."
+            f"The features of {what} are NaN, infinite or zero, so the weights are of no use. "
+            "Train with a lower learning rate, and go on from an earlier checkpoint."
         )
-    return normalize(features.cpu().double())
+    return normalized
 
 
 def _recalls(
