@@ -38,8 +38,8 @@ ROOMS = {
     "training": "errors version config atomic devices text network images layouts hub releases "
     "checkpoints sources cards model data zeroshot publishing loading environment",
     "compat": "errors config devices text network layouts hub releases checkpoints sources model",
-    "cli": "errors version images hub releases sources model zeroshot fast publishing loading "
-    "environment",
+    "cli": "errors version images layouts hub releases sources model zeroshot fast publishing "
+    "loading environment",
 }
 # The modules of each folder, lowest first: a module imports only what stands before it.
 ORDER = {

@@ -2,8 +2,8 @@
 
 import json
 import logging
-from itertools import pairwise
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 

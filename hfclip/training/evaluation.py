@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hfclip.data.examples import Example
+from hfclip.data.records import Example
 from hfclip.errors import ArgumentError, LabelError, TrainingError
 from hfclip.images.reading import load_batch
 from hfclip.model import CLIP
