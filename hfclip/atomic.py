@@ -3,7 +3,7 @@
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,11 +11,16 @@ from hfclip.errors import ConfigError
 
 
 @contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
+def written_whole(folder: Path, replaces: Collection[str] = ()) -> Iterator[Path]:
     """Yields a new folder beside `folder`, and moves its files to `folder` at the end.
 
     An error or an interruption before the end leaves `folder` unchanged. Files in `folder` with
     other names stay.
+
+    Args:
+        folder: The folder to write.
+        replaces: The names of optional files that are removed from `folder` if the new folder does
+            not have them.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.part")
@@ -25,8 +30,12 @@ def written_whole(folder: Path) -> Iterator[Path]:
         if not folder.exists():
             part.rename(folder)
         else:
+            written = {path.name for path in part.iterdir()}
             for path in sorted(part.iterdir()):
                 path.replace(folder / path.name)
+            for name in replaces:
+                if name not in written:
+                    (folder / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

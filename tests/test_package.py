@@ -32,21 +32,21 @@ ROOMS = {
     "fast": "errors config network checkpoints model",
     "data": "errors atomic text images hub",
     "zeroshot": "errors version config text images network model",
-    "publishing": "errors atomic layouts hub releases checkpoints sources cards model onnx",
+    "publishing": "errors config atomic layouts hub releases checkpoints sources cards model onnx",
     "loading": "errors devices network images hub releases checkpoints sources model",
-    "training": "errors version config atomic devices text network images layouts hub checkpoints "
-    "sources cards model zeroshot publishing loading",
     "environment": "version hub sources fast",
+    "training": "errors version config atomic devices text network images layouts hub releases "
+    "checkpoints sources cards model data zeroshot publishing loading environment",
     "compat": "errors config devices text network layouts hub releases checkpoints sources model",
-    "cli": "errors version images hub releases sources model zeroshot fast publishing loading "
-    "environment",
+    "cli": "errors version images layouts hub releases sources model zeroshot fast publishing "
+    "loading environment",
 }
 # The modules of each folder, lowest first: a module imports only what stands before it.
 ORDER = {
     "text": "bpe tokenizer vocabulary",
     "network": "inputs layers vit resnet clip scripted",
     "images": "arrow formats display exact fast preprocess reading",
-    "layouts": "files section openai open_clip transformers native detect write",
+    "layouts": "labels files section openai open_clip transformers native detect write",
     "hub": "causes patience integrity listings errors ask fetch push",
     "checkpoints": "finite safe_unpickle archive names shapes read fit",
     "sources": "naming configuration partial_cache find cached download verify inspect",
@@ -56,8 +56,9 @@ ORDER = {
     "data": "references records names columns rows delimited json_rows tables folders coco parquet "
     "tars repository contents sources checks joining splits skipped examples",
     "zeroshot": "templates labels classifier cache",
-    "publishing": "export published_card finetune",
-    "training": "settings",
+    "publishing": "export companions published_card finetune",
+    "training": "settings captions processes loss optimizer step metrics results card curves "
+    "evaluation mix outcome",
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hfclip.config import ClipConfig
+from hfclip.layouts.labels import LabelSet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +35,7 @@ class Source:
             fine-tuned. The weights then give the sizes that fine-tuning may change.
         mapped: Whether a safetensors file may be mapped into memory. This is safe only for files
             that nobody writes in place: those in the Hub client's cache or in hfclip's package.
+        labels: The labels and templates of a fine-tuned model, or None.
     """
 
     weights: Path
@@ -42,6 +44,7 @@ class Source:
     config_origin: str = "its configuration"
     is_base: bool = False
     mapped: bool = False
+    labels: LabelSet | None = None
 
 
 class Files(NamedTuple):

@@ -21,6 +21,7 @@ from hfclip.layouts.files import (
     PREPROCESSOR_FILES,
     WEIGHTS_FILE,
 )
+from hfclip.layouts.labels import LABELS_FILE
 from hfclip.layouts.open_clip import config_from_open_clip
 from hfclip.releases import RELEASES
 from hfclip.sources.find import release_digest
@@ -162,7 +163,8 @@ def _read(snapshot: Snapshot, refs: tuple[str, ...]) -> CachedModel | None:
     except ConfigError:
         damaged = any(_is_damaged(snapshot, name, path) for name, path in files.items())
         return CachedModel(snapshot, refs, files, (weights_file,), None) if damaged else None
-    needed = (weights_file, config_file, *([preprocessor] if preprocessor else []))
+    optional = [preprocessor, LABELS_FILE if LABELS_FILE in snapshot.digests else None]
+    needed = (weights_file, config_file, *filter(None, optional))
     return CachedModel(snapshot, refs, files, needed, config)
 
 

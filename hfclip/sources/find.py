@@ -32,6 +32,7 @@ from hfclip.sources.configuration import (
     config_beside,
     config_in,
     known_files,
+    labels_in,
     read_config,
 )
 from hfclip.sources.partial_cache import check_layout_is_known
@@ -204,10 +205,11 @@ def _read_layout(names: Set[str], get: Callable[[str], Path], origin: str) -> So
     config_file = OPEN_CLIP_CONFIG_FILE if is_open_clip else CONFIG_FILE
     try:
         config = read_config(config_file, names, get)
+        labels = labels_in(names, get)
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from None
     weights = get(OPEN_CLIP_WEIGHTS_FILE if is_open_clip else WEIGHTS_FILE)
-    return Source(weights, config, origin)
+    return Source(weights, config, origin, labels=labels)
 
 
 def _unreadable(names: Set[str], origin: str) -> RepositoryError:
