@@ -60,6 +60,13 @@ def clear_unfinished(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def remove_checkpoints(folder: Path) -> None:
+    """Removes all checkpoints in a folder, complete or not."""
+    for path in folder.glob("step-*"):
+        _remove(path)
+    clear_unfinished(folder)
+
+
 def write_checkpoint(
     folder: Path,
     model: CLIP,
@@ -115,35 +122,48 @@ def read_state(path: Path) -> State:
 
 
 def restore(
-    path: Path,
+    path: Path | None,
     model: CLIP,
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     step: int,
-) -> None:
+) -> list[Tensor]:
     """Copies the weights and moments of a checkpoint into a model and its optimizer.
+
+    Args:
+        path: The checkpoint. None leaves the weights as they are and sets the moments to 0, for
+            a process that receives both from another one.
+        model: The model.
+        parameters: The parameters that are trained, by name.
+        optimizer: Their optimizer.
+        step: The number of completed steps.
+
+    Returns:
+        All tensors that a checkpoint holds, in the same order for the same model.
 
     Raises:
         TrainingError: A file is damaged.
     """
+    moments: Mapping[str, Tensor] = {}
     try:
-        weights = safetensors.torch.load_file(path / _WEIGHTS_FILE, backend="pread")
-        moments = safetensors.torch.load_file(path / _MOMENTS_FILE, backend="pread")
-        model.load_state_dict(weights)  # copies: the file may be removed
-        states = {
-            parameter: {"step": torch.tensor(float(step))}
-            | {moment: moments[f"{name}.{moment}"] for moment in _MOMENTS}
-            for name, parameter in parameters.items()
-        }
+        if path is not None:
+            weights = safetensors.torch.load_file(path / _WEIGHTS_FILE, backend="pread")
+            moments = safetensors.torch.load_file(path / _MOMENTS_FILE, backend="pread")
+            model.load_state_dict(weights)  # copies: the file may be removed
+        for name, parameter in parameters.items():
+            place = parameter.device if optimizer.defaults["fused"] else "cpu"
+            state = {"step": torch.tensor(float(step), device=place)}
+            for moment in _MOMENTS:
+                kept = torch.zeros_like(parameter, requires_grad=False)
+                if path is not None:
+                    kept.copy_(moments[f"{name}.{moment}"])
+                state[moment] = kept
+            optimizer.state[parameter] = state
     except (OSError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
         raise _damaged(path, error) from error
-    ordered = [each for group in optimizer.param_groups for each in group["params"]]
-    optimizer.load_state_dict(
-        {
-            "state": {index: states[parameter] for index, parameter in enumerate(ordered)},
-            "param_groups": optimizer.state_dict()["param_groups"],
-        }
-    )
+    states = [optimizer.state[parameter] for parameter in parameters.values()]
+    kept_moments = [state[moment] for state in states for moment in _MOMENTS]
+    return [*model.state_dict().values(), *kept_moments]
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hfclip.atomic import write_text
+from hfclip.atomic import synced, write_text
 from hfclip.errors import TrainingError
-from hfclip.training.checkpoints import clear_unfinished
+from hfclip.training.checkpoints import clear_unfinished, remove_checkpoints
 
 CHECKPOINTS = "checkpoints"
 _TRAINING_FILE = "training.json"
@@ -18,12 +18,22 @@ _LOCK_FILE = ".lock"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes from training in a folder. The lock ends with the process.
+def opened(folder: Path, identity: Mapping[str, Any]) -> Iterator[bool]:
+    """Opens the folder of a training, new or begun, and yields whether it is finished.
+
+    No other process can train in the folder meanwhile. The lock ends with the process.
+
+    Args:
+        folder: The folder of the training.
+        identity: What decides the result: see `hfclip.training.checkpoints.State`.
 
     Raises:
-        TrainingError: Another process trains in the folder.
+        TrainingError: The folder holds something else or a training that differs, or another
+            process trains in it.
     """
+    if _prepare(folder, identity):
+        yield True
+        return
     lock = FileLock(folder / CHECKPOINTS / _LOCK_FILE)
     try:
         lock.acquire(blocking=False)
@@ -32,23 +42,14 @@ def locked(folder: Path) -> Iterator[None]:
             f"Another process trains in {folder}. Wait for its end, or name another folder."
         ) from None
     try:
-        yield
+        clear_unfinished(folder / CHECKPOINTS)
+        yield _prepare(folder, identity)  # the process that had the lock may have finished
     finally:
         lock.release()
 
 
-def prepare(folder: Path, identity: Mapping[str, Any]) -> bool:
-    """Makes a folder ready for a training, new or begun, and returns whether it is finished.
-
-    Call it before `locked` and again after.
-
-    Args:
-        folder: The folder of the training.
-        identity: What decides the result: see `hfclip.training.checkpoints.State`.
-
-    Raises:
-        TrainingError: The folder holds something else, or a training that differs.
-    """
+def _prepare(folder: Path, identity: Mapping[str, Any]) -> bool:
+    """Notes the identity in a new folder, or compares it, and returns whether it is finished."""
     path = folder / CHECKPOINTS / _TRAINING_FILE
     if not path.is_file():
         _check_empty(folder)
@@ -71,19 +72,21 @@ def prepare(folder: Path, identity: Mapping[str, Any]) -> bool:
     return finished
 
 
-def begin(folder: Path) -> None:
-    """Removes what an earlier process left unfinished. Call it with the lock."""
-    clear_unfinished(folder / CHECKPOINTS)
-
-
 def finish(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Notes that a training is finished."""
+    """Notes that a training is finished, and removes its checkpoints."""
+    for path in folder.iterdir():
+        synced(path)
     _write(folder / CHECKPOINTS / _TRAINING_FILE, identity, finished=True)
+    remove_checkpoints(folder / CHECKPOINTS)
 
 
 def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Returns what differs between two identities, in words."""
-    words = {"base": "its base is another", "data": "its data is other", "keep": "its --keep differs"}
+    words = {
+        "base": "its base is another",
+        "data": "its data is other",
+        "keep": "its --keep differs",
+    }
     found = [words[name] for name in words if earlier.get(name) != now.get(name)]
     theirs, ours = dict(earlier.get("settings", {})), dict(now.get("settings", {}))
     return found + [

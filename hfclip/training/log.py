@@ -1,6 +1,7 @@
 """The log of a training: a line of JSON for each step and evaluation, and a progress bar."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ class Log:
         path: The file. Lines of steps after `step` are removed: they are computed again.
         step: The number of completed steps.
         plan: The number of steps.
-        shown: Whether to show the bar. It is shown in a terminal only.
+        shown: Whether to print on standard error. The bar is shown in a terminal only.
     """
 
     def __init__(self, path: Path, step: int, plan: Plan, *, shown: bool) -> None:
@@ -25,6 +26,7 @@ class Log:
         self._file = path.open("w", encoding="utf-8")
         self._file.writelines(lines)
         self._file.flush()
+        self._shown = shown
         self._bar = tqdm(
             desc="fine-tuning",
             total=plan.steps,
@@ -45,9 +47,9 @@ class Log:
         self._bar.update()
 
     def say(self, text: str) -> None:
-        """Prints a line on standard error, above the bar, if the bar is shown."""
-        if not self._bar.disable:
-            self._bar.write(text)
+        """Prints a line on standard error, above the bar."""
+        if self._shown:
+            self._bar.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """Closes the file and the bar."""
