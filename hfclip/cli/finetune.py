@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -11,9 +11,20 @@ from hfclip.cli.completion import complete_models
 from hfclip.training.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hfclip.training.run import Finetuned
 
+_F = TypeVar("_F", bound="Callable[..., Any]")
+
 _DEFAULTS = Settings()
+
+
+def _setting(name: str, text: str, **options: Any) -> "Callable[[_F], _F]":
+    """Returns the option of a setting. Its default stands in `Settings` alone."""
+    default = getattr(_DEFAULTS, name.strip("-").replace("-", "_"))
+    shown = "" if default is None else f"  [default: {default}]"
+    return click.option(name, help=text + shown, **options)
 
 
 @click.command()
@@ -33,32 +44,32 @@ _DEFAULTS = Settings()
     help="Folder to write. The same command again goes on with the training in it.",
 )
 @click.option("--keep", help="Data that measures what is forgotten.")
-@click.option("--train", type=click.Choice(["both", "image", "text"]), help="Towers to train.")
-@click.option("--lr", type=float, help="Highest learning rate.")
-@click.option("--epochs", type=int, help="Passes through the data.  [default: 10, >= 500 steps]")
-@click.option("--steps", type=int, help="Optimizer steps, instead of --epochs.")
-@click.option("--batch-size", type=int, help="Pictures in a step, over all processes.")
-@click.option("--template", help="Caption with {} for the label, for pictures with labels.")
+@_setting("--train", "Towers to train.", type=click.Choice(["both", "image", "text"]))
+@_setting("--lr", "Highest learning rate.", type=float)
+@_setting("--epochs", "Passes through the data.  [default: 10, >= 500 steps]", type=int)
+@_setting("--steps", "Optimizer steps, instead of --epochs.", type=int)
+@_setting("--batch-size", "Pictures in a step, over all processes.", type=int)
+@_setting("--template", "Caption with {} for the label, for pictures with labels.")
 @click.option(
     "--mix/--no-mix",
     default=None,
-    help="Mix the trained weights with those of the base, so that less is forgotten.",
+    help="Mix the trained weights with the base's, so that less is forgotten.  [default: mix]",
 )
-@click.option("--validation", type=float, help="Share to hold out if the data has no split.")
-@click.option("--limit", type=int, help="Largest number of training pictures, for a trial.")
-@click.option("--seed", type=int, help="Seed of split, order and crops.")
-@click.option("--weight-decay", type=float, help="Weight decay of matrices.")
-@click.option("--warmup", type=int, help="Warm-up steps.  [default: 10 % of the steps, <= 500]")
-@click.option("--clip", type=float, help="Largest norm of the gradient.")
-@click.option("--crop", type=float, help="Smallest share of the area that a random crop keeps.")
-@click.option(
+@_setting("--validation", "Share to hold out if the data has no split.", type=float)
+@_setting("--limit", "Largest number of training pictures, for a trial.", type=int)
+@_setting("--seed", "Seed of split, order and crops.", type=int)
+@_setting("--weight-decay", "Weight decay of matrices.", type=float)
+@_setting("--warmup", "Warm-up steps.  [default: 10 % of the steps, <= 500]", type=int)
+@_setting("--clip", "Largest norm of the gradient.", type=float)
+@_setting("--crop", "Smallest share of the area that a random crop keeps.", type=float)
+@_setting(
     "--precision",
+    "Computation: bf16 where the hardware is faster with it. Weights are always float32.",
     type=click.Choice(["auto", "fp32", "bf16"]),
-    help="Computation: bf16 where the hardware is faster with it. Weights are always float32.",
 )
-@click.option("--chunk", type=int, help="Pictures that a process encodes at once.")
-@click.option("--workers", type=int, help="Threads that read pictures.  [default: all cores]")
-@click.option("--checkpoint-minutes", type=float, help="Minutes between two checkpoints.")
+@_setting("--chunk", "Pictures that a process encodes at once.", type=int)
+@_setting("--workers", "Threads that read pictures.  [default: all cores]", type=int)
+@_setting("--checkpoint-minutes", "Minutes between two checkpoints.", type=float)
 @click.option("--image-column", help="Column of the pictures in a table.")
 @click.option("--caption-column", help="Column of the captions.")
 @click.option("--label-column", help="Column of the labels.")
@@ -101,10 +112,3 @@ def _print(outcome: "Finetuned", as_json: bool) -> None:
         return
     click.echo(summary(outcome.results, read_losses(outcome.folder / "log.jsonl")))
     click.echo(f"\n{outcome.folder} is ready: hfclip publish {outcome.folder} me/my-clip")
-
-
-for _option in finetune.params:
-    # The defaults stand in Settings alone.
-    value = getattr(_DEFAULTS, _option.name or "", None)
-    if isinstance(_option, click.Option) and value is not None:
-        _option.show_default = str(value) if _option.name != "mix" else "mix"
