@@ -93,12 +93,15 @@ class Batches:
     def _texts(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Returns the distinct captions of some pictures, and which belong to which picture.
 
-        Captions with equal tokens are the same caption, such as "A cat" and "a cat".
+        Captions with equal tokens are the same caption, such as "A cat" and "a cat". A caption that
+        is too long is cut.
 
         Shapes: int32 (T, L), bool (B, T).
         """
         captions = [captions_of(self.examples[row], self.settings.template) for row in rows]
-        tokens = tokenize(list(chain(*captions)), self.context_length, padding="longest")
+        tokens = tokenize(
+            list(chain(*captions)), self.context_length, truncate=True, padding="longest"
+        )
         keys = [row.tobytes() for row in tokens.numpy()]
         first = {key: index for index, key in reversed(list(enumerate(keys)))}
         places = {key: place for place, key in enumerate(sorted(first, key=first.__getitem__))}

@@ -21,7 +21,7 @@ from hfclip.training.batches import Batches
 from hfclip.training.checkpoints import State, newest_checkpoint, read_state, restore
 from hfclip.training.exam import Exam, conclude
 from hfclip.training.folder import CHECKPOINTS, finish, opened
-from hfclip.training.inputs import check_captions, data_digest, limited
+from hfclip.training.inputs import check_labels_fit, data_digest, limited
 from hfclip.training.log import Log
 from hfclip.training.loop import Training
 from hfclip.training.optimizer import choose_parameters, make_optimizer
@@ -164,7 +164,7 @@ class _Run:
         }
         self.processes.check_same("data", json.dumps(identity, sort_keys=True))
         plan = Plan.of(self.settings, len(data.train))
-        check_captions(data, self.settings.template, model.context_length)
+        check_labels_fit(data, self.settings.template, model.context_length)
         with ExitStack() as stack:
             is_finished = self.processes.on_first(
                 lambda: stack.enter_context(opened(self.request.folder, identity))
