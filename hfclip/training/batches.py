@@ -7,7 +7,7 @@ does each of several processes.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -62,7 +62,7 @@ class Batches:
         start = place * self.plan.batch
         return order[start : start + self.plan.batch]
 
-    def from_step(self, step: int) -> Iterator[Batch]:
+    def from_step(self, step: int) -> Generator[Batch, None, None]:
         """Yields the batches from a step to the last. Threads read the next ones meanwhile."""
         with ThreadPoolExecutor(self.settings.workers or _cores()) as pool:
             waiting: deque[_Pending] = deque()
