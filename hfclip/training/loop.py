@@ -114,7 +114,7 @@ class Training:
             loss=result.excess,
             floor=result.floor,
             lr=lr,
-            scale=float(self.model.logit_scale.exp()),
+            scale=float(self.model.logit_scale.detach().exp()),
             gradient_norm=norm,
             pictures_per_second=round(speed, 2),
         )
