@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from training.samples import results, share
 
 from hfclip.training.curves import draw, read_losses, sparkline, summary
 from hfclip.training.results import Scores
+from training.samples import results, share
 
 
 def test_a_sparkline_goes_from_the_lowest_to_the_highest_value() -> None:

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from training.samples import TEMPLATE, Lookup, digits, example, number_of, numbered
 
 import hfclip
 from conversion.digits import WORDS
 from hfclip.errors import ArgumentError, ImageError, LabelError, TrainingError
 from hfclip.training.evaluation import evaluate
 from hfclip.training.metrics import Metrics
+from training.samples import TEMPLATE, Lookup, digits, example, number_of, numbered
 
 AXES = {"a cat": (1.0, 0.0), "a dog": (0.0, 1.0)}
 

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 from conftest import TINY_RESNET, TINY_VIT, draw
-from training.samples import share
 
 import hfclip
 from hfclip.errors import ArgumentError, WeightsMismatchError
 from hfclip.training.metrics import Metrics
 from hfclip.training.mix import ALPHAS, choose_alpha, mixed, score_alphas
+from training.samples import share
 
 
 def test_the_mixture_lies_between_the_two() -> None:
