@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from hfclip.training.outcome import Outcome, write_outcome
 from hfclip.training.results import BaseModel, Scores
 
 TOKEN = "hf_secretOfTheTests"
+TESTS = Path(__file__).parents[1]
 SEVEN = Path(hfclip.__file__).parent / "digits" / "seven.png"
 
 pytestmark = pytest.mark.filterwarnings(
@@ -202,9 +204,7 @@ def test_the_accuracy_is_the_same_everywhere_to_the_last_digit(
     np.savez(tmp_path / "data.npz", **arrays(preprocess))
     environment = hub.environment(tmp_path / "colleague") | {
         "PYTHONWARNINGS": "ignore",
-        "PYTHONPATH": ":".join(
-            map(str, (Path(__file__).parents[1], Path(hfclip.__file__).parents[1]))
-        ),
+        "PYTHONPATH": os.pathsep.join(map(str, (TESTS, TESTS.parent))),
         "OMP_NUM_THREADS": "1",
     }
 
