@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from hfclip.sources.inspect import Inspection, inspect
     from hfclip.sources.verify import Verification, verify
     from hfclip.text.tokenizer import decode, tokenize
+    from hfclip.training.run import finetune
     from hfclip.zeroshot.classifier import ZeroShotClassifier
 
 
@@ -66,6 +67,7 @@ _HOMES = {
     "decode": "text.tokenizer",
     "download": "sources.download",
     "export": "publishing.export",
+    "finetune": "training.run",
     "image_transform": "images.preprocess",
     "inspect": "sources.inspect",
     "load": "loading",
@@ -136,6 +138,7 @@ __all__ = [
     "decode",
     "download",
     "export",
+    "finetune",
     "image_transform",
     "inspect",
     "load",

@@ -57,6 +57,17 @@ def write_text(path: Path, text: str) -> None:
         part.unlink(missing_ok=True)
 
 
+def synced(path: Path) -> None:
+    """Waits until a file or a folder is on the disk. Windows has no such call for folders."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def check_free(folder: Path, *, force: bool) -> None:
     """Raises an error if a new folder would overwrite files.
 

@@ -36,10 +36,10 @@ ROOMS = {
     "loading": "errors devices network images hub releases checkpoints sources model",
     "environment": "version hub sources fast",
     "training": "errors version config atomic devices text network images layouts hub releases "
-    "checkpoints sources cards model data zeroshot publishing loading environment",
+    "checkpoints sources cards model fast data zeroshot publishing environment",
     "compat": "errors config devices text network layouts hub releases checkpoints sources model",
     "cli": "errors version images layouts hub releases sources model zeroshot fast publishing "
-    "loading environment",
+    "loading environment training",
 }
 # The modules of each folder, lowest first: a module imports only what stands before it.
 ORDER = {
@@ -57,8 +57,9 @@ ORDER = {
     "tars repository contents sources checks joining splits skipped examples",
     "zeroshot": "templates labels classifier cache",
     "publishing": "export companions published_card finetune",
-    "training": "settings captions processes loss optimizer step metrics results card curves "
-    "evaluation mix outcome",
+    "training": "settings captions processes loss step optimizer precision batches checkpoints "
+    "folder interruption log loop base inputs metrics results card curves evaluation mix exam "
+    "outcome run",
 }
 
 

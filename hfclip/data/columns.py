@@ -72,16 +72,16 @@ def find_columns(
     """
     for option, chosen in _options(choices):
         if chosen is not None and chosen not in names:
-            raise DataError(
-                f"{what} has no column {chosen!r} ({option}); it has {_listed(names)}."
-            )
+            raise DataError(f"{what} has no column {chosen!r} ({option}); it has {_listed(names)}.")
     image = choices.image or _image_column(names, sample, what)
     split = next((name for name in names if _plain(name) == _SPLIT_NAME), None)
     others = [name for name in names if name not in (image, split)]
     caption, label = choices.caption, choices.label
     if caption is None and label is None:
         known = frozenset(more_labels)
-        captions = [name for name in others if _is_named(name, _CAPTION_NAMES) and name not in known]
+        captions = [
+            name for name in others if _is_named(name, _CAPTION_NAMES) and name not in known
+        ]
         labels = [name for name in others if _is_named(name, _LABEL_NAMES) or name in known]
         caption = _only(captions, what, "captions", "caption_column")
         label = _only(labels, what, "labels", "label_column")

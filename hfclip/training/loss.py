@@ -20,9 +20,7 @@ class Loss(NamedTuple):
     floor: float
 
 
-def contrastive_loss(
-    images: Tensor, texts: Tensor, logit_scale: Tensor, positives: Tensor
-) -> Loss:
+def contrastive_loss(images: Tensor, texts: Tensor, logit_scale: Tensor, positives: Tensor) -> Loss:
     """Returns the contrastive loss of B pictures and T distinct captions, in both directions.
 
     A picture has one or more positive captions, and a caption one or more positive pictures. The

@@ -5,6 +5,7 @@ https://arxiv.org/abs/2109.01903
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from torch import Tensor
 from hfclip.errors import ArgumentError, WeightsMismatchError
 from hfclip.model import CLIP
 from hfclip.training.metrics import Metrics
+
+_S = TypeVar("_S")  # what a model scores
 
 # The shares of the trained weights that are tried: 0 is the base, 1 the fine-tune alone.
 ALPHAS = tuple(tenths / 10 for tenths in range(11))
@@ -55,9 +58,9 @@ def _between(base: Tensor, tuned: Tensor, alpha: float) -> Tensor:
 def score_alphas(
     model: CLIP,
     base: Mapping[str, Tensor],
-    measure: Callable[[CLIP], Metrics],
+    measure: Callable[[CLIP], _S],
     alphas: Sequence[float] = ALPHAS,
-) -> dict[float, Metrics]:
+) -> dict[float, _S]:
     """Measures the mixtures of a trained model and its base. The model keeps its weights.
 
     Args:

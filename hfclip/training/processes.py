@@ -1,5 +1,6 @@
 """The processes of a training: their number, their device, and what they tell each other."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -68,6 +69,12 @@ class Processes:
             for tensor, part in zip(bucket, parts, strict=True):
                 tensor.copy_(part.view_as(tensor))
 
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Copies the values of tensors from the process 0 to all others."""
+        if self.count > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """Returns for each flag whether it is set in any process."""
         if self.count == 1:
@@ -121,14 +128,20 @@ def join_processes(device: Device = None) -> Processes:
         ArgumentError: One GPU is named for several processes.
         DeviceError: The device cannot be used.
     """
-    wanted = None if device is None else choose_device(device)
-    state = _state(on_cpu=wanted is not None and wanted.type == "cpu")
-    if wanted is not None and state.num_processes > 1 and wanted.type != state.device.type:
-        raise ArgumentError(
-            f"The device is {wanted}, but the {state.num_processes} processes use {state.device.type}."
+    wanted = choose_device(device)
+    state = _state(on_cpu=wanted.type == "cpu")
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if state.num_processes != started:
+        raise TrainingError(
+            f"{started} processes were started, and accelerate finds {state.num_processes}. Start "
+            "them with: torchrun --nproc-per-node N -m hfclip finetune ..."
         )
-    chosen = state.device if wanted is None or state.num_processes > 1 else wanted
-    return Processes(state.process_index, state.num_processes, chosen)
+    if started > 1 and wanted.type != state.device.type:
+        raise ArgumentError(
+            f"The device is {wanted}, but the {started} processes use {state.device.type}."
+        )
+    # Each process has a GPU of its own; a process that is alone uses the one that it is given.
+    return Processes(state.process_index, started, state.device if started > 1 else wanted)
 
 
 def _state(*, on_cpu: bool) -> "PartialState":

@@ -8,7 +8,7 @@ through which the gradient of its features flows back. Each process encodes its 
 
 import gc
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -180,9 +180,7 @@ def _gathered(own: Tensor, tower: _Tower, processes: Processes) -> Tensor:
     return processes.sum(features)
 
 
-def _sum_gradients(
-    model: CLIP, parameters: Sequence[nn.Parameter], processes: Processes
-) -> None:
+def _sum_gradients(model: CLIP, parameters: Sequence[nn.Parameter], processes: Processes) -> None:
     """Sums the gradients over the processes. Each of them has the whole one of logit_scale."""
     for parameter in parameters:
         if parameter.grad is None:
