@@ -73,7 +73,7 @@ class Lookup(nn.Module):
     def __init__(self, images: Sequence[Sequence[float]], texts: Mapping[str, Sequence[float]]):
         super().__init__()
         self.images = torch.tensor(images)
-        self.texts = {text: torch.tensor(row) for text, row in texts.items()}
+        self.texts = {text.replace(" ", ""): torch.tensor(row) for text, row in texts.items()}
         self.logit_scale = nn.Parameter(torch.tensor(1.0))
         self.inner = nn.Dropout()
         self.context_length = 77
@@ -84,7 +84,7 @@ class Lookup(nn.Module):
         return self.images[pixels[:, 0, 0, 0].long()]
 
     def encode_text(self, ids: Tensor) -> Tensor:
-        rows = [hfclip.decode(row, skip_special_tokens=True).strip() for row in ids]
+        rows = [hfclip.decode(row, skip_special_tokens=True).replace(" ", "") for row in ids]
         return torch.stack([self.texts[row] for row in rows])
 
 

@@ -50,11 +50,11 @@ def test_the_summary_shows_curves_mixtures_and_before_and_after() -> None:
         "0.9                 81.00 %        82.00 %",
         "1                   90.00 %        80.00 %",
         "",
-        "                                base  fine-tuned  mixed, 0.8 fine-tuned",
-        "accuracy, test               10.00 %     95.00 %                93.00 %",
-        "image to text recall@1, test 10.00 %     95.00 %                93.00 %",
-        "text to image recall@1, test  5.00 %     47.50 %                46.50 %",
-        "accuracy, not to forget      99.00 %     80.00 %                91.00 %",
+        "                                 base  fine-tuned  mixed, 0.8 fine-tuned",
+        "accuracy, test                10.00 %     95.00 %                93.00 %",
+        "image to text recall@1, test  10.00 %     95.00 %                93.00 %",
+        "text to image recall@1, test   5.00 %     47.50 %                46.50 %",
+        "accuracy, not to forget       99.00 %     80.00 %                91.00 %",
     ]
 
 
@@ -68,8 +68,8 @@ def test_without_a_mixture_and_without_data_to_keep_the_summary_is_shorter() -> 
         mixed=Scores(share(0.9)),
     )
     assert summary(alone).splitlines()[:2] == [
-        "                                base  fine-tuned",
-        "accuracy, test               10.00 %     90.00 %",
+        "                                 base  fine-tuned",
+        "accuracy, test                10.00 %     90.00 %",
     ]
 
 

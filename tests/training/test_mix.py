@@ -57,7 +57,8 @@ def test_each_mixture_is_measured_and_the_model_keeps_its_weights() -> None:
     seen: list[float] = []
 
     def measure(model: hfclip.CLIP) -> Metrics:
-        seen.append(float(model.text_projection[0, 0] / before["text_projection"][0, 0]))
+        now = model.text_projection.detach()[0, 0]
+        seen.append(float(now / before["text_projection"][0, 0]))
         return share(seen[-1])
 
     scores = score_alphas(model, base, measure)
