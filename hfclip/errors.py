@@ -60,7 +60,7 @@ class ImageError(HfclipError, ValueError):
 
 
 class DataError(HfclipError, ValueError):
-    """A data set is malformed or ambiguous, or too many of its pictures or captions are unusable."""
+    """A data set is malformed or ambiguous, or too much of it cannot be used."""
 
 
 class PublishError(HfclipError, RuntimeError):

@@ -79,10 +79,8 @@ def find_columns(
     caption, label = choices.caption, choices.label
     if caption is None and label is None:
         known = frozenset(more_labels)
-        captions = [
-            name for name in others if _is_named(name, _CAPTION_NAMES) and name not in known
-        ]
-        labels = [name for name in others if _is_named(name, _LABEL_NAMES) or name in known]
+        captions = [name for name in others if is_caption_name(name) and name not in known]
+        labels = [name for name in others if is_label_name(name) or name in known]
         caption = _only(captions, what, "captions", "caption_column")
         label = _only(labels, what, "labels", "label_column")
     if caption is None and label is None:
@@ -91,7 +89,8 @@ def find_columns(
             f"{_listed(names)}. Name the captions with caption_column (--caption-column), or the "
             "labels with label_column (--label-column)."
         )
-    if len({image, caption, label}) < 3 and not (caption is None or label is None):
+    used = [name for name in (image, caption, label) if name is not None]
+    if len(set(used)) < len(used):
         raise DataError(f"{what}: a column cannot have two roles. Choose different columns.")
     return Columns(image, caption, label, split)
 
@@ -101,6 +100,16 @@ def looks_like_picture(value: Any) -> bool:
     if isinstance(value, ParquetImage):
         return True
     return isinstance(value, str) and PurePosixPath(value.strip()).suffix.lower() in PICTURE_ENDINGS
+
+
+def is_caption_name(name: str) -> bool:
+    """Returns whether a column of this name holds captions."""
+    return _is_named(name, _CAPTION_NAMES)
+
+
+def is_label_name(name: str) -> bool:
+    """Returns whether a column of this name holds labels."""
+    return _is_named(name, _LABEL_NAMES)
 
 
 def _options(choices: Choices) -> tuple[tuple[str, str | None], ...]:

@@ -1,8 +1,8 @@
 """References to pictures: small picklable objects that read a picture's bytes on demand.
 
 The bytes of a picture are never kept with a data set. A picture in a tar is a range of the file. A
-picture in a Parquet file is a row of a row group; the last row groups stay in a small cache, because
-Parquet cannot read a single row.
+picture in a Parquet file is a row of a row group. The last row groups stay in a small cache,
+because Parquet cannot read a single row.
 """
 
 import os
@@ -67,13 +67,15 @@ class ParquetImage:
         path: The file.
         row_group: The index of the row group.
         row: The index of the row in its row group.
-        column: The leaf column: "image", or "image.bytes" for a struct.
+        column: The name of the column.
+        field: The name of the field with the bytes if the column is a struct, else None.
     """
 
     path: str
     row_group: int
     row: int
     column: str
+    field: str | None = None
 
     def read(self) -> bytes:
         """Returns the bytes of the picture. Reads its whole row group if it is not in the cache.
@@ -82,12 +84,13 @@ class ParquetImage:
             OSError: The file cannot be read.
             DataError: The file is damaged, or has changed since it was listed.
         """
-        values = _row_groups.get(self.path, self.row_group, self.column)
+        leaf = self.column if self.field is None else f"{self.column}.{self.field}"
+        values = _row_groups.get(self.path, self.row_group, leaf)
         content = values[self.row].as_py() if self.row < len(values) else None
-        for field in self.column.split(".")[1:]:
-            content = content and content[field]
+        if self.field is not None and content is not None:
+            content = content[self.field]
         if not isinstance(content, bytes):
-            raise DataError(f"{self.path} has changed: it no longer holds this picture.")
+            raise DataError("the row holds no picture")
         return content
 
 
@@ -106,13 +109,14 @@ class _RowGroups:
         self._lock = threading.Lock()  # a fork may copy a lock that another thread holds
         self._kept: OrderedDict[tuple[str, int, str], Any] = OrderedDict()
 
-    def get(self, path: str, row_group: int, column: str) -> Any:
-        """Returns the column of a row group as an Arrow array."""
-        key = (path, row_group, column)
+    def get(self, path: str, row_group: int, leaf: str) -> Any:
+        """Returns a leaf column of a row group as an Arrow array."""
+        key = (path, row_group, leaf)
         with self._lock:  # also while it reads, so that two threads do not read the same group
             if key not in self._kept:
-                self._make_room(reserve := _read_column(path, row_group, column))
-                self._kept[key] = reserve
+                values = _read_column(path, row_group, leaf)
+                self._make_room(values)
+                self._kept[key] = values
             self._kept.move_to_end(key)
             return self._kept[key]
 
@@ -125,10 +129,10 @@ class _RowGroups:
 _row_groups = _RowGroups()
 
 
-def _read_column(path: str, row_group: int, column: str) -> Any:
+def _read_column(path: str, row_group: int, leaf: str) -> Any:
     with open_parquet(Path(path)) as file:
         try:
-            return file.read_row_group(row_group, columns=[column], use_threads=False).column(0)
+            return file.read_row_group(row_group, columns=[leaf], use_threads=False).column(0)
         except (OSError, ValueError, IndexError) as error:
             raise DataError(f"{path} is damaged or has changed ({error}).") from error
 

@@ -45,5 +45,5 @@ def weights_digest(config: ClipConfig, tensors: Mapping[str, Tensor]) -> str:
     found = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode())
     for name in sorted(tensors):
         found.update(f"{name} {tuple(tensors[name].shape)}".encode())
-        found.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy())
+        found.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()

@@ -7,7 +7,7 @@ does each of several processes.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -62,7 +62,7 @@ class Batches:
         start = place * self.plan.batch
         return order[start : start + self.plan.batch]
 
-    def from_step(self, step: int) -> Iterator[Batch]:
+    def from_step(self, step: int) -> Generator[Batch, None, None]:
         """Yields the batches from a step to the last. Threads read the next ones meanwhile."""
         with ThreadPoolExecutor(self.settings.workers or _cores()) as pool:
             waiting: deque[_Pending] = deque()
@@ -93,12 +93,15 @@ class Batches:
     def _texts(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Returns the distinct captions of some pictures, and which belong to which picture.
 
-        Captions with equal tokens are the same caption, such as "A cat" and "a cat".
+        Captions with equal tokens are the same caption, such as "A cat" and "a cat". A caption that
+        is too long is cut.
 
         Shapes: int32 (T, L), bool (B, T).
         """
         captions = [captions_of(self.examples[row], self.settings.template) for row in rows]
-        tokens = tokenize(list(chain(*captions)), self.context_length, padding="longest")
+        tokens = tokenize(
+            list(chain(*captions)), self.context_length, truncate=True, padding="longest"
+        )
         keys = [row.tobytes() for row in tokens.numpy()]
         first = {key: index for index, key in reversed(list(enumerate(keys)))}
         places = {key: place for place, key in enumerate(sorted(first, key=first.__getitem__))}

@@ -178,7 +178,7 @@ def _remove(path: Path) -> None:
     shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _damaged(path: Path, cause: object) -> TrainingError:
+def _damaged(path: Path | None, cause: object) -> TrainingError:
     return TrainingError(
         f"The checkpoint {path} cannot be read ({cause}). Remove it to train from the start."
     )

@@ -8,7 +8,6 @@ import numpy as np
 
 from hfclip.data.records import Dataset
 from hfclip.text.tokenizer import tokenize
-from hfclip.training.captions import captions_of
 from hfclip.zeroshot.labels import make_caption
 
 
@@ -35,13 +34,12 @@ def limited(data: Dataset, limit: int | None, seed: int) -> Dataset:
     return replace(data, train=tuple(data.train[row] for row in rows))
 
 
-def check_captions(data: Dataset, template: str, context_length: int) -> None:
-    """Raises an error if a caption or a label in the template is too long for the model.
+def check_labels_fit(data: Dataset, template: str, context_length: int) -> None:
+    """Raises an error if a label in the template is too long for the model.
+
+    A caption of the data that is too long is cut; `read_dataset` notes it.
 
     Raises:
-        TextTooLongError: A caption has more tokens than the context length.
+        TextTooLongError: A label in the template has more tokens than the context length.
     """
-    examples = (*data.train, *data.validation, *data.test)
-    captions = {caption for example in examples for caption in captions_of(example, template)}
-    captions |= {make_caption(template, label) for label in data.labels or ()}
-    tokenize(sorted(captions), context_length, padding="longest")
+    tokenize([make_caption(template, label) for label in data.labels or ()], context_length)

@@ -53,4 +53,5 @@ def contrastive_loss(images: Tensor, texts: Tensor, logit_scale: Tensor, positiv
 
 def _entropy(joint: Tensor, targets: Tensor) -> Tensor:
     """Returns the mean entropy of targets (B, T), weighted by the joint distribution (B, T)."""
-    return -torch.special.xlogy(joint, targets).sum()
+    entropy: Tensor = -torch.special.xlogy(joint, targets).sum()
+    return entropy

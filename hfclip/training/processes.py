@@ -65,7 +65,7 @@ class Processes:
             return
         for bucket in _buckets(tensors):
             flat = self.sum(torch.cat([tensor.reshape(-1) for tensor in bucket]))
-            parts = flat.split([tensor.numel() for tensor in bucket])
+            parts = torch.split(flat, [tensor.numel() for tensor in bucket])
             for tensor, part in zip(bucket, parts, strict=True):
                 tensor.copy_(part.view_as(tensor))
 

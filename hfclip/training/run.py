@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hfclip.data.examples import read_dataset
 from hfclip.data.records import Dataset
+from hfclip.data.skipped import write_skipped
 from hfclip.devices import Device
 from hfclip.errors import TrainingError
 from hfclip.images.preprocess import image_transform
@@ -21,7 +22,7 @@ from hfclip.training.batches import Batches
 from hfclip.training.checkpoints import State, newest_checkpoint, read_state, restore
 from hfclip.training.exam import Exam, conclude
 from hfclip.training.folder import CHECKPOINTS, finish, opened
-from hfclip.training.inputs import check_captions, data_digest, limited
+from hfclip.training.inputs import check_labels_fit, data_digest, limited
 from hfclip.training.log import Log
 from hfclip.training.loop import Training
 from hfclip.training.optimizer import choose_parameters, make_optimizer
@@ -61,7 +62,9 @@ class Request:
         base: The model to start from.
         folder: The folder to write.
         keep: The data that must not be forgotten, or None.
-        columns: The names of columns, for `read_dataset`.
+        image_column: The column of the pictures, or None to find it.
+        caption_column: The column of the captions, or None to find it.
+        label_column: The column of the labels, or None to find it.
         revision: The commit, branch or tag of the base, or None.
         namespace: The account whose copies of the releases are used, or None.
         progress: Whether to print what happens on standard error.
@@ -71,7 +74,9 @@ class Request:
     base: str
     folder: Path
     keep: str | None
-    columns: dict[str, str | None]
+    image_column: str | None
+    caption_column: str | None
+    label_column: str | None
     revision: str | None
     namespace: str | None
     progress: bool
@@ -123,14 +128,18 @@ def finetune(
             not a number.
         KeyboardInterrupt: Ctrl-C. A checkpoint was written after the step.
     """
-    columns = {
-        "image_column": image_column,
-        "caption_column": caption_column,
-        "label_column": label_column,
-    }
-    folder = Path(out).expanduser()
-    kept = None if keep is None else str(keep)
-    request = Request(str(data), str(base), folder, kept, columns, revision, namespace, progress)
+    request = Request(
+        str(data),
+        str(base),
+        Path(out).expanduser(),
+        None if keep is None else str(keep),
+        image_column,
+        caption_column,
+        label_column,
+        revision,
+        namespace,
+        progress,
+    )
     chosen = Settings.from_dict(settings)
     processes = join_processes(device)
     try:
@@ -164,13 +173,15 @@ class _Run:
         }
         self.processes.check_same("data", json.dumps(identity, sort_keys=True))
         plan = Plan.of(self.settings, len(data.train))
-        check_captions(data, self.settings.template, model.context_length)
+        check_labels_fit(data, self.settings.template, model.context_length)
         with ExitStack() as stack:
             is_finished = self.processes.on_first(
                 lambda: stack.enter_context(opened(self.request.folder, identity))
             )
             if is_finished:
                 return self._already_finished()
+            if self.processes.is_first and data.skipped:
+                write_skipped(self.request.folder / "skipped.csv", data.skipped)
             training = self._begin(model, identity, data, plan)
             if training.log is not None:
                 stack.enter_context(closing(training.log))
@@ -184,7 +195,9 @@ class _Run:
         shown = request.progress and self.processes.is_first
         data = read_dataset(
             request.data,
-            **request.columns,
+            image_column=request.image_column,
+            caption_column=request.caption_column,
+            label_column=request.label_column,
             validation=settings.validation,
             seed=settings.seed,
             progress=shown,

@@ -123,11 +123,13 @@ class _Tower(NamedTuple):
     def all_features(self, chunk: int, *, graph: bool) -> Tensor:
         """Returns the features of this process (n, D), with a graph or without."""
         with torch.set_grad_enabled(graph and self.learns):
-            return torch.cat([self.features(part) for part in self.inputs.split(chunk)])
+            return torch.cat([self.features(part) for part in torch.split(self.inputs, chunk)])
 
     def backward(self, gradient: Tensor, chunk: int) -> None:
         """Encodes each chunk again and passes on the gradient (n, D) of its features."""
-        for part, wanted in zip(self.inputs.split(chunk), gradient.split(chunk), strict=True):
+        for part, wanted in zip(
+            *(torch.split(each, chunk) for each in (self.inputs, gradient)), strict=True
+        ):
             torch.autograd.backward(self.features(part), wanted)
 
 
@@ -168,7 +170,7 @@ def _attempt(
     if _unless_full(pass_on, processes) is None:
         return None
     _sum_gradients(model, parameters, processes)
-    excess = float(loss.excess)
+    excess = float(loss.excess.detach())
     odd = () if math.isfinite(excess) else _odd_rows(leaves[0])
     return Gradients(excess, loss.floor, chunk, odd)
 
