@@ -109,7 +109,7 @@ def test_the_card_says_what_was_trained_and_what_was_forgotten(folder: Path) -> 
     ):
         assert line in text.splitlines(), line
     assert "What the model has forgotten was measured only on" in text
-    data = ModelCard(text).data
+    data: Any = ModelCard(text).data
     assert (data.base_model, data.license, data.datasets) == ("org/base", None, None)
     metrics = {
         (each.dataset_name, each.metric_type): each.metric_value for each in data.eval_results
@@ -130,7 +130,8 @@ def test_the_card_admits_what_was_not_measured(folder: Path) -> None:
     assert "on 50 pictures with captions" in text
     assert "hfclip classify" not in text
     assert not (folder / "labels.json").exists()
-    assert ModelCard(text).data.datasets == ["org/pictures"]
+    data_of_card: Any = ModelCard(text).data
+    assert data_of_card.datasets == ["org/pictures"]
 
 
 def test_labels_cannot_change_the_form_of_the_card(folder: Path) -> None:
