@@ -17,6 +17,7 @@ from benchmarks import (
     store,
     tables,
     tokenization,
+    training,
     weights,
 )
 from benchmarks import load as loading
@@ -35,6 +36,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     preprocessing.BENCHMARK,
     encode.BENCHMARK,
     captions.BENCHMARK,
+    training.BENCHMARK,
 )
 SECTIONS = tuple(benchmark.section for benchmark in BENCHMARKS)
 BY_NAME = {benchmark.section.name: benchmark for benchmark in BENCHMARKS}

@@ -99,8 +99,9 @@ def _facts(results: Results) -> Iterator[list[str]]:
         listed = ", ".join(results.labels[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")
         yield ["labels", listed]
         yield ["template", f"`{results.settings['template']}`"]
+    processes = f"{results.processes} process{'es' if results.processes > 1 else ''}"
     yield ["time", str(timedelta(seconds=round(results.seconds)))]
-    yield ["hardware", f"{results.device}, {results.processes} process(es)"]
+    yield ["hardware", f"{results.device}, {processes}"]
     yield ["software", ", ".join(f"{name} {value}" for name, value in results.versions.items())]
 
 

@@ -69,12 +69,12 @@ def evaluate(
         texts = _encode_captions(model, pairs.captions)
         distinct = _encode_pictures(model, preprocess, pairs.pictures, batch_size)
         classes = None if labels is None else _label_features(model, labels, template)
-    accuracy, per_class = None, {}
+    accuracy: float | None = None
+    per_class: Mapping[str, float] = {}
     if classes is not None and targets is not None and labels is not None:
         images = distinct[torch.tensor(pairs.rows)]
         right = _first_right(images, classes, [[target] for target in targets]) < 1
-        accuracy = _mean(right)
-        per_class = _per_class(right, torch.tensor(targets), labels)
+        accuracy, per_class = _mean(right), _per_class(right, torch.tensor(targets), labels)
     return Metrics(
         accuracy,
         per_class,
@@ -117,11 +117,11 @@ class _Pairs(NamedTuple):
             for captions in own.values()
         ]
         pictures_of: list[list[int]] = [[] for _ in numbers]
-        for picture, captions in enumerate(captions_of_each):
-            for caption in captions:
+        for picture, places in enumerate(captions_of_each):
+            for caption in places:
                 pictures_of[caption].append(picture)
-        places = {digest: place for place, digest in enumerate(first)}
-        rows = [places[example.digest] for example in examples]
+        order = {digest: place for place, digest in enumerate(first)}
+        rows = [order[example.digest] for example in examples]
         return cls(list(first.values()), list(numbers), rows, captions_of_each, pictures_of)
 
 

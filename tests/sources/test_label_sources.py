@@ -1,4 +1,4 @@
-"""labels.json in a repository: verified like the other files, and never a reason to fail offline."""
+"""labels.json in a repository: verified like other files, never a reason to fail offline."""
 
 import json
 from collections.abc import Iterator
