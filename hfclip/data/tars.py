@@ -171,7 +171,7 @@ def _samples(path: Path, links: list[str]) -> dict[str, _Sample]:
                     links.append(member.name)
                 if member.offset_data + (member.size if member.isreg() else 0) > size:
                     raise DataError(f"{path} is truncated in {member.name!r}. Copy it again.")
-                tar.members = []  # it would keep all headers
+                tar.members = []  # type: ignore[attr-defined]  # it would keep all headers
             end = tar.offset
     except (tarfile.TarError, EOFError, ValueError) as error:
         if isinstance(error, DataError):
