@@ -1,5 +1,6 @@
 import csv
 import io
+import os
 import pickle
 import warnings
 from pathlib import Path
@@ -8,7 +9,6 @@ import pytest
 from collection import ITEMS, picture, write_pictures, write_table
 from PIL import Image
 
-from hfclip import atomic
 from hfclip.data.examples import Skipped, read_dataset
 from hfclip.data.references import FileImage
 from hfclip.data.skipped import write_skipped
@@ -214,7 +214,7 @@ def test_an_interrupted_write_leaves_the_earlier_file(
     def interrupted(_: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(atomic.os, "fsync", interrupted)
+    monkeypatch.setattr(os, "fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_skipped(path, SKIPPED)
     assert path.read_text() == "earlier"

@@ -144,7 +144,9 @@ def test_lines_with_unicode_separators_and_bad_lines(tmp_path: Path) -> None:
 
 
 def test_a_missing_source_is_named_with_a_hint_to_the_hub(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="me/pets does not exist. For a dataset on the Hub, write"):
+    with pytest.raises(
+        DataError, match=r"me/pets does not exist\. For a dataset on the Hub, write"
+    ):
         found_in("me/pets")
     with pytest.raises(DataError, match="No file matches"):
         found_in(f"{tmp_path}/*.tar")

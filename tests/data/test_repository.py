@@ -50,7 +50,7 @@ def test_a_revision_and_a_folder_are_part_of_the_name(
 ) -> None:
     parts: dict[str, bytes | Path] = {f"old/{name}": content for name, content in files.items()}
     old = hub.add_repository("datasets/me/pets", {**parts, "new/a.txt": b"x"})
-    hub.push("datasets/me/pets", {name: None for name in parts})
+    hub.push("datasets/me/pets", dict.fromkeys(parts))
     hub.forget_calls()
     assert len(digests(read_dataset(f"hf:me/pets/old@{old}"))) == 20
     assert not any((call.file or "").startswith("new/") for call in hub.calls)
@@ -63,7 +63,7 @@ def test_a_downloaded_dataset_is_read_offline(
 ) -> None:
     hub.add_repository("datasets/me/pets", files)
     offline = Access(local_files_only=True)
-    with pytest.raises(NetworkError, match="not complete in the cache .* Read it once while onl"):
+    with pytest.raises(NetworkError, match=r"not complete in the cache .* Read it once while onl"):
         read_dataset("hf:me/pets", access=offline)
     expected = read_dataset("hf:me/pets")
     hub.forget_calls()

@@ -102,7 +102,11 @@ def test_a_label_is_a_name_or_an_index_of_the_class_names() -> None:
 def test_unusable_rows_are_skipped_with_their_reason(tmp_path: Path) -> None:
     table = Table(Columns("f", "c", None, None), Place(tmp_path, tmp_path))
     findings = Findings()
-    rows = [{"f": "a.jpg", "c": "x"}, {"f": None, "c": "x"}, {"f": "b.jpg", "c": ""}]
+    rows: list[dict[str, Any]] = [
+        {"f": "a.jpg", "c": "x"},
+        {"f": None, "c": "x"},
+        {"f": "b.jpg", "c": ""},
+    ]
     table.add(((f"t:{n}", row) for n, row in enumerate(rows, 2)), findings)
     assert [(record.key, record.captions) for record in findings.records] == [("t:2", ("x",))]
     assert findings.skipped == [
