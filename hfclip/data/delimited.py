@@ -72,10 +72,9 @@ def read_delimited(path: Path, delimiter: str | None = None) -> Cells:
     text = _decoded(path)
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
         raise DataError(f"The delimiter is {delimiter!r}; expected one character, such as a comma.")
-    dialect = _find_dialect(path, text, delimiter)
-    rows = _all_rows(path, text, dialect)
-    if not rows:
+    if not text.strip():
         raise DataError(f"{path} is empty; expected a header and rows.")
+    dialect, rows = _all_rows(path, text, _find_dialect(path, text, delimiter))
     return _with_header(path, rows, dialect)
 
 
@@ -139,21 +138,31 @@ def _names_pictures(rows: list[list[str]]) -> bool:
     return any(sum(map(looks_like_picture, cells)) == 1 for cells in rows[:2])
 
 
-def _all_rows(path: Path, text: str, dialect: _Dialect) -> list[tuple[int, list[str]]]:
+def _all_rows(
+    path: Path, text: str, dialect: _Dialect
+) -> tuple[_Dialect, list[tuple[int, list[str]]]]:
     """Reads all rows. A mark that is not closed is text if every row then has the same width."""
     rows: list[tuple[int, list[str]]] = []
     try:
         rows.extend(dialect.rows(text))
     except csv.Error as error:
-        plain = list(_Dialect(dialect.delimiter, False).rows(text))
-        if _share([cells for _, cells in plain]) == 1:
-            return plain
+        plain = _Dialect(dialect.delimiter, quotes=False)
+        if dialect.quotes and _is_even(text, plain):
+            return plain, list(plain.rows(text))
         after = f"after line {rows[-1][0]}" if rows else "in line 1"
         raise DataError(
             f"{path} cannot be read {after}: {error}. Close every quotation mark, and double those "
-            'inside a cell: "a 5"" pipe".'
+            'inside a quoted cell: "a 5"" pipe".'
         ) from None
-    return rows
+    return dialect, rows
+
+
+def _is_even(text: str, dialect: _Dialect) -> bool:
+    """Returns whether all rows can be read and have the same number of cells."""
+    try:
+        return _share([cells for _, cells in dialect.rows(text)]) == 1
+    except csv.Error:
+        return False
 
 
 def _with_header(path: Path, rows: list[tuple[int, list[str]]], dialect: _Dialect) -> Cells:

@@ -46,10 +46,10 @@ def note_copies(checked: Sequence[Checked]) -> list[str]:
         )
     different = [items for items in copied if len({item.record.label for item in items}) > 1]
     if different:
-        pair = {item.record.label: item for item in different[0]}
+        pair = {item.record.label: item for item in reversed(different[0])}
         notes.append(
             f"{len(different):,} identical pictures have different labels, such as "
-            f"{_keys(list(pair.values()))}. All of them are used."
+            f"{_keys(list(reversed(pair.values())))}. All of them are used."
         )
     return notes
 

@@ -145,12 +145,14 @@ def open_parquet(path: Path) -> "pyarrow.parquet.ParquetFile":
         OSError: The file cannot be read.
     """
     try:
-        from pyarrow import lib, parquet  # noqa: PLC0415
+        from pyarrow import parquet  # noqa: PLC0415
     except ImportError as error:
         raise DataError(
             f'{path} is a Parquet file, which needs pyarrow: pip install "hfclip[finetune]"'
         ) from error
     try:
         return parquet.ParquetFile(path)
-    except lib.ArrowInvalid as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # from the system
+            raise
         raise DataError(f"{path} is not a Parquet file, or is damaged ({error}).") from error

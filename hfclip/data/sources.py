@@ -201,7 +201,8 @@ def _add_tables_or_classes(
         try:
             add_class_folders(folder, findings)
         except DataError as error:
-            raise (reasons[0] if reasons else error) from None
+            first = reasons[0] if reasons else error
+            raise first from None
         if found.tables:
             findings.notes.append(f"Ignored {found.tables[0].name}, because: {reasons[0]}")
         return

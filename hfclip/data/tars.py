@@ -70,7 +70,10 @@ def add_tar(
         OSError: The file cannot be read.
     """
     links: list[str] = []
-    for key, sample in _samples(path, links).items():
+    samples, is_ended = _samples(path, links)
+    if not is_ended:
+        findings.notes.append(f"{path.name} has no end mark; check that it was copied to its end.")
+    for key, sample in samples.items():
         try:
             findings.records.append(
                 _record(f"{name}/{key}", sample, split, choices, class_names, str(path))
@@ -158,8 +161,12 @@ def _expand_first(name: str) -> list[str]:
     return [name[: found.start()] + text + name[found.end() :] for text in made]
 
 
-def _samples(path: Path, links: list[str]) -> dict[str, _Sample]:
-    """Reads the headers and texts of a tar. Adds the names of links and devices to `links`."""
+def _samples(path: Path, links: list[str]) -> tuple[dict[str, _Sample], bool]:
+    """Reads the headers and texts of a tar. Adds the names of links and devices to `links`.
+
+    Returns:
+        The examples by name, and whether the tar has the zeros that mark its end.
+    """
     samples: dict[str, _Sample] = {}
     size = path.stat().st_size
     try:
@@ -171,7 +178,7 @@ def _samples(path: Path, links: list[str]) -> dict[str, _Sample]:
                     links.append(member.name)
                 if member.offset_data + (member.size if member.isreg() else 0) > size:
                     raise DataError(f"{path} is truncated in {member.name!r}. Copy it again.")
-                tar.members = []  # it would keep all headers
+                tar.members = []  # type: ignore[attr-defined]  # it would keep all headers
             end = tar.offset
     except (tarfile.TarError, EOFError, ValueError) as error:
         if isinstance(error, DataError):
@@ -180,17 +187,21 @@ def _samples(path: Path, links: list[str]) -> dict[str, _Sample]:
             f"{path} is no uncompressed tar ({error}). Decompress it first, for example with "
             "`gzip -d`."
         ) from error
-    _check_end(path, end)
-    return samples
+    return samples, _is_ended(path, end)
 
 
-def _check_end(path: Path, end: int) -> None:
-    """Checks that only zeros follow the last member; tarfile stops silently at a damaged header."""
+def _is_ended(path: Path, end: int) -> bool:
+    """Returns whether zeros follow the last member.
+
+    Raises:
+        DataError: Other bytes follow. tarfile stops silently at a damaged header.
+    """
     with path.open("rb") as file:
         file.seek(end)
         while chunk := file.read(2**20):
             if chunk.strip(b"\0"):
                 raise DataError(f"{path} is damaged near byte {end:,}. Copy it again.")
+    return path.stat().st_size > end
 
 
 def _add_member(
