@@ -18,6 +18,7 @@ from benchmarks import (
     store,
     tables,
     tokenization,
+    training,
     weights,
 )
 from benchmarks import load as loading
@@ -36,6 +37,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     preprocessing.BENCHMARK,
     encode.BENCHMARK,
     captions.BENCHMARK,
+    training.BENCHMARK,
     gains.BENCHMARK,
 )
 SECTIONS = tuple(benchmark.section for benchmark in BENCHMARKS)

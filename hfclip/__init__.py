@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         CheckpointError,
         ClipImportedError,
         ConfigError,
+        DataError,
         DeviceError,
         ExportError,
         HfclipError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         RepositoryError,
         ShapeError,
         TextTooLongError,
+        TrainingError,
         UnknownTokenError,
         UnsafeCheckpointError,
         WeightsMismatchError,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from hfclip.sources.inspect import Inspection, inspect
     from hfclip.sources.verify import Verification, verify
     from hfclip.text.tokenizer import decode, tokenize
+    from hfclip.training.run import finetune
     from hfclip.zeroshot.classifier import ZeroShotClassifier
 
 
@@ -64,6 +67,7 @@ _HOMES = {
     "decode": "text.tokenizer",
     "download": "sources.download",
     "export": "publishing.export",
+    "finetune": "training.run",
     "image_transform": "images.preprocess",
     "inspect": "sources.inspect",
     "load": "loading",
@@ -74,6 +78,7 @@ _HOMES = {
     "ArgumentError": "errors",
     "ArgumentTypeError": "errors",
     "CacheError": "errors",
+    "DataError": "errors",
     "DeviceError": "errors",
     "ExportError": "errors",
     "PublishError": "errors",
@@ -92,6 +97,7 @@ _HOMES = {
     "OptimizationError": "errors",
     "ShapeError": "errors",
     "TextTooLongError": "errors",
+    "TrainingError": "errors",
     "UnsafeCheckpointError": "errors",
     "WeightsMismatchError": "errors",
 }
@@ -105,6 +111,7 @@ __all__ = [
     "ClipConfig",
     "ClipImportedError",
     "ConfigError",
+    "DataError",
     "DeviceError",
     "Download",
     "ExportError",
@@ -121,6 +128,7 @@ __all__ = [
     "RepositoryError",
     "ShapeError",
     "TextTooLongError",
+    "TrainingError",
     "UnknownTokenError",
     "UnsafeCheckpointError",
     "Verification",
@@ -130,6 +138,7 @@ __all__ = [
     "decode",
     "download",
     "export",
+    "finetune",
     "image_transform",
     "inspect",
     "load",

@@ -1,8 +1,9 @@
-"""Writes folders as a whole or not at all."""
+"""Writes folders and files as a whole or not at all."""
 
+import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,11 +11,16 @@ from hfclip.errors import ConfigError
 
 
 @contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
+def written_whole(folder: Path, replaces: Collection[str] = ()) -> Iterator[Path]:
     """Yields a new folder beside `folder`, and moves its files to `folder` at the end.
 
     An error or an interruption before the end leaves `folder` unchanged. Files in `folder` with
     other names stay.
+
+    Args:
+        folder: The folder to write.
+        replaces: The names of optional files that are removed from `folder` if the new folder does
+            not have them.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.part")
@@ -24,10 +30,42 @@ def written_whole(folder: Path) -> Iterator[Path]:
         if not folder.exists():
             part.rename(folder)
         else:
+            written = {path.name for path in part.iterdir()}
             for path in sorted(part.iterdir()):
                 path.replace(folder / path.name)
+            for name in replaces:
+                if name not in written:
+                    (folder / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 text file: synced to the disk under another name, then renamed.
+
+    Line ends are written as they are. An error or an interruption leaves `path` unchanged.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def synced(path: Path) -> None:
+    """Waits until a file or a folder is on the disk. Windows has no such call for folders."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_free(folder: Path, *, force: bool) -> None:

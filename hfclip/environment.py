@@ -142,7 +142,7 @@ def describe() -> Environment:
             **{name: _version(name) for name in PACKAGES},
         },
         platform=platform.platform(),
-        processor=_processor(),
+        processor=processor_name(),
         torch=facts,
         torch_error=error,
         cache=_cache(Path(constants.HF_HUB_CACHE)),
@@ -157,7 +157,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """Returns the name of the processor as the system gives it."""
     try:
         lines = _CPU_FILE.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeError):  # not Linux

@@ -59,6 +59,10 @@ class ImageError(HfclipError, ValueError):
     """An image cannot be found, opened or decoded."""
 
 
+class DataError(HfclipError, ValueError):
+    """A data set is malformed or ambiguous, or too much of it cannot be used."""
+
+
 class PublishError(HfclipError, RuntimeError):
     """A model cannot be published as it is, or would overwrite files that hfclip did not write."""
 
@@ -69,6 +73,10 @@ class ExportError(HfclipError, RuntimeError):
 
 class OptimizationError(HfclipError, RuntimeError):
     """A model cannot be optimized: it was patched, or the result would exceed the stated error."""
+
+
+class TrainingError(HfclipError, RuntimeError):
+    """A fine-tune cannot start or go on: its folder is not its own, or the loss is not a number."""
 
 
 class ShapeError(HfclipError, ValueError):

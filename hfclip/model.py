@@ -18,6 +18,7 @@ from hfclip.devices import Device, choose_device
 from hfclip.hub import push as pushing
 from hfclip.hub.fetch import Access
 from hfclip.layouts.files import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
+from hfclip.layouts.labels import LABELS_FILE, LabelSet
 from hfclip.layouts.write import write_layout
 from hfclip.network import clip as network
 from hfclip.network.initialization import NoInitialization
@@ -39,6 +40,11 @@ class CLIP(
     Shapes: images (B, 3, S, S) and texts (T, L) -> logits (B, T) and (T, B), where S is
     `image_resolution` in pixels and L is at most `context_length` tokens.
 
+    Attributes:
+        labels: The labels that the model was fine-tuned for, or None.
+        templates: The templates of their captions, or None. `ZeroShotClassifier(model,
+            model.labels, model.templates)` ranks these labels.
+
     The class keeps the signatures of huggingface_hub's mixin and replaces its methods. Those draw
     weights and discard them, ignore missing weights, fall back to a pickle, and may mix the files
     of two commits. These load strictly, from one commit, and write a folder or a commit as a whole
@@ -47,6 +53,9 @@ class CLIP(
     Raises:
         ConfigError: The arguments do not describe a valid model. No memory is allocated then.
     """
+
+    labels: tuple[str, ...] | None = None
+    templates: tuple[str, ...] | None = None
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, **overrides: Any) -> Self:
@@ -65,6 +74,8 @@ class CLIP(
             model = cls(**{**checkpoint.config.to_dict(), **overrides})
         compare(model.state_dict(), checkpoint)
         model.load_state_dict(dict(checkpoint.tensors), strict=True, assign=True)
+        if checkpoint.labels is not None:
+            model.labels, model.templates = checkpoint.labels.labels, checkpoint.labels.templates
         return model.eval()
 
     @classmethod
@@ -127,7 +138,8 @@ class CLIP(
         """Writes a folder for `load` and `from_pretrained`, as a whole or not at all.
 
         The folder has config.json, model.safetensors in the dtypes of the model,
-        preprocessor_config.json, the tokenizer and a model card. An existing README.md is updated
+        preprocessor_config.json, the tokenizer and a model card. If the model has labels, it has
+        labels.json too; else an existing labels.json is removed. An existing README.md is updated
         and keeps the text that a person wrote: see `hfclip.cards.renewal`.
 
         Args:
@@ -143,12 +155,12 @@ class CLIP(
 
         Raises:
             ArgumentError: A field of the card is unknown, or the Hub does not know the licence.
-            ConfigError: The existing README.md cannot be read.
+            ConfigError: The existing README.md cannot be read, or the labels are not valid.
         """
         folder = Path(save_directory).expanduser()
         given = {"repo_id": repo_id, **(model_card_kwargs or {})}
         check_given(given)
-        with written_whole(folder) as part:
+        with written_whole(folder, replaces=[LABELS_FILE]) as part:
             self._save_pretrained(part)
             self._write_card(part, read_card(folder / CARD_FILE), given)
         if not push_to_hub:
@@ -163,7 +175,13 @@ class CLIP(
         config = adapted(self.config, tensors)
         others = type(self) is not CLIP  # a subclass may have a head
         check_fit(Checkpoint(save_directory, "model", config, tensors), allow_others=others)
-        write_layout(save_directory, config, tensors)
+        write_layout(save_directory, config, tensors, labels=self._label_set())
+
+    def _label_set(self) -> LabelSet | None:
+        """Returns the labels as they are written; checks them, because a user may set them."""
+        if self.labels is None:
+            return None
+        return LabelSet(self.labels, self.templates or ())
 
     def _write_card(self, folder: Path, earlier: str | None, given: dict[str, Any]) -> None:
         """Writes the card for the files in a folder and replaces an earlier card."""
@@ -195,7 +213,8 @@ class CLIP(
     ) -> str:
         """Publishes the files of `save_pretrained` in one commit.
 
-        A README.md in the repository is updated as `save_pretrained` updates one in a folder.
+        A README.md in the repository is updated as `save_pretrained` updates one in a folder. If
+        the model has no labels, the labels of an earlier model are deleted.
 
         Args:
             repo_id: `org/name`, or a name in your namespace. The repository is created if it does
@@ -234,10 +253,15 @@ class CLIP(
             self.save_pretrained(folder, model_card_kwargs=given)
             paths = pushing.choose_files(folder, repository, "replace")
             names = pushing.matching([path.name for path in paths], allow_patterns, ignore_patterns)
+            stale = pushing.stale_labels(repository, folder, token=token)
+            deleted = {
+                *pushing.matching(repository.files, delete_patterns or []),
+                *pushing.matching(stale, allow_patterns, ignore_patterns),
+            }
             pushed = pushing.push(
                 [folder / name for name in names],
                 repository,
-                delete=pushing.matching(repository.files, delete_patterns or []),
+                delete=sorted(deleted),
                 message=commit_message,
                 token=token,
                 private=private,

@@ -5,13 +5,16 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from documents import Block, blocks_of, run_blocks
 from loopback.hub import LoopbackHub
 from PIL import Image
+from sklearn.datasets import load_digits
 
 import hfclip
+from conversion.digits import WORDS
 
 ROOT = Path(hfclip.__file__).parents[1]
 DIGITS = Path(hfclip.__file__).parent / "digits"
@@ -59,10 +62,31 @@ def desk(tmp_path: Path) -> Path:
     model, _ = hfclip.load("digits", device="cpu")
     torch.save(model.state_dict(), folder / "last.pt")
     model.save_pretrained(folder / "my-clip")
+    model.labels, model.templates = ("zero", "seven"), ("a handwritten {}",)
+    model.save_pretrained(folder / "my-labels")
+    _write_pictures(folder)
     (folder / "labels.txt").write_text("zero\none\ntwo\nseven\n")
     (folder / "results.json").write_text(json.dumps({"accuracy": 0.9}))
     (folder / "train.py").write_text("import clip\nassert clip.available_models()\n")
     return folder
+
+
+def _write_pictures(folder: Path) -> None:
+    """Writes a folder of class folders with digits turned by 90 degrees, and one with upright ones.
+
+    The same turned pictures are in a CSV file too.
+    """
+    data = load_digits()
+    rows = ["file,label"]
+    for number in range(200):
+        word = WORDS[data.target[number]]
+        pixels = (data.images[number] * 255 / 16).round().astype("uint8")
+        for name, picture in (("pictures", np.rot90(pixels)), ("upright", pixels)):
+            path = folder / name / word / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path)
+        rows.append(f"pictures/{word}/{number}.png,{word}")
+    (folder / "pictures.csv").write_text("\n".join(rows) + "\n")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -33,22 +33,25 @@ ROOMS = {
     "model": "errors config atomic devices network layouts hub checkpoints sources cards",
     "onnx": "errors layouts model",
     "fast": "errors config network checkpoints model",
+    "data": "errors atomic text images hub",
     "zeroshot": "errors version config text images network model",
-    "publishing": "errors atomic layouts hub releases checkpoints sources cards model onnx",
+    "publishing": "errors config atomic layouts hub releases checkpoints sources cards model onnx",
     "loading": "errors devices network images hub releases checkpoints sources model",
     "environment": "version hub sources fast",
+    "training": "errors version config atomic devices text network images layouts hub releases "
+    "checkpoints sources cards model fast data zeroshot publishing environment",
     "compat": "errors config devices text network images layouts hub releases checkpoints sources "
     "model",
-    "cli": "errors version images hub releases sources model zeroshot fast publishing loading "
-    "environment",
+    "cli": "errors version images layouts hub releases sources model zeroshot fast publishing "
+    "loading environment training",
 }
 # The modules of each folder, lowest first: a module imports only what stands before it.
 ORDER = {
     "text": "bpe tokenizer vocabulary",
     "network": "initialization inputs layers vit resnet clip scripted",
     "images": "arrow formats display exact fast steps preprocess reading",
-    "layouts": "files weight_files kinds section openai open_clip preprocessor transformers native "
-    "detect write",
+    "layouts": "labels files weight_files kinds section openai open_clip preprocessor transformers "
+    "native detect write",
     "hub": "causes patience integrity listings errors ask fetch push",
     "checkpoints": "finite safe_unpickle archive names shapes read fit",
     "sources": "addresses naming configuration folder partial_cache find cached download verify "
@@ -56,8 +59,13 @@ ORDER = {
     "cards": "marks licenses card renewal",
     "onnx": "graphs",
     "fast": "kernels attention processor onednn encoders optimize",
+    "data": "references records names columns rows delimited json_rows tables folders coco parquet "
+    "tars repository contents sources checks joining splits skipped examples",
     "zeroshot": "templates labels classifier cache",
-    "publishing": "export published_card finetune",
+    "publishing": "export companions published_card finetune",
+    "training": "settings captions processes loss step optimizer precision batches checkpoints "
+    "folder interruption log loop base inputs metrics results card curves evaluation mix exam "
+    "outcome run",
 }
 
 

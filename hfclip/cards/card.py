@@ -14,6 +14,7 @@ from hfclip.cards import marks as card_marks
 from hfclip.config import ClipConfig, read_json
 from hfclip.errors import ConfigError
 from hfclip.layouts.files import OPEN_CLIP_WEIGHTS_FILE, WEIGHTS_FILE, Source
+from hfclip.layouts.labels import LABELS_FILE
 from hfclip.layouts.open_clip import config_to_open_clip
 from hfclip.layouts.transformers import config_to_transformers
 from hfclip.version import __version__
@@ -39,6 +40,13 @@ class Metric(NamedTuple):
     value: float
 
 
+class Table(NamedTuple):
+    """A section of a card with one table, whose first row is the header."""
+
+    title: str
+    rows: Sequence[Sequence[str]]
+
+
 @dataclass(frozen=True)
 class About:
     """The facts of a model card that the weights do not contain.
@@ -53,6 +61,8 @@ class About:
         provenance: Facts about the file that the weights were read from, by name.
         relation: How the model was made from `base_model`: "finetune", "copy", or "derived" if
             this is not known.
+        tables: Measurements of these weights in more detail than `metrics`, and how they were made.
+        limits: A paragraph on what was not measured, for the section of limits.
     """
 
     repo_id: str | None = None
@@ -63,10 +73,13 @@ class About:
     description: str | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
     relation: str = "finetune"
+    tables: Sequence[Table] = ()
+    limits: str | None = None
 
     def __post_init__(self) -> None:
-        """Converts plain tuples to `Metric`."""
+        """Converts plain tuples to `Metric` and `Table`."""
         object.__setattr__(self, "metrics", [Metric(*metric) for metric in self.metrics])
+        object.__setattr__(self, "tables", [Table(*table) for table in self.tables])
 
 
 def model_card(
@@ -98,6 +111,9 @@ def model_card(
         facts={**facts(config), "written by": f"hfclip {__version__}"},
         metrics=about.metrics,
         provenance=about.provenance,
+        tables=[(title, _markdown(rows)) for title, rows in about.tables],
+        limits=about.limits,
+        has_labels=(folder / LABELS_FILE).is_file(),
         files=[file_row(folder / name) for name in _WEIGHT_FILES if (folder / name).is_file()],
     )
     return ModelCard(card_marks.seal(str(card), asdict(about)))
@@ -203,6 +219,18 @@ def file_row(path: Path) -> dict[str, str]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"name": path.name, "size": f"{path.stat().st_size:,}", "sha256": digest}
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the lines of a Markdown table, the header first."""
+    header, *others = rows
+    return [_row(header), _row(["---"] * len(header)), *map(_row, others)]
+
+
+def _row(cells: Sequence[str]) -> str:
+    """Returns a line of a Markdown table. Text from data, such as a label, cannot end a cell."""
+    plain = (" ".join(cell.split()).replace("<", "&lt;").replace("|", "\\|") for cell in cells)
+    return f"| {' | '.join(plain)} |"
 
 
 def public_origin(source: Source) -> str:

@@ -152,7 +152,7 @@ def _without_measurements(about: About, given: Mapping[str, Any]) -> About:
             "The metrics in README.md were measured with other weights, so the new card omits "
             "them. Give the metrics of the new weights."
         )
-    return replace(about, metrics=(), provenance={})
+    return replace(about, metrics=(), provenance={}, tables=(), limits=None)
 
 
 def _filled(about: About, defaults: About | None) -> About:

@@ -23,6 +23,7 @@ from hfclip.errors import (
     WeightsMismatchError,
 )
 from hfclip.layouts.files import Source
+from hfclip.layouts.labels import LabelSet
 from hfclip.layouts.transformers import from_transformers
 
 # The keys under which trainers save the weights.
@@ -55,6 +56,7 @@ class Checkpoint:
         config_origin: A description of the configuration's origin.
         assumed: A description of the values that neither the file nor its source specifies, or
             None.
+        labels: The labels and templates of a fine-tuned model, or None.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class Checkpoint:
     prefix: str = ""
     config_origin: str = "its configuration"
     assumed: str | None = None
+    labels: LabelSet | None = None
 
 
 class _Content(NamedTuple):
@@ -101,7 +104,9 @@ def read_checkpoint(source: Source) -> Checkpoint:
     if source.config is None and content.beside >= _OPEN_CLIP_TRAINING:
         _warn_of_open_clip(path)
     assumed = None if source.config else _ASSUMED
-    return Checkpoint(path, kind, config, tensors, naming.prefix, config_origin, assumed)
+    return Checkpoint(
+        path, kind, config, tensors, naming.prefix, config_origin, assumed, source.labels
+    )
 
 
 def _config(source: Source, tensors: Mapping[str, Tensor]) -> ClipConfig:

@@ -10,7 +10,7 @@ import click
 
 from hfclip.cli.completion import complete_models
 from hfclip.cli.encoding import Encoders, encode_labels
-from hfclip.cli.label_options import read_labels, read_templates
+from hfclip.cli.label_options import complete, read_labels, read_templates
 from hfclip.cli.output import echo
 from hfclip.cli.part_options import part_options
 from hfclip.cli.pictures import empty_folders, report_skipped
@@ -31,7 +31,11 @@ _TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--labels", help='The labels, separated by commas: "a cat,a dog".')
+@click.option(
+    "--labels",
+    help='The labels, separated by commas: "a cat,a dog". A '
+    "fine-tuned model has labels of its own.",
+)
 @click.option("--labels-file", type=_TEXT_FILE, help="A text file with one label per line.")
 @click.option(
     "--model",
@@ -54,7 +58,8 @@ _TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--template",
     "template",
     multiple=True,
-    help='A caption with {} for the label. Repeat to average several. Default: "a photo of a {}".',
+    help="A caption with {} for the label. Repeat to average several. Default: the templates of a "
+    'fine-tuned model, else "a photo of a {}".',
 )
 @click.option(
     "--templates",
@@ -110,6 +115,8 @@ def classify(
     the ending of a picture are skipped and listed. Ctrl-C prints the complete results; the exit
     status is then 130.
 
+    A model that `hfclip finetune` trained on labels needs neither --labels nor --template.
+
     The features of the labels are cached on disk for each model, labels and templates, up to 256
     MB. --no-label-cache turns this off.
 
@@ -120,10 +127,11 @@ def classify(
       hfclip classify photos/ --labels "indoors,outdoors" --top 1 --json-lines > places.jsonl
       hfclip classify "**/*.jpg" --labels-file birds.txt --templates-file prompts.txt --json
       hfclip classify cat.jpg --labels "cat,dog" --model ViT-B/16 --namespace me --device cuda
+      hfclip classify cat.jpg --model me/my-clip
       cat cat.jpg | hfclip classify - --labels "cat,dog"
     """  # noqa: D301  # \b is click's syntax
-    choices = read_labels(labels, labels_file)
-    captions = read_templates(template, templates, templates_file)
+    given = read_labels(labels, labels_file, model)
+    given_captions = read_templates(template, templates, templates_file)
     from hfclip.images.reading import find_images  # noqa: PLC0415
 
     found = find_images(images)
@@ -141,6 +149,7 @@ def classify(
             subfolder=subfolder,
             variant=variant,
         )
+        choices, captions = complete(given, given_captions, network, model)
         encoders = Encoders(network)
         features = encode_labels(encoders, choices, captions, remember=label_cache)
         encoder = encoders.for_pictures(len(found))

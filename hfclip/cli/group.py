@@ -9,6 +9,7 @@ from hfclip.cli import interrupts
 from hfclip.cli.classify import classify
 from hfclip.cli.completion import completion
 from hfclip.cli.env import env
+from hfclip.cli.finetune import finetune
 from hfclip.cli.models import download, inspect, models, verify
 from hfclip.cli.output import show_warning
 from hfclip.cli.publish import export, publish
@@ -46,7 +47,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hfclip")
 def main() -> None:
-    """CLIP from the Hugging Face Hub: classify pictures; fetch, export and publish models.
+    """CLIP from the Hugging Face Hub: classify pictures; fetch, fine-tune and publish models.
 
     \b
     Examples:
@@ -56,10 +57,22 @@ def main() -> None:
       hfclip models
       hfclip inspect model.safetensors
       hfclip export ViT-B/32 clip-b32 --layout transformers
+      hfclip finetune photos/ --base ViT-B/32 -o my-clip
       hfclip publish last.pt me/my-clip --base ViT-B/16
       hfclip completion bash >> ~/.bashrc
     """  # noqa: D301  # \b is click's mark for text that it does not wrap
 
 
-for command in (classify, models, download, verify, inspect, export, publish, completion, env):
+for command in (
+    classify,
+    models,
+    download,
+    verify,
+    inspect,
+    finetune,
+    export,
+    publish,
+    completion,
+    env,
+):
     main.add_command(command)

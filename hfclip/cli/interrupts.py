@@ -12,7 +12,8 @@ import socket
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 STATUS = 128 + signal.SIGINT
@@ -22,6 +23,8 @@ MESSAGE = "Interrupted."
 # unfinished file in milliseconds.
 REPEAT_AFTER = 2.0
 END_AFTER = 4.0
+
+_left_to_program = threading.Event()
 
 
 def watch() -> None:
@@ -35,6 +38,16 @@ def watch() -> None:
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
     threading.Thread(target=_end_after_sigint, args=(reader,), daemon=True).start()
+
+
+@contextmanager
+def left_to_program() -> Iterator[None]:
+    """Leaves SIGINT to the program, which ends by itself, for example after a step of training."""
+    _left_to_program.set()
+    try:
+        yield
+    finally:
+        _left_to_program.clear()
 
 
 def is_behind(error: BaseException) -> bool:
@@ -64,7 +77,8 @@ def leave() -> NoReturn:
 
 
 def _end_after_sigint(reader: socket.socket) -> None:
-    while reader.recv(1) != bytes([signal.SIGINT]):  # each signal writes its number
+    # Each signal writes its number.
+    while reader.recv(1) != bytes([signal.SIGINT]) or _left_to_program.is_set():
         pass
     time.sleep(REPEAT_AFTER)
     if sys.platform == "win32":

@@ -3,12 +3,18 @@
 import codecs
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hfclip.errors import LabelError
+from hfclip.layouts.labels import LABELS_FILE
+from hfclip.releases import BUNDLED, RELEASES
 from hfclip.zeroshot.labels import DEFAULT_TEMPLATE, check_labels
 from hfclip.zeroshot.templates import TEMPLATES
+
+if TYPE_CHECKING:
+    from hfclip.model import CLIP
 
 # Byte-order marks that Windows writes at the start of a text file.
 _ENCODINGS = {
@@ -18,15 +24,21 @@ _ENCODINGS = {
 }
 
 
-def read_labels(labels: str | None, path: Path | None) -> tuple[str, ...]:
-    """Returns the labels of --labels or --labels-file.
+def read_labels(labels: str | None, path: Path | None, model: str) -> tuple[str, ...] | None:
+    """Returns the labels of --labels or --labels-file, or None if the model must have them.
 
     Raises:
-        UsageError: Both options are given, or neither is.
+        UsageError: Both options are given; or neither is, and the model is known to have no labels.
         LabelError: A label is empty or repeated, or the file is empty or not a text file.
     """
-    if (labels is None) == (path is None):
+    if labels is not None and path is not None:
         raise click.UsageError("Give exactly one of --labels and --labels-file.")
+    if labels is None and path is None:
+        if model in {*RELEASES, *BUNDLED}:
+            raise click.UsageError(
+                f"Give exactly one of --labels and --labels-file. {model} has no labels of its own."
+            )
+        return None
     if path is None:
         return _checked(_split(labels or ""))
     lines = _read_lines(path)
@@ -43,8 +55,8 @@ def read_labels(labels: str | None, path: Path | None) -> tuple[str, ...]:
 
 def read_templates(
     strings: tuple[str, ...], name: str | None, path: Path | None
-) -> tuple[str, ...]:
-    """Returns the templates of --template, --templates or --templates-file.
+) -> tuple[str, ...] | None:
+    """Returns the templates of --template, --templates or --templates-file, or None.
 
     Raises:
         UsageError: More than one of the three options is given.
@@ -55,7 +67,7 @@ def read_templates(
     if name is not None:
         return TEMPLATES[name]
     if path is None:
-        return strings or (DEFAULT_TEMPLATE,)
+        return strings or None
     lines = _read_lines(path)
     for number, template in lines:
         if "{}" not in template:
@@ -64,6 +76,23 @@ def read_templates(
                 f"{DEFAULT_TEMPLATE!r}."
             )
     return tuple(template for _, template in lines)
+
+
+def complete(
+    labels: tuple[str, ...] | None, templates: tuple[str, ...] | None, model: "CLIP", name: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the labels and templates, from the model where no option gives them.
+
+    Raises:
+        LabelError: No option gives labels, and the model has none.
+    """
+    chosen = labels or model.labels
+    if chosen is None:
+        raise LabelError(
+            f"{name} has no labels of its own: no {LABELS_FILE} was read. Give --labels or "
+            "--labels-file."
+        )
+    return chosen, templates or model.templates or (DEFAULT_TEMPLATE,)
 
 
 def _checked(labels: list[str]) -> tuple[str, ...]:

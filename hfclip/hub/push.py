@@ -23,12 +23,15 @@ from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils._paths import filter_repo_objects
 from huggingface_hub.utils._validators import validate_repo_id
 
-from hfclip.errors import PublishError, RepositoryError
+from hfclip.errors import ConfigError, PublishError, RepositoryError
+from hfclip.hub import fetch as hub
 from hfclip.hub import integrity
 from hfclip.hub.ask import ask
 from hfclip.hub.causes import token_note
+from hfclip.hub.fetch import Access
 from hfclip.hub.integrity import digest_named
 from hfclip.layouts.files import CARD_FILE
+from hfclip.layouts.labels import LABELS_FILE, read_labels
 
 CardRule = Literal["refuse", "keep", "replace"]
 
@@ -126,6 +129,36 @@ def choose_files(folder: Path, repository: Repository, card: CardRule) -> list[P
             '(card="replace").'
         )
     return [path for path in paths if card == "replace" or path != ours]
+
+
+def stale_labels(
+    repository: Repository, folder: Path, *, token: str | bool | None = None
+) -> list[str]:
+    """Returns the labels file of an earlier model in the repository, which a push must delete.
+
+    `hfclip.load` would give these labels to the new model. A file of that name that is not hfclip's
+    stays.
+
+    Args:
+        repository: The target repository.
+        folder: The files of the new model.
+        token: A Hub token.
+
+    Returns:
+        The name of the file, or nothing if the new model has labels or the repository has none.
+
+    Raises:
+        HubError: The file in the repository cannot be fetched.
+    """
+    is_there = repository.head is not None and LABELS_FILE in repository.files
+    if not is_there or (folder / LABELS_FILE).is_file():
+        return []
+    snapshot = hub.resolve(repository.repo_id, repository.head, Access(token))
+    try:
+        is_stale = read_labels(hub.fetch(snapshot, LABELS_FILE)) is not None
+    except ConfigError:  # a broken file would stop the load
+        is_stale = True
+    return [LABELS_FILE] if is_stale else []
 
 
 def matching(

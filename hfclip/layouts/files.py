@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hfclip.config import ClipConfig
+from hfclip.layouts.labels import LabelSet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,6 +52,7 @@ class Source:
         mapped: Whether a safetensors file may be mapped into memory. This is safe only for files
             that nobody writes in place: those in the Hub client's cache or in hfclip's package.
         shards: The weight files, if there are several with an index; else empty.
+        labels: The labels and templates of a fine-tuned model, or None.
     """
 
     weights: Path
@@ -60,6 +62,7 @@ class Source:
     is_base: bool = False
     mapped: bool = False
     shards: tuple[Shard, ...] = ()
+    labels: LabelSet | None = None
 
     @property
     def weight_files(self) -> tuple[Path, ...]:

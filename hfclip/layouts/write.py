@@ -11,6 +11,7 @@ from hfclip.config import ClipConfig
 from hfclip.errors import ConfigError, WeightsMismatchError
 from hfclip.layouts import native, open_clip, openai, transformers
 from hfclip.layouts.files import Files
+from hfclip.layouts.labels import LABELS_FILE, LabelSet
 
 LAYOUTS: dict[str, Callable[[ClipConfig, Mapping[str, Tensor]], Files]] = {
     "hfclip": native.files,
@@ -21,7 +22,11 @@ LAYOUTS: dict[str, Callable[[ClipConfig, Mapping[str, Tensor]], Files]] = {
 
 
 def write_layout(
-    folder: Path, config: ClipConfig, tensors: Mapping[str, Tensor], layout: str = "hfclip"
+    folder: Path,
+    config: ClipConfig,
+    tensors: Mapping[str, Tensor],
+    layout: str = "hfclip",
+    labels: LabelSet | None = None,
 ) -> Path:
     """Writes a model's files into a folder. The same model always gives the same bytes.
 
@@ -30,6 +35,7 @@ def write_layout(
         config: The model's configuration.
         tensors: The model's tensors by OpenAI's names. Their dtypes are kept.
         layout: One of `LAYOUTS`.
+        labels: The labels of a fine-tuned model. The layout "openai" has no file for them.
 
     Returns:
         The path of the weight file.
@@ -46,6 +52,8 @@ def write_layout(
     files = LAYOUTS[layout](config, tensors)
     for name, text in files.texts.items():
         (folder / name).write_text(text, encoding="utf-8")
+    if labels is not None and layout != "openai":
+        (folder / LABELS_FILE).write_text(labels.to_json(), encoding="utf-8")
     path = folder / files.weights_file
     weights = _unshared(files.weights)
     if path.suffix == ".pt":

@@ -10,6 +10,7 @@ from hfclip.checkpoints.read import Checkpoint, read_checkpoint
 from hfclip.errors import ConfigError
 from hfclip.hub.fetch import Access
 from hfclip.layouts.files import CARD_FILE, Source
+from hfclip.layouts.labels import LABELS_FILE
 from hfclip.layouts.write import LAYOUTS, write_layout
 from hfclip.model import CLIP
 from hfclip.releases import BUNDLED, RELEASES
@@ -85,7 +86,7 @@ def export(
     )
     checkpoint = read_checkpoint(source)
     check_fit(checkpoint)
-    with written_whole(folder) as part:
+    with written_whole(folder, replaces=[LABELS_FILE]) as part:
         write_checkpoint(part, checkpoint, layout)
         cards = read_card(folder / CARD_FILE), card_beside(name, source.weights)
         _write_card(part, cards, source, checkpoint, layout)
@@ -139,7 +140,8 @@ def _write_card(
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, layout: str) -> None:
     """Writes all files of a layout except the card."""
     is_onnx = layout == "onnx"
-    write_layout(folder, checkpoint.config, checkpoint.tensors, "hfclip" if is_onnx else layout)
+    of_files = "hfclip" if is_onnx else layout
+    write_layout(folder, checkpoint.config, checkpoint.tensors, of_files, checkpoint.labels)
     if is_onnx:
         from hfclip.onnx.graphs import write_graphs  # noqa: PLC0415  # torch.onnx is slow to import
 

@@ -24,6 +24,7 @@ from hfclip.hub.fetch import Access
 from hfclip.hub.push import CardRule, Pushed, Repository
 from hfclip.layouts.files import CARD_FILE
 from hfclip.model import CLIP
+from hfclip.publishing.companions import copy_companions
 from hfclip.publishing.export import card_beside, write_checkpoint
 from hfclip.publishing.published_card import Cards, find_base
 from hfclip.sources.find import find
@@ -44,6 +45,7 @@ class Publication:
         about: The licence, base model, datasets and metrics of the card.
         card: Where the text of the card comes from, in words.
         base: The base model in words, if the card does not name it; else None.
+        removed: The files of an earlier model in the repository that would be deleted.
     """
 
     folder: Path
@@ -54,12 +56,13 @@ class Publication:
     about: About
     card: str
     base: str | None = None
+    removed: Sequence[str] = ()
 
     def describe(self) -> dict[str, Any]:
         """Returns the plan of the publication in JSON types."""
         config, about = self.checkpoint.config, self.about
         resized = config.describe_preprocess()
-        return {
+        plan: dict[str, Any] = {
             "repository": self.repository.repo_id,
             "current_commit": self.repository.head or "not created yet",
             "card": self.card,
@@ -75,6 +78,7 @@ class Publication:
             "metrics": [f"{m.dataset}: {m.name} {m.value:g}" for m in about.metrics],
             "files": [f"{path.name} ({path.stat().st_size:,} bytes)" for path in self.paths],
         }
+        return plan | ({"removed": list(self.removed)} if self.removed else {})
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,9 @@ def publish(
     """Publishes a model on the Hub, like the command `hfclip publish`.
 
     Checks the model, sends it in one commit, loads it back from the Hub and compares the features
-    bit for bit.
+    bit for bit. From a folder that `hfclip finetune` wrote, the labels, finetune.json, log.jsonl
+    and curves.png are sent too, but no checkpoint. If the model has no labels, the labels of an
+    earlier model in the repository are deleted in the same commit.
 
     Args:
         source: The weight file of a fine-tuned model, a folder, or any other name that
@@ -210,6 +216,7 @@ def prepared(
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_checkpoint(folder, checkpoint, layout)
+        copy_companions(source, checkpoint.path, folder)
 
         def generate(about: About) -> str:
             return str(model_card(folder, checkpoint.config, about, layout))
@@ -228,6 +235,7 @@ def prepared(
             about=about_in(chosen.text),
             card=chosen.origin,
             base=origin.note,
+            removed=pushing.stale_labels(repository, folder, token=token),
         )
 
 
@@ -246,6 +254,7 @@ def send(
     pushed = pushing.push(
         publication.paths,
         publication.repository,
+        delete=publication.removed,
         message=f"Publish {publication.repository.repo_id.split('/')[-1]} with hfclip",
         private=private,
         create_pr=create_pr,

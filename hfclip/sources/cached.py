@@ -15,6 +15,7 @@ from hfclip.hub.fetch import Access, Snapshot
 from hfclip.hub.integrity import Digest, digest_named
 from hfclip.layouts.detect import config_from_json, is_transformers_clip
 from hfclip.layouts.files import CONFIG_FILE, OPEN_CLIP_CONFIG_FILE, PREPROCESSOR_FILES
+from hfclip.layouts.labels import LABELS_FILE
 from hfclip.layouts.open_clip import config_from_open_clip
 from hfclip.layouts.weight_files import (
     Choice,
@@ -207,7 +208,11 @@ def _read(snapshot: Snapshot, refs: tuple[str, ...], part: Part) -> CachedModel 
         damaged = any(_is_damaged(snapshot, name, path) for name, path in files.items())
         needed: tuple[str, ...] = (weights_file,)
         return CachedModel(snapshot, refs, files, needed, None, part=part) if damaged else None
-    needed = (weights_file, *shards, config_file, *([preprocessor] if preprocessor else []))
+    optional = [
+        preprocessor,
+        labels if (labels := part.name(LABELS_FILE)) in snapshot.digests else None,
+    ]
+    needed = (weights_file, *shards, config_file, *filter(None, optional))
     return CachedModel(snapshot, refs, files, needed, config, part=part)
 
 

@@ -1,15 +1,19 @@
 """Chooses the configuration of a weight file, and reads it in any layout."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Set
 from pathlib import Path
 
 from hfclip.config import ClipConfig, read_json
-from hfclip.errors import ConfigError
+from hfclip.errors import ConfigError, NetworkError
 from hfclip.layouts.detect import config_from_json, is_transformers_clip
 from hfclip.layouts.files import CONFIG_FILE, OPEN_CLIP_CONFIG_FILE, PREPROCESSOR_FILES
+from hfclip.layouts.labels import LABELS_FILE, LabelSet, read_labels
 from hfclip.layouts.open_clip import config_from_open_clip
 from hfclip.layouts.weight_files import config_of
+
+logger = logging.getLogger(__name__)
 
 # Fine-tuning may change these settings. All others belong to the architecture.
 _TUNABLE = {
@@ -79,6 +83,30 @@ def config_in(
     if refusals:
         raise ConfigError(" ".join(refusals))
     return None
+
+
+def labels_in(names: Set[str], get: Callable[[str], Path]) -> LabelSet | None:
+    """Reads the labels of a fine-tuned model; returns None if a folder or repository has none.
+
+    The labels are optional: a model loads without them if they are not cached and the Hub cannot be
+    asked. A warning says so.
+
+    Args:
+        names: The names of the files in the folder or repository.
+        get: A function that returns the path of a file.
+
+    Raises:
+        ConfigError: The file has hfclip's form, and its content is not valid.
+        HubError: The file is damaged, or cannot be fetched for another reason.
+    """
+    if LABELS_FILE not in names:
+        return None
+    try:
+        path = get(LABELS_FILE)
+    except NetworkError as error:
+        logger.warning("%s The model is loaded without its labels.", error)
+        return None
+    return read_labels(path)
 
 
 def read_config(file: str, names: Set[str], get: Callable[[str], Path]) -> ClipConfig:

@@ -19,7 +19,7 @@ from hfclip.layouts.weight_files import (
     read_index,
     variants_in,
 )
-from hfclip.sources.configuration import read_config
+from hfclip.sources.configuration import labels_in, read_config
 from hfclip.sources.naming import PICKLE_SUFFIXES
 
 # Entries of subfolders that are searched for an error message.
@@ -115,10 +115,11 @@ def find_layout(folder: Folder, variant: str | None = None) -> Source:
     config_file, weights_file = _chosen(folder, variant)
     try:
         config = read_config(config_file, folder.names, folder.get)
+        labels = labels_in(folder.names, folder.get)
     except ConfigError as error:
         raise ConfigError(f"{folder.origin}: {error}") from None
     weights, shards = get_weights(folder, weights_file)
-    return Source(weights, config, folder.origin, shards=shards)
+    return Source(weights, config, folder.origin, shards=shards, labels=labels)
 
 
 def get_weights(folder: Folder, name: str) -> tuple[Path, tuple[Shard, ...]]:

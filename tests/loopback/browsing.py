@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from .messages import RefusalError, Reply, json_reply
-from .repository import LFS_SUFFIXES, Blob, Commit, Repository, owner_of
+from .repository import DATASETS, LFS_SUFFIXES, Blob, Commit, Repository, owner_of
 from .visit import Visit
 
 
@@ -58,7 +58,7 @@ def model_info(visit: Visit) -> Reply:
     first = list(commit.history())[-1]
     return json_reply(
         {
-            "id": repository.id,
+            "id": repository.id.removeprefix(DATASETS),
             "author": owner_of(repository.id),
             "sha": commit.id,
             "private": repository.private,

@@ -58,8 +58,12 @@ class Content:
                 yield chunk
 
 
+# The ids of dataset repositories begin with this in a registry, as in the Hub's URLs.
+DATASETS = "datasets/"
+
+
 def owner_of(repo_id: str) -> str:
-    return repo_id.partition("/")[0]
+    return repo_id.removeprefix(DATASETS).partition("/")[0]
 
 
 def goes_to_lfs(path: str, size: int) -> bool:

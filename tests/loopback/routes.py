@@ -12,8 +12,8 @@ from .messages import RefusalError, Reply, ServerName
 from .visit import Handler, Visit
 
 PLACEHOLDERS = {
-    "{A}": r"/api/models/(?P<repo>[^/]+/[^/]+)",
-    "{repo}": r"(?P<repo>[^/]+/[^/]+)",
+    "{A}": r"/api/(?:models/|(?=datasets/))(?P<repo>(?:datasets/)?[^/]+/[^/]+)",
+    "{repo}": r"(?P<repo>(?:datasets/)?[^/]+/[^/]+)",
     "{rev}": r"(?P<rev>[^/]+)",
     "{ref}": r"(?P<ref>[^/]+)",
     "{path}": r"(?P<path>.+)",
@@ -59,6 +59,7 @@ HUB_ROUTES = (
     route("GET", "{A}/xet-read-token/{rev}", transfer.xet_read_token),
     route("GET", "/{repo}/resolve/{rev}/{path}", transfer.resolve),
     route("GET", "/api/resolve-cache/models/{repo}/{rev}/{path}", transfer.resolve_cache),
+    route("GET", "/api/resolve-cache/{repo}/{rev}/{path}", transfer.resolve_cache),
 )
 
 CDN_ROUTES = (

@@ -1,0 +1,1 @@
+"""Data sets: reads pictures, captions and labels from folders, tables, tars and the Hub."""

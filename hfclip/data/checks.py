@@ -1,0 +1,129 @@
+"""Reads every picture once: hashes it, and decodes it to find damaged files before training."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import NamedTuple
+
+from hfclip.data.records import Record, Skipped
+from hfclip.data.references import ImageRef
+from hfclip.errors import DataError, ImageError
+from hfclip.images.reading import open_picture
+from hfclip.text.bpe import Tokenizer
+
+# Pictures whose results are awaited at once; more would only use memory.
+_AT_ONCE = 1024
+_START_AND_END = 2
+
+
+class Checked(NamedTuple):
+    """A record whose picture can be decoded, and the sha256 of the picture's bytes."""
+
+    record: Record
+    digest: str
+
+
+def check_pictures(
+    records: Sequence[Record], *, progress: bool
+) -> tuple[list[Checked], list[Skipped]]:
+    """Reads, hashes and decodes each picture once, in threads. Keeps no bytes.
+
+    Args:
+        records: The records. Several may refer to one picture.
+        progress: Whether to show a progress bar if standard error is a terminal.
+
+    Returns:
+        The records whose picture can be decoded and whose texts are valid, and the others.
+    """
+    from tqdm import tqdm  # noqa: PLC0415
+
+    names: dict[ImageRef, str] = {}
+    for record in records:
+        names.setdefault(record.image, record.key)
+    disable = None if progress else True
+    with tqdm(total=len(names), desc="checking", unit="image", disable=disable) as bar:
+        outcomes = {}
+        for image, outcome in _outcomes(names.items()):
+            outcomes[image] = outcome
+            bar.update()
+    checked: list[Checked] = []
+    skipped: list[Skipped] = []
+    for record in records:
+        digest, reason = outcomes[record.image]
+        reason = reason or _problem_of_texts(record)
+        if reason:
+            skipped.append(Skipped(record.key, reason))
+        else:
+            checked.append(Checked(record, digest))
+    return checked, skipped
+
+
+def note_long_captions(captions: Iterable[str], context_length: int) -> str | None:
+    """Returns a note about captions that the tokenizer will truncate, or None if there is none."""
+    tokenizer = Tokenizer()
+    distinct = dict.fromkeys(captions)
+    counts = [len(memoryview(tokenizer.pack(text)).cast("i")) for text in distinct]
+    most = context_length - _START_AND_END
+    long = [count for count in counts if count > most]
+    if not long:
+        return None
+    return (
+        f"{len(long):,} of {len(counts):,} distinct captions have more than {most} tokens (at most "
+        f"{max(long):,}); the rest of each is not used."
+    )
+
+
+class _Outcome(NamedTuple):
+    digest: str
+    reason: str | None
+
+
+def _outcomes(names: Iterable[tuple[ImageRef, str]]) -> Iterator[tuple[ImageRef, _Outcome]]:
+    remaining = iter(names)
+    with ThreadPoolExecutor(_threads()) as pool:
+        while block := list(islice(remaining, _AT_ONCE)):
+            outcomes = pool.map(lambda item: _outcome(*item), block)
+            for (image, _), outcome in zip(block, outcomes, strict=True):
+                yield image, outcome
+
+
+def _outcome(image: ImageRef, name: str) -> _Outcome:
+    """Returns the hash of a picture, or why it cannot be used."""
+    try:
+        content = image.read()
+        _decode(content, name)
+    except FileNotFoundError:
+        return _Outcome("", "no such file")
+    except OSError as error:
+        return _Outcome("", f"cannot be read ({error.strerror or error})")
+    except (ImageError, DataError) as error:
+        return _Outcome("", str(error).removeprefix(f"{name}: "))
+    return _Outcome(hashlib.sha256(content).hexdigest(), None)
+
+
+def _decode(content: bytes, name: str) -> None:
+    """Decodes a picture. A JPEG is decoded at 1/8 of its size, which still reads all its bytes.
+
+    Raises:
+        ImageError: The picture cannot be decoded.
+    """
+    with open_picture(content, name=name) as image:
+        if image.format == "JPEG":
+            image.draft("RGB", (1, 1))
+        image.load()
+
+
+def _problem_of_texts(record: Record) -> str | None:
+    """Returns why a caption or the label cannot be encoded as UTF-8, or None."""
+    for text in (*record.captions, record.label or ""):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return f"the text {text!r} has characters that are not Unicode"
+    return None
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

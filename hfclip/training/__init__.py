@@ -1,0 +1,1 @@
+"""Fine-tunes a CLIP on pictures with labels or captions."""
