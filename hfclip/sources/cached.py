@@ -208,10 +208,8 @@ def _read(snapshot: Snapshot, refs: tuple[str, ...], part: Part) -> CachedModel 
         damaged = any(_is_damaged(snapshot, name, path) for name, path in files.items())
         needed: tuple[str, ...] = (weights_file,)
         return CachedModel(snapshot, refs, files, needed, None, part=part) if damaged else None
-    optional = [
-        preprocessor,
-        labels if (labels := part.name(LABELS_FILE)) in snapshot.digests else None,
-    ]
+    labels = part.name(LABELS_FILE)
+    optional = [preprocessor, labels if labels in snapshot.digests else None]
     needed = (weights_file, *shards, config_file, *filter(None, optional))
     return CachedModel(snapshot, refs, files, needed, config, part=part)
 

@@ -7,7 +7,7 @@ does each of several processes.
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hfclip.data.records import Example
 from hfclip.errors import TrainingError
+from hfclip.images.exact import RESAMPLING, Recipe
 from hfclip.images.reading import open_picture
 from hfclip.text.tokenizer import tokenize
 from hfclip.training.captions import captions_of
@@ -28,7 +29,6 @@ from hfclip.training.processes import Processes
 from hfclip.training.settings import Plan, Settings
 from hfclip.training.step import Batch
 
-Preprocess: TypeAlias = Callable[[Image.Image], Tensor]
 # Batches that are read while the model computes.
 _AHEAD = 2
 
@@ -42,8 +42,7 @@ class Batches:
         settings: The settings.
         plan: The size of a batch and the number of steps.
         processes: The processes.
-        preprocess: The transform of the model.
-        side: The side of the model's pictures, in pixels.
+        recipe: The preprocess of the model.
         context_length: The largest number of tokens of a caption.
     """
 
@@ -51,8 +50,7 @@ class Batches:
     settings: Settings
     plan: Plan
     processes: Processes
-    preprocess: Preprocess
-    side: int
+    recipe: Recipe
     context_length: int
 
     def rows(self, step: int) -> tuple[int, ...]:
@@ -87,7 +85,8 @@ class Batches:
         rows, pictures = pending
         tokens, positives = self._texts(rows)
         own = [picture.result() for picture in pictures]
-        pixels = torch.stack(own) if own else torch.empty(0, 3, self.side, self.side)
+        side = self.recipe.resolution
+        pixels = torch.stack(own) if own else torch.empty(0, 3, side, side)
         return Batch(rows, pixels, tokens[self.processes.share(len(tokens))], positives)
 
     def _texts(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -124,28 +123,27 @@ class Batches:
             raise TrainingError(f"{example.key} can no longer be read: {error}.") from error
         with open_picture(content, name=example.key) as image:
             if self.settings.crop == 1:
-                return self.preprocess(image)
+                return self.recipe.exact(image)
             random = np.random.default_rng((self.settings.seed, epoch, row))
-            return self.preprocess(_cropped(image, self.side, self.settings.crop, random))
+            return self.recipe.exact(_cropped(image, self.recipe, self.settings.crop, random))
 
 
 _Pending: TypeAlias = tuple[tuple[int, ...], list["Future[Tensor]"]]
 
 
 def _cropped(
-    image: Image.Image, side: int, least: float, random: np.random.Generator
+    image: Image.Image, recipe: Recipe, least: float, random: np.random.Generator
 ) -> Image.Image:
-    """Returns a random part of the center square that the preprocess keeps, (side, side) pixels.
+    """Returns a random part of an image in the size to which the preprocess resizes the image.
 
-    The part is a square with at least `least` of its area.
+    The part has at least `least` of the area and the aspect ratio of the image.
     """
-    square = min(image.size)
     share, x, y = random.random(3).tolist()
-    kept = square * (least + (1 - least) * share) ** 0.5
-    left = (image.width - square) / 2 + x * (square - kept)
-    top = (image.height - square) / 2 + y * (square - kept)
-    box = (left, top, min(left + kept, image.width), min(top + kept, image.height))
-    return image.resize((side, side), Image.Resampling.BICUBIC, box)
+    kept = (least + (1 - least) * share) ** 0.5  # of the width and of the height
+    left, top = x * (1 - kept) * image.width, y * (1 - kept) * image.height
+    right, bottom = left + kept * image.width, top + kept * image.height
+    box = left, top, min(right, image.width), min(bottom, image.height)
+    return image.resize(recipe.resized(image.size), RESAMPLING[recipe.interpolation], box)
 
 
 @lru_cache(maxsize=2)

@@ -14,7 +14,8 @@ from hfclip.data.records import Dataset
 from hfclip.data.skipped import write_skipped
 from hfclip.devices import Device
 from hfclip.errors import TrainingError
-from hfclip.images.preprocess import image_transform
+from hfclip.images.exact import Recipe
+from hfclip.images.preprocess import transform_of
 from hfclip.model import CLIP
 from hfclip.publishing.companions import FINETUNE_FILE, LOG_FILE
 from hfclip.training.base import find_base, load_base, weights_digest
@@ -185,7 +186,8 @@ class _Run:
             training = self._begin(model, identity, data, plan)
             if training.log is not None:
                 stack.enter_context(closing(training.log))
-            exam = Exam(data, keep, training.batches.preprocess, self.settings.template)
+            preprocess = transform_of(training.batches.recipe)
+            exam = Exam(data, keep, preprocess, self.settings.template)
             self._train(training, exam)
             results = self.processes.on_first(lambda: self._conclude(training, exam, base))
         return Finetuned("trained", self.request.folder, results, self.processes.is_first)
@@ -220,17 +222,8 @@ class _Run:
         model = model.to(processes.device)
         parameters = choose_parameters(model, settings.train)
         optimizer = make_optimizer(model, parameters, settings)
-        config = model.config
-        preprocess = image_transform(config.image_resolution, config.image_mean, config.image_std)
-        batches = Batches(
-            data.train,
-            settings,
-            plan,
-            processes,
-            preprocess,
-            config.image_resolution,
-            config.context_length,
-        )
+        recipe, context_length = Recipe.of(model.config), model.config.context_length
+        batches = Batches(data.train, settings, plan, processes, recipe, context_length)
 
         def find() -> tuple[Path | None, State]:
             path = newest_checkpoint(request.folder / CHECKPOINTS)

@@ -777,13 +777,13 @@ def test_the_resizing_survives_a_round_trip_in_transformers_layout(
 
 def test_a_layout_refuses_a_resizing_that_it_cannot_describe() -> None:
     with pytest.raises(ConfigError) as caught:
-        config_to_transformers(dataclasses.replace(ODD_VIT, **LONGEST))  # type: ignore[arg-type]
+        config_to_transformers(dataclasses.replace(ODD_VIT, **LONGEST))
     assert str(caught.value) == (
         "resize_mode is 'longest', but transformers' CLIPImageProcessor does not pad an image to a "
         "square. Write the layout of hfclip or of open_clip instead."
     )
     with pytest.raises(ConfigError) as caught:
-        config_to_open_clip(dataclasses.replace(ODD_VIT, **CROPPED))  # type: ignore[arg-type]
+        config_to_open_clip(dataclasses.replace(ODD_VIT, **CROPPED))
     assert str(caught.value) == (
         "resize_resolution is 96, but open_clip resizes an image to the model's size, 48. Write "
         "hfclip's layout instead, or transformers' for a ViT."

@@ -11,6 +11,7 @@ from PIL import Image
 
 from hfclip.data.records import Example
 from hfclip.errors import TrainingError
+from hfclip.images.exact import Recipe
 from hfclip.images.preprocess import image_transform
 from hfclip.training.batches import Batches
 from hfclip.training.processes import Processes
@@ -23,7 +24,7 @@ EXAMPLES = [example(label, 10 * place + n) for place, label in enumerate(COLOURS
 def batches(settings: Settings, rank: int = 0, count: int = 1) -> Batches:
     processes = Processes(rank, count, torch.device("cpu"))
     plan = Plan.of(settings, len(EXAMPLES))
-    return Batches(EXAMPLES, settings, plan, processes, image_transform(SIDE), SIDE, 77)
+    return Batches(EXAMPLES, settings, plan, processes, Recipe.of(CONFIG), 77)
 
 
 def test_each_epoch_has_each_picture_once_in_an_order_of_its_own() -> None:
@@ -67,7 +68,7 @@ def test_a_crop_keeps_at_least_its_share_of_the_centre() -> None:
     own = replace(
         batches(Settings(batch_size=4, epochs=2)),
         examples=[ramped],
-        preprocess=image_transform(SIDE, (0, 0, 0), (1, 1, 1)),
+        recipe=Recipe(SIDE, (0, 0, 0), (1, 1, 1)),
     )
     for epoch in range(20):
         pixels = own.pixels(0, epoch)[:2] * 255 / 2
@@ -77,6 +78,28 @@ def test_a_crop_keeps_at_least_its_share_of_the_centre() -> None:
         assert widths[0] == pytest.approx(widths[1], abs=1.5)
         assert 64 * 0.9**0.5 - 1.5 < widths[0] < 64 + 1.5
         assert 18 - side < float(x[0]) < float(x[-1]) < 82 + side
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(SIDE, (0, 0, 0), (1, 1, 1), "squash", "bilinear"),
+        Recipe(SIDE, (0, 0, 0), (1, 1, 1), "longest", fill_color=77),
+        Recipe(SIDE, (0, 0, 0), (1, 1, 1), resize_resolution=2 * SIDE),
+    ],
+)
+def test_a_crop_of_nearly_everything_is_what_the_preprocess_of_the_model_gives(
+    recipe: Recipe,
+) -> None:
+    ramp = np.zeros((64, 100, 3), np.uint8)
+    ramp[..., 0], ramp[..., 1] = np.arange(100)[None, :] * 2, np.arange(64)[:, None] * 2
+    file = io.BytesIO()
+    Image.fromarray(ramp).save(file, "PNG")
+    image: object = Bytes(file.getvalue())
+    settings = Settings(batch_size=4, epochs=2, crop=0.96)
+    own = replace(batches(settings), examples=[replace(EXAMPLES[0], image=image)], recipe=recipe)
+    difference = (own.pixels(0, 0) - recipe.exact(Image.fromarray(ramp))).abs().max()
+    assert 0 < difference * 255 <= 6  # levels; two for each pixel of the image
 
 
 def test_processes_share_each_batch() -> None:
