@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,8 +38,8 @@ def picture(colour: tuple[int, int, int], seed: int) -> bytes:
 
 def example(label: str, seed: int, captions: Sequence[str] = ()) -> Example:
     content = picture(COLOURS[label], seed)
-    image: object = Bytes(content)
-    return Example(f"{label}/{seed}.png", f"{seed:064x}", tuple(captions), label, image)  # type: ignore[arg-type]
+    image: Any = Bytes(content)
+    return Example(f"{label}/{seed}.png", f"{seed:064x}", tuple(captions), label, image)
 
 
 def small_model() -> CLIP:

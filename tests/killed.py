@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import sys
@@ -45,7 +46,7 @@ OPERATIONS = (
     (safetensors.torch, "save_file"),
     (checkpoints, "synced"),
     (Path, "rename"),
-    (checkpoints.shutil, "rmtree"),
+    (shutil, "rmtree"),
 )
 
 

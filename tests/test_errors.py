@@ -23,6 +23,7 @@ OTHERS = {
     ("hfclip.checkpoints.safe_unpickle", "ValueError"): "raised in the unpickler, translated by it",
     ("hfclip.images.formats", "ImportError"): "caught where a decoder is looked for",
     ("hfclip.config", "ValueError"): "raised in the JSON reader and translated by read_json",
+    ("hfclip.training.loop", "KeyboardInterrupt"): "Ctrl-C, after the step and its checkpoint",
     ("hfclip.compat.fetching", "ConnectionError"): "caught by the loop that resumes a download",
 }
 

@@ -64,14 +64,16 @@ def note_long_captions(captions: Iterable[str], context_length: int) -> str | No
     """Returns a note about captions that the tokenizer will truncate, or None if there is none."""
     tokenizer = Tokenizer()
     distinct = dict.fromkeys(captions)
-    counts = [len(memoryview(tokenizer.pack(text)).cast("i")) for text in distinct]
     most = context_length - _START_AND_END
+    # ASCII without a character reference has at most one token per character.
+    unsure = (text for text in distinct if len(text) > most or "&" in text or not text.isascii())
+    counts = (len(memoryview(tokenizer.pack(text)).cast("i")) for text in unsure)
     long = [count for count in counts if count > most]
     if not long:
         return None
     return (
-        f"{len(long):,} of {len(counts):,} distinct captions have more than {most} tokens (at most "
-        f"{max(long):,}); the rest of each is not used."
+        f"{len(long):,} of {len(distinct):,} distinct captions have more than {most} tokens "
+        f"(at most {max(long):,}); the rest of each is not used."
     )
 
 

@@ -96,7 +96,7 @@ class Training:
                     self.save()
                     saved = time.monotonic()
                 if stopped:
-                    raise KeyboardInterrupt
+                    raise KeyboardInterrupt(f"stopped after step {state.step}")
                 since = time.monotonic()
 
     def save(self) -> None:

@@ -98,9 +98,10 @@ class Processes:
                 outcome = [error]
         if self.count > 1:
             dist.broadcast_object_list(outcome, src=0)
-        if isinstance(outcome[0], HfclipError):
-            raise outcome[0]
-        return outcome[0]  # type: ignore[return-value]  # the function's own
+        (result,) = outcome
+        if isinstance(result, HfclipError):
+            raise result
+        return result  # type: ignore[return-value]  # the function's own
 
     def check_same(self, name: str, value: str) -> None:
         """Raises TrainingError unless a value is the same in all processes."""

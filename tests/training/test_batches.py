@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_a_crop_keeps_at_least_its_share_of_the_centre() -> None:
     ramp[..., 0], ramp[..., 1] = np.arange(100)[None, :] * 2, np.arange(64)[:, None] * 2
     file = io.BytesIO()
     Image.fromarray(ramp).save(file, "PNG")
-    image: object = Bytes(file.getvalue())
+    image: Any = Bytes(file.getvalue())
     ramped = replace(EXAMPLES[0], image=image)
     own = replace(
         batches(Settings(batch_size=4, epochs=2)),
@@ -143,7 +144,7 @@ def test_a_picture_that_vanished_ends_training_with_its_name() -> None:
         def read(self) -> bytes:
             raise FileNotFoundError("no such file")
 
-    image: object = Gone()
+    image: Any = Gone()
     gone: list[Example] = [replace(EXAMPLES[0], image=image)] * 12
     with pytest.raises(TrainingError, match=r"red/0\.png can no longer be read: no such file"):
         list(replace(batches(Settings(batch_size=4, steps=1)), examples=gone).from_step(0))

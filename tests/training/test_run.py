@@ -217,7 +217,7 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights_change(
                 scale[2] = torch.nan
                 if fault == "loss":
                     return features * scale
-                features.register_hook(lambda gradient: gradient * scale)
+                features.register_hook(lambda gradient: gradient * scale)  # type: ignore[no-untyped-call]
         return features
 
     with monkeypatch.context() as patched:
