@@ -96,7 +96,7 @@ def test_a_crop_of_nearly_everything_is_what_the_preprocess_of_the_model_gives(
     ramp[..., 0], ramp[..., 1] = np.arange(100)[None, :] * 2, np.arange(64)[:, None] * 2
     file = io.BytesIO()
     Image.fromarray(ramp).save(file, "PNG")
-    image: object = Bytes(file.getvalue())
+    image: Any = Bytes(file.getvalue())
     settings = Settings(batch_size=4, epochs=2, crop=0.96)
     own = replace(batches(settings), examples=[replace(EXAMPLES[0], image=image)], recipe=recipe)
     difference = (own.pixels(0, 0) - recipe.exact(Image.fromarray(ramp))).abs().max()
