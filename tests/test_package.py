@@ -14,17 +14,14 @@ PACKAGE = Path(hfclip.__file__).parent
 # The folders and top-level modules of hfclip, lowest first, each with those that it may import.
 ROOMS = {
     "errors": "",
-    "values": "errors",
-    "resizing": "errors values",
     "version": "",
-    "parameters": "",
-    "config": "errors values resizing parameters",
+    "config": "errors",
     "atomic": "errors",
     "devices": "errors",
     "text": "errors",
-    "network": "errors config resizing",
-    "images": "errors config resizing",
-    "layouts": "errors config resizing atomic text",
+    "network": "errors config",
+    "images": "errors config",
+    "layouts": "errors config atomic text",
     "hub": "errors layouts",
     "releases": "config",
     "checkpoints": "errors config network layouts",
@@ -47,9 +44,10 @@ ROOMS = {
 }
 # The modules of each folder, lowest first: a module imports only what stands before it.
 ORDER = {
+    "config": "values parameters resizing",
     "text": "bpe tokenizer vocabulary",
     "network": "initialization inputs layers vit resnet clip scripted",
-    "images": "arrow formats display exact fast steps preprocess reading",
+    "images": "arrow memory formats display exact fast steps deferred preprocess reading",
     "layouts": "labels files weight_files kinds section openai open_clip preprocessor transformers "
     "native detect write",
     "hub": "causes patience integrity listings errors ask fetch push",

@@ -5,6 +5,9 @@ connection without data ends after `STALL` seconds, and an identical request fai
 attempt if `LIMIT` seconds have passed. A download that makes progress requests the remaining bytes,
 which is a different request, so a slow download has no time limit. If HF_HUB_DOWNLOAD_TIMEOUT or
 HF_HUB_ETAG_TIMEOUT is set, the client's own timeouts replace `STALL`.
+
+Nothing simpler does this: the client has no setting for its number of attempts, and its timeouts
+apply to each of them. The hooks are added to its clients through the factory that it offers.
 """
 
 import os

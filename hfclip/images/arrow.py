@@ -1,4 +1,9 @@
-"""Pixels of a PIL image as a tensor without a copy, through Arrow's C data interface."""
+"""Pixels of a PIL image as a tensor without a copy, through Arrow's C data interface.
+
+The gain: the fast preprocess of a picture of 640x480 takes a seventh less time, see
+benchmarks/results/gains.md. Nothing simpler does this: `Image.tobytes` and `numpy.asarray` copy the
+pixels twice.
+"""
 
 import ctypes
 from typing import Any

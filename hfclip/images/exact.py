@@ -1,6 +1,6 @@
 """The parameters of a preprocess, and its exact computation without torchvision."""
 
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
@@ -9,10 +9,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from hfclip.config import ClipConfig, Triple
-from hfclip.resizing import Interpolation, ResizeMode
-
-# Bytes. glibc's limit for this is 32 MB; it then keeps up to twice as much.
-_LARGEST_BLOCK_KEPT = 31 * 2**20
+from hfclip.config.resizing import Interpolation, ResizeMode
+from hfclip.images.memory import keep_freed_memory
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -92,18 +90,6 @@ class Recipe(NamedTuple):
             # mode="clip" skips the bounds check, which uint8 levels do not need.
             np.take(table, levels[..., channel], out=pixels[channel], mode="clip")
         return torch.from_numpy(pixels)
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Makes glibc reuse the memory of one image for the next.
-
-    glibc returns a freed block to the system if it is larger than any block freed before. The
-    system then clears all pages of the next image, a fifth of the time for 640x480 pixels. One
-    large block that is freed raises this threshold; its pages are never touched. With other C
-    libraries this has no effect.
-    """
-    np.empty(_LARGEST_BLOCK_KEPT, np.uint8)
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from hfclip.images.arrow import lent_pixels
-from hfclip.images.exact import RESAMPLING, Recipe, keep_freed_memory, padded, padding
+from hfclip.images.exact import RESAMPLING, Recipe, padded, padding
+from hfclip.images.memory import keep_freed_memory
 
 # A JPEG decoder scales down to no less than this multiple of the result's side; less blurs.
 _KEPT_FOR_RESIZING = 3

@@ -1,16 +1,13 @@
 """The transform from a PIL image to the input tensor of the image tower, exact or fast."""
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-
-import torch
-from PIL import Image
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from hfclip.config import OPENAI_MEAN, OPENAI_STD, Triple
+from hfclip.config.resizing import Interpolation, ResizeMode, settled_resizing
 from hfclip.errors import ArgumentError, ConfigError
+from hfclip.images.deferred import DeferredCompose
 from hfclip.images.exact import Recipe
 from hfclip.images.fast import FastTransform
-from hfclip.resizing import Interpolation, ResizeMode, settled_resizing
 
 if TYPE_CHECKING:
     from torchvision.transforms import Compose
@@ -86,7 +83,7 @@ def image_transform(
 
 def transform_of(recipe: Recipe, mode: PreprocessMode = "exact") -> "Compose":
     """Returns the preprocess with these parameters, as described in `image_transform`."""
-    return FastTransform(recipe) if mode == "fast" else _DeferredCompose(recipe)
+    return FastTransform(recipe) if mode == "fast" else DeferredCompose(recipe)
 
 
 def _triple(name: str, numbers: Triple) -> Triple:
@@ -95,46 +92,3 @@ def _triple(name: str, numbers: Triple) -> Triple:
         raise ArgumentError(f"`{name}` is {numbers}; expected three numbers, for R, G and B.")
     red, green, blue = numbers
     return red, green, blue
-
-
-class _DeferredCompose:
-    """A torchvision `Compose` that is built at the first access to an attribute.
-
-    Importing torchvision takes as long as importing torch, and a call of the transform does not
-    need it. The class is reported as `Compose`. The first access to any other attribute turns the
-    object into the real `Compose`, as `importlib.util.LazyLoader` does with a module.
-    """
-
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        recipe: Recipe = object.__getattribute__(self, "_recipe")
-        # torchvision uses the default dtype; Recipe.exact always returns float32.
-        if isinstance(image, Image.Image) and torch.get_default_dtype() is torch.float32:
-            return recipe.exact(image)
-        pixels: Tensor = _compose(recipe)(image)
-        return pixels
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return transform_of, (object.__getattribute__(self, "_recipe"),)
-
-    def __getattribute__(self, name: str) -> Any:
-        if name.startswith("__reduce"):
-            return object.__getattribute__(self, name)
-        compose = _compose(object.__getattribute__(self, "_recipe"))
-        if name == "__class__":  # for isinstance; the object itself stays unchanged
-            return type(compose)
-        own: dict[str, Any] = object.__getattribute__(self, "__dict__")
-        own.setdefault("transforms", compose.transforms)
-        object.__setattr__(self, "__class__", type(compose))
-        return getattr(self, name)
-
-    def __repr__(self) -> str:
-        return repr(_compose(object.__getattribute__(self, "_recipe")))
-
-
-def _compose(recipe: Recipe) -> "Compose":
-    from hfclip.images.steps import compose  # noqa: PLC0415  # it imports torchvision
-
-    return compose(recipe)

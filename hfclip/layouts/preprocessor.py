@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from hfclip.config import OPENAI_MEAN, OPENAI_STD, ClipConfig
+from hfclip.config.resizing import Interpolation, ResizeMode
 from hfclip.errors import ConfigError
 from hfclip.layouts.section import FILTER, NO_CODE, NOTHING, OFF, RESIZE, Section
-from hfclip.resizing import Interpolation, ResizeMode
 
 _PROCESSORS = (
     None,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hfclip.config import OPENAI_MEAN, OPENAI_STD, Activation, ClipConfig, Triple
+from hfclip.config.resizing import Interpolation, ResizeMode
 from hfclip.network.inputs import INPUT_ERRORS, check_images, check_texts
 from hfclip.network.layers import (
     LayerNorm,
@@ -19,7 +20,6 @@ from hfclip.network.layers import (
 )
 from hfclip.network.resnet import AttentionPool2d, Bottleneck, ModifiedResNet
 from hfclip.network.vit import VisionTransformer
-from hfclip.resizing import Interpolation, ResizeMode
 
 
 class CLIP(nn.Module):

@@ -8,16 +8,16 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from hfclip.errors import ConfigError
-from hfclip.parameters import count_block, count_resnet, count_vit
-from hfclip.resizing import (
+from hfclip.config.parameters import count_block, count_resnet, count_vit
+from hfclip.config.resizing import (
     SIDE_RANGE,
     Interpolation,
     ResizeMode,
     describe_resizing,
     settled_resizing,
 )
-from hfclip.values import choice, integer, shown, triple
+from hfclip.config.values import choice, integer, shown, triple
+from hfclip.errors import ConfigError
 
 Activation = Literal["quick_gelu", "gelu"]
 Triple = tuple[float, float, float]

@@ -2,8 +2,8 @@
 
 from typing import Literal, get_args
 
+from hfclip.config.values import choice, integer
 from hfclip.errors import ConfigError
-from hfclip.values import choice, integer
 
 ResizeMode = Literal["shortest", "longest", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]
