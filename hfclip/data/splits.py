@@ -34,9 +34,12 @@ def divide(
     classes: dict[str | None, set[str]] = defaultdict(set)
     for example in examples:
         classes[example.label].add(example.digest)
-    for digests in classes.values():
-        if digests <= chosen:
-            chosen.discard(max(digests, key=lambda digest: (draws[digest], digest)))
+    # All classes are compared with the same draws: a picture may have two labels.
+    chosen -= {
+        max(digests, key=lambda digest: (draws[digest], digest))
+        for digests in classes.values()
+        if digests <= chosen
+    }
     if not chosen:
         chosen = _smallest_spare(draws, list(classes.values()))
     train = [example for example in examples if example.digest not in chosen]

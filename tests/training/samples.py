@@ -77,10 +77,11 @@ class Lookup(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(1.0))
         self.inner = nn.Dropout()
         self.context_length = 77
-        self.modes: list[tuple[bool, bool]] = []
+        self.modes: list[tuple[bool, bool, bool]] = []
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        self.modes.append((self.inner.training, torch.is_grad_enabled()))
+        autocast = torch.is_autocast_enabled("cpu")
+        self.modes.append((self.inner.training, torch.is_grad_enabled(), autocast))
         return self.images[pixels[:, 0, 0, 0].long()]
 
     def encode_text(self, ids: Tensor) -> Tensor:

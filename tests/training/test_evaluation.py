@@ -132,9 +132,10 @@ def test_modes_gradients_and_parameters_are_as_before() -> None:
         assert (model.training, model.inner.training) == (True, False)
         assert (torch.is_grad_enabled(), model.logit_scale.requires_grad) == (True, False)
     model.inner.train()
-    measure(model, [numbered(0, label="cat")], ["cat", "dog"])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        measure(model, [numbered(0, label="cat")], ["cat", "dog"])
     assert model.inner.training
-    assert model.modes == [(False, False)] * 3
+    assert model.modes == [(False, False, False)] * 3
 
 
 @pytest.mark.parametrize("row", [(float("nan"), 1.0), (float("inf"), 1.0), (0.0, 0.0)])
