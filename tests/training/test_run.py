@@ -326,3 +326,18 @@ def test_a_missing_accelerate_gives_one_line(
     monkeypatch.setitem(__import__("sys").modules, "accelerate", None)
     with pytest.raises(TrainingError, match=r"pip install 'hfclip\[finetune\]'"):
         finetune(coloured, base, tmp_path / "out", **QUICK)
+
+
+def test_the_same_data_in_another_format_gives_the_same_weights_and_goes_on(
+    finished: Finetuned, coloured: Path, base: Path, tmp_path: Path
+) -> None:
+    pictures = sorted(coloured.glob("*/*.png"), key=lambda path: path.name)
+    rows = [{"filepath": str(path), "label": path.parent.name} for path in pictures]
+    (tmp_path / "data.csv").write_text(
+        "filepath,label\n" + "".join(f"{row['filepath']},{row['label']}\n" for row in rows)
+    )
+    (tmp_path / "data.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    table = finetune(tmp_path / "data.csv", base, tmp_path / "out", **QUICK)
+    assert weights(table.folder) == weights(finished.folder)
+    other = finetune(tmp_path / "data.jsonl", base, finished.folder, **QUICK)
+    assert other.status == "already finished"
