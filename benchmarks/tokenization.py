@@ -15,6 +15,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +148,13 @@ def captions() -> list[str]:
     tokens = (tokenizer.decode([token]) for token in range(512, 30_000))
     words = [token.strip() for token in tokens if token.endswith(" ") and token.strip().isalpha()]
     words = [word for word in words if word.isascii() and len(word) > 1]
-    weights = [1 / (rank + 5) for rank in range(len(words))]
-    return [_caption(number, words, weights, rng) for number in range(CAPTIONS)]
+    cumulated = list(accumulate(1 / (rank + 5) for rank in range(len(words))))
+    return [_caption(number, words, cumulated, rng) for number in range(CAPTIONS)]
 
 
-def _caption(number: int, words: list[str], weights: list[float], rng: random.Random) -> str:
-    chosen = rng.choices(words, weights, k=min(max(2, round(rng.lognormvariate(2.4, 0.5))), 60))
+def _caption(number: int, words: list[str], cumulated: list[float], rng: random.Random) -> str:
+    count = min(max(2, round(rng.lognormvariate(2.4, 0.5))), 60)
+    chosen = rng.choices(words, cum_weights=cumulated, k=count)
     if rng.random() < 0.3:
         chosen[rng.randrange(len(chosen))] = _name(rng)
     if rng.random() < 0.2:

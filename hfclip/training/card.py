@@ -18,7 +18,7 @@ def about_of(results: Results) -> About:
 
     The licence is left out: hfclip does not know it. `hfclip publish --license` sets it.
     """
-    own = f"{results.split} split of the fine-tune's data"
+    own = f"{results.data.repository or 'own data'} {results.split} split"
     return About(
         base_model=results.base.repository,
         datasets=[results.data.repository] if results.data.repository else (),

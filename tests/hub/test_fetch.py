@@ -529,6 +529,12 @@ state = model.state_dict()
 print(hashlib.sha256(b"".join(t.numpy().tobytes() for t in state.values())).hexdigest())
 """
 
+# A child that is killed while it downloads needs no torch, which takes seconds to import.
+DOWNLOADER = """
+import sys, hfclip
+hfclip.download(sys.argv[1])
+"""
+
 
 def leftovers(cache: Path) -> list[str]:
     """Returns the files that interrupted downloads left in the cache."""
@@ -541,11 +547,11 @@ def content_hash() -> str:
 
 
 @pytest.fixture
-def spawn(hub: LoopbackHub, home: Path) -> Callable[[], subprocess.Popen[str]]:
+def spawn(hub: LoopbackHub, home: Path) -> Callable[..., subprocess.Popen[str]]:
     environment = {**hub.environment(home), "OMP_NUM_THREADS": "1"}
 
-    def start() -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", CHILD, "me/clip"]
+    def start(program: str = CHILD) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", program, "me/clip"]
         return subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -554,7 +560,7 @@ def spawn(hub: LoopbackHub, home: Path) -> Callable[[], subprocess.Popen[str]]:
 
 
 def test_eight_processes_make_one_download(
-    hub: LoopbackHub, spawn: Callable[[], subprocess.Popen[str]]
+    hub: LoopbackHub, spawn: Callable[..., subprocess.Popen[str]]
 ) -> None:
     hub.fault(Slow(seconds=2), WEIGHTS)
     children = [spawn() for _ in range(8)]
@@ -564,14 +570,14 @@ def test_eight_processes_make_one_download(
 
 
 def test_a_load_after_a_killed_download_is_correct_at_twenty_moments(
-    hub: LoopbackHub, spawn: Callable[[], subprocess.Popen[str]], cache: Path
+    hub: LoopbackHub, spawn: Callable[..., subprocess.Popen[str]], cache: Path
 ) -> None:
     size = hub.repository("me/clip").branches["main"].files[WEIGHTS].size
     for moment in range(20):
         shutil.rmtree(cache, ignore_errors=True)
         hub.forget_faults()
         order = hub.fault(Hang(after=size * moment // 20), WEIGHTS)
-        child = spawn()
+        child = spawn(DOWNLOADER)
         deadline = time.monotonic() + 60
         while not order.struck and time.monotonic() < deadline and child.poll() is None:
             time.sleep(0.01)
@@ -585,7 +591,7 @@ def test_a_load_after_a_killed_download_is_correct_at_twenty_moments(
 
 
 def test_an_interrupt_by_the_user_leaves_no_partial_files(
-    hub: LoopbackHub, spawn: Callable[[], subprocess.Popen[str]], cache: Path
+    hub: LoopbackHub, spawn: Callable[..., subprocess.Popen[str]], cache: Path
 ) -> None:
     import signal
 

@@ -114,7 +114,7 @@ def test_the_card_says_what_was_trained_and_what_was_forgotten(folder: Path) -> 
     metrics = {
         (each.dataset_name, each.metric_type): each.metric_value for each in data.eval_results
     }
-    assert metrics["test split of the fine-tune's data", "accuracy"] == 0.93
+    assert metrics["own data test split", "accuracy"] == 0.93
 
 
 def test_the_card_admits_what_was_not_measured(folder: Path) -> None:
