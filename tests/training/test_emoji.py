@@ -44,9 +44,9 @@ def test_a_fine_tune_finds_emoji_that_it_has_not_seen(tmp_path: Path) -> None:
         "digits",
         tmp_path / "out",
         device="cpu",
-        lr=1e-3,
-        epochs=12,
-        batch_size=128,
+        lr=2e-3,
+        epochs=16,
+        batch_size=64,
         validation=0.2,
         mix=False,
     )
