@@ -22,9 +22,11 @@ from benchmarks.weights import written
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from hfclip.fast.kernels import Precision
+
 MODEL = "ViT-B/32"
 PICTURES = graphs.IMAGES
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS: tuple["Precision", ...] = ("float32", "bfloat16")
 LABELS = f"{PICTURES} pictures of 10 classes"
 CAPTIONS = f"{PICTURES} pictures with captions"
 GROUPS = {"labels": LABELS, "captions": CAPTIONS}
