@@ -1,7 +1,6 @@
 """Reads every picture once: hashes it, and decodes it to find damaged files before training."""
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -10,7 +9,7 @@ from typing import NamedTuple
 from hfclip.data.records import Record, Skipped
 from hfclip.data.references import ImageRef
 from hfclip.errors import DataError, ImageError
-from hfclip.images.reading import open_picture
+from hfclip.images.reading import core_count, open_picture
 from hfclip.text.bpe import Tokenizer
 
 # Pictures whose results are awaited at once; more would only use memory.
@@ -84,7 +83,7 @@ class _Outcome(NamedTuple):
 
 def _outcomes(names: Iterable[tuple[ImageRef, str]]) -> Iterator[tuple[ImageRef, _Outcome]]:
     remaining = iter(names)
-    with ThreadPoolExecutor(_threads()) as pool:
+    with ThreadPoolExecutor(core_count()) as pool:
         while block := list(islice(remaining, _AT_ONCE)):
             outcomes = pool.map(lambda item: _outcome(*item), block)
             for (image, _), outcome in zip(block, outcomes, strict=True):
@@ -125,7 +124,3 @@ def _problem_of_texts(record: Record) -> str | None:
         except UnicodeEncodeError:
             return f"the text {text!r} has characters that are not Unicode"
     return None
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -147,7 +147,7 @@ def load_batch(
 
     pictures = list(pictures)
     _decode_repeated(pictures)
-    with ThreadPoolExecutor(workers or _cores()) as pool:
+    with ThreadPoolExecutor(workers or core_count()) as pool:
         outcomes = list(pool.map(prepare, enumerate(pictures)))
     prepared = [outcome for outcome in outcomes if not isinstance(outcome, ImageError)]
     errors = {i: outcome for i, outcome in enumerate(outcomes) if isinstance(outcome, ImageError)}
@@ -288,7 +288,8 @@ def _message(error: Exception) -> str:
     return next((text for kind, text in known if isinstance(error, kind)), unknown)
 
 
-def _cores() -> int:
+def core_count() -> int:
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -83,8 +83,8 @@ def find(
     path = None if name in BUNDLED or name in RELEASES else naming.local_path(name)
     if path is not None and path.is_file():
         _refuse_for_path(name, revision, namespace, part)
-        source = replace(_file(path, base=config), config_origin=f"the base {base}")
-        return replace(source, is_base=True)
+        source = _file(path, base=config)
+        return replace(source, config_origin=f"the base {base}", is_base=True)
     source = _find(name, access, revision, namespace, download_root, part)
     naming.check_weights(str(name), weights, source.weights.name)
     if source.config is not None:

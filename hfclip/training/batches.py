@@ -5,7 +5,6 @@ picture one of (seed, epoch, row). Training that goes on from a checkpoint sees 
 does each of several processes.
 """
 
-import os
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +21,7 @@ from torch import Tensor
 from hfclip.data.records import Example
 from hfclip.errors import TrainingError
 from hfclip.images.exact import RESAMPLING, Recipe
-from hfclip.images.reading import open_picture
+from hfclip.images.reading import core_count, open_picture
 from hfclip.text.tokenizer import tokenize
 from hfclip.training.captions import captions_of
 from hfclip.training.processes import Processes
@@ -62,7 +61,7 @@ class Batches:
 
     def from_step(self, step: int) -> Generator[Batch, None, None]:
         """Yields the batches from a step to the last. Threads read the next ones meanwhile."""
-        with ThreadPoolExecutor(self.settings.workers or _cores()) as pool:
+        with ThreadPoolExecutor(self.settings.workers or core_count()) as pool:
             waiting: deque[_Pending] = deque()
             try:
                 for later in range(step, self.plan.steps):
@@ -150,7 +149,3 @@ def _cropped(
 def _order(seed: int, epoch: int, count: int) -> tuple[int, ...]:
     """Returns the order of the pictures in an epoch."""
     return tuple(np.random.default_rng((seed, epoch)).permutation(count).tolist())
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
