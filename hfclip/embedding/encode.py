@@ -94,14 +94,17 @@ class Encoder:
 
 
 class Decoded(NamedTuple, Generic[_Key]):
-    """A picture that was read, or the error that prevented it, with its key."""
+    """A picture that was read, or the error that prevented it, with its key.
+
+    The outcome is None for an input without a picture.
+    """
 
     key: _Key
-    outcome: Prepared | HfclipError
+    outcome: Prepared | HfclipError | None
 
 
 def decoded(
-    jobs: Iterable[tuple[_Key, object, Callable[[], Prepared]]], *, workers: int, ahead: int
+    jobs: Iterable[tuple[_Key, object, Callable[[], Prepared | None]]], *, workers: int, ahead: int
 ) -> Iterator[Decoded[_Key]]:
     """Runs jobs in threads, at most `ahead` before the reader, and yields outcomes in order.
 
@@ -111,7 +114,7 @@ def decoded(
         workers: The number of threads.
         ahead: The largest number of pictures that wait or are decoded.
     """
-    queue: deque[tuple[_Key, object, Future[Prepared | HfclipError]]] = deque()
+    queue: deque[tuple[_Key, object, Future[Prepared | HfclipError | None]]] = deque()
     pool = ThreadPoolExecutor(workers, "hfclip-decoding")
     try:
         for key, picture, job in jobs:
@@ -130,13 +133,13 @@ def decoded(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _outcome(job: Callable[[], Prepared]) -> Prepared | HfclipError:
+def _outcome(job: Callable[[], Prepared | None]) -> Prepared | HfclipError | None:
     try:
         return job()
     except HfclipError as error:
         return error
-    except OSError as error:
-        return ImageError(f"{error.filename or 'the picture'}: cannot be read ({error}).")
+    except Exception as error:  # noqa: BLE001  # readers of files raise many; nothing stops a run
+        return ImageError(f"cannot be read ({type(error).__name__}: {error}).")
 
 
 class Batch(NamedTuple, Generic[_Key]):
