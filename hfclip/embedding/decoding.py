@@ -28,11 +28,15 @@ class Prepared(NamedTuple):
         pixels: The input of the image tower, float32 (3, S, S).
         width: Width of the picture as displayed, in pixels.
         height: Height of the picture as displayed, in pixels.
+        digest: The sha256 of the file in hexadecimal, if it was computed.
+        size: The size of the file in bytes, if it is known.
     """
 
     pixels: "Tensor"
     width: int
     height: int
+    digest: str | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True)

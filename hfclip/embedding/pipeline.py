@@ -4,14 +4,24 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from hashlib import sha256
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
 
 from hfclip.embedding.decoding import Prepared, Reader
 from hfclip.embedding.encode import Decoded, Encoder, Vectors, cores, decoded, encoded
+from hfclip.embedding.parts import Rows
+from hfclip.embedding.parts import Vectors as Columns
 from hfclip.errors import DataError, HfclipError
 
 if TYPE_CHECKING:
     from hfclip.embedding.items import Item
+
+# Called after each batch with its number of inputs and of errors.
+OnBatch: TypeAlias = Callable[[int, int], None]
+_NO_PIXELS = torch.empty(0, device="cpu")
 
 
 class Encoded(NamedTuple):
@@ -21,16 +31,14 @@ class Encoded(NamedTuple):
         item: The input.
         vector: Its embedding, float32 (D,), or None if it could not be read.
         error: Why it could not be read, or None.
-        width: Width of the picture as displayed, in pixels, or None.
-        height: Height of the picture, or None.
+        picture: Its size and digest, if it is a picture that could be read.
         caption_vector: The embedding of its caption, float32 (D,), or None if it has none.
     """
 
     item: "Item"
     vector: "Vectors | None" = None
     error: str | None = None
-    width: int | None = None
-    height: int | None = None
+    picture: Prepared | None = None
     caption_vector: "Vectors | None" = None
 
 
@@ -70,7 +78,7 @@ class Pipeline:
         self,
         parts: "Iterable[Sequence[Item]]",
         stop: threading.Event | None = None,
-        on_batch: Callable[[int, int], None] = lambda inputs, errors: None,
+        on_batch: OnBatch | None = None,
     ) -> Iterator[list[Encoded]]:
         """Yields the rows of each part, in order.
 
@@ -89,7 +97,8 @@ class Pipeline:
         rows: list[Encoded] = []
         for batch in encoded(self.encoder, outcomes, self._ends_batch):
             new = self._rows(batch.pictures, batch.vectors)
-            on_batch(len(new), sum(row.error is not None for row in new))
+            if on_batch is not None:
+                on_batch(len(new), sum(row.error is not None for row in new))
             rows += new
             if batch.pictures[-1].key.is_last:
                 yield rows
@@ -102,14 +111,15 @@ class Pipeline:
 
     def _read(self, item: "Item") -> Prepared | None:
         """Reads an item's picture. Returns None for an item that is only a text."""
+        if item.error is not None:
+            raise DataError(item.error)
         if item.image is None:
             if item.text is None:
-                raise DataError(f"{item.key}: the row has no picture.")
+                raise DataError("the row has no picture.")
             return None
         content = item.image.read()
-        if content is None:
-            raise DataError(f"{item.key}: the row has no picture.")
-        return self.reader(content, item.key)
+        prepared = self.reader(content, item.key)
+        return prepared._replace(digest=sha256(content).hexdigest(), size=len(content))
 
     def _rows(self, pictures: "list[Decoded[_Place]]", vectors: Vectors) -> list[Encoded]:
         texts = [one.key.item.text for one in pictures if one.key.item.text]
@@ -119,24 +129,61 @@ class Pipeline:
         for (_, item, _), outcome in pictures:
             of_text = next(of_texts) if item.text else None
             if isinstance(outcome, Prepared):
-                size = outcome.width, outcome.height
-                rows.append(Encoded(item, next(of_pictures), None, *size, of_text))
-            elif outcome is None:
+                light = outcome._replace(pixels=_NO_PIXELS)  # the pixels need not stay
+                rows.append(Encoded(item, next(of_pictures), None, light, of_text))
+            elif outcome is None and of_text is not None:
                 rows.append(Encoded(item, of_text))
             else:
-                error = _without_name(outcome, item.key)
+                error = "the text is empty" if outcome is None else _reason(outcome, item.key)
                 rows.append(Encoded(item, error=error, caption_vector=of_text))
         return rows
 
 
 def encode_part(
-    pipeline: Pipeline,
-    items: "Sequence[Item]",
-    on_batch: Callable[[int, int], None] = lambda inputs, errors: None,
+    pipeline: Pipeline, items: "Sequence[Item]", on_batch: OnBatch | None = None
 ) -> list[Encoded]:
     """Returns the rows of one part, for engines that encode one part at a time."""
     return next(pipeline.encode([items], on_batch=on_batch), [])
 
 
-def _without_name(error: HfclipError, key: str) -> str:
+def as_rows(encoded_rows: Sequence[Encoded], dimension: int) -> Rows:
+    """Returns rows as the columns of a part."""
+    items = [row.item for row in encoded_rows]
+    pictures = [row.picture for row in encoded_rows]
+    captions = [row.caption_vector for row in encoded_rows]
+    has_captions = any(vector is not None for vector in captions)
+    return Rows(
+        keys=[item.key for item in items],
+        embeddings=_stacked([row.vector for row in encoded_rows], dimension),
+        captions=[item.text for item in items],
+        caption_embeddings=_stacked(captions, dimension) if has_captions else None,
+        widths=[picture and picture.width for picture in pictures],
+        heights=[picture and picture.height for picture in pictures],
+        errors=[row.error for row in encoded_rows],
+        digests=[_digest(row) for row in encoded_rows],
+        sizes=[
+            item.size if picture is None or item.size is not None else picture.size
+            for item, picture in zip(items, pictures, strict=True)
+        ],
+        mtimes=[item.mtime_ns for item in items],
+    )
+
+
+def _stacked(vectors: "Sequence[Vectors | None]", dimension: int) -> "Columns":
+    values = np.zeros((len(vectors), dimension), np.float32)
+    valid = np.array([vector is not None for vector in vectors], np.bool_)
+    for row, vector in zip(values, vectors, strict=True):
+        if vector is not None:
+            row[:] = vector
+    return Columns(values, valid)
+
+
+def _digest(row: Encoded) -> str | None:
+    if row.picture is not None:
+        return row.picture.digest
+    is_text = row.item.image is None and row.item.text and row.error is None
+    return sha256(row.item.text.encode()).hexdigest() if is_text and row.item.text else None
+
+
+def _reason(error: HfclipError, key: str) -> str:
     return str(error).removeprefix(f"{key}: ")
