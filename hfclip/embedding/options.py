@@ -140,7 +140,9 @@ def _fastest(model: "CLIP", options: Options, device: "torch.device") -> tuple[T
             "This processor has no instructions for bfloat16, so it would be slower. Use "
             "--precision fp32."
         )
-    wanted: Literal["float32", "bfloat16"] = "bfloat16" if options.precision == "bf16" else "float32"
+    wanted: Literal["float32", "bfloat16"] = (
+        "bfloat16" if options.precision == "bf16" else "float32"
+    )
     try:
         return optimize(model, wanted), wanted
     except OptimizationError:  # rare weights lose too much precision if optimized
