@@ -50,9 +50,9 @@ def test_a_truncated_picture_is_an_error() -> None:
 
 
 def test_an_empty_file_and_a_text_are_errors() -> None:
-    with pytest.raises(ImageError, match="a.jpg: the file is empty"):
+    with pytest.raises(ImageError, match=r"a\.jpg: the file is empty"):
         reader()(b"", "a.jpg")
-    with pytest.raises(ImageError, match="a.jpg: not a picture that Pillow can read"):
+    with pytest.raises(ImageError, match=r"a\.jpg: not a picture that Pillow can read"):
         reader()(b"some text", "a.jpg")
 
 
