@@ -68,7 +68,7 @@ def _part_of(
     type=click.Choice(["fp32", "bf16"]),
     default="fp32",
     show_default=True,
-    help="Computation on a CPU. A GPU computes in float16 with fp32's default.",
+    help="With fp32 a CPU computes in float32 and a GPU in float16; with bf16 both in bfloat16.",
 )
 @click.option("--raw", is_flag=True, help="Do not normalise the embeddings.")
 @click.option(

@@ -88,19 +88,22 @@ def load_encoder(options: Options) -> Loaded:
         HfclipError: As `hfclip.load`; or the precision is not available on this machine.
     """
     device = choose_device(options.device)
-    places = {
-        "base": options.base,
-        "namespace": options.namespace,
-        "subfolder": options.subfolder,
-        "variant": options.variant,
-    }
-    source = find(options.model, **places)
+    source = find(
+        options.model,
+        base=options.base,
+        namespace=options.namespace,
+        subfolder=options.subfolder,
+        variant=options.variant,
+    )
     model, preprocess = load(
         options.model,
         device,
         dtype=_dtype(options, device),
         preprocess=options.preprocess,
-        **places,  # type: ignore[arg-type]  # mypy does not know the keys
+        base=options.base,
+        namespace=options.namespace,
+        subfolder=options.subfolder,
+        variant=options.variant,
     )
     towers, precision = _fastest(model, options, device)
     reader = Reader(preprocess, options.auto_orient, options.max_pixels, options.background)
