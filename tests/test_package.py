@@ -37,6 +37,8 @@ ROOMS = {
     "environment": "version hub sources fast",
     "training": "errors version config atomic devices text network images layouts hub releases "
     "checkpoints sources cards model fast data zeroshot publishing environment",
+    "embedding": "errors version atomic config data images text hub sources checkpoints model fast "
+    "loading network devices",
     "compat": "errors config devices text network images layouts hub releases checkpoints sources "
     "model",
     "cli": "errors version images layouts hub releases sources model zeroshot fast publishing "
@@ -60,6 +62,7 @@ ORDER = {
     "data": "references records names columns rows delimited json_rows tables folders coco parquet "
     "tars repository contents sources checks joining splits skipped examples",
     "zeroshot": "templates labels classifier cache",
+    "embedding": "items plan parts manifest collection",
     "publishing": "export companions published_card finetune",
     "training": "settings captions processes loss step optimizer precision batches checkpoints "
     "folder interruption log loop base inputs metrics results card curves evaluation mix exam "
