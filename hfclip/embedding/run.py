@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from hfclip.atomic import write_text
-from hfclip.embedding.collection import complete_parts
+from hfclip.embedding.collection import apply, complete_parts, difference
 from hfclip.embedding.decoding import pixel_limit
 from hfclip.embedding.manifest import opened
 from hfclip.embedding.options import Options, load_encoder
@@ -21,7 +21,6 @@ from hfclip.embedding.plan import PartPlan, Plan, make_plan
 from hfclip.errors import ArgumentError
 from hfclip.training.interruption import stop_request
 
-PARTS = "parts"
 ERRORS = "errors.csv"
 
 
@@ -81,19 +80,15 @@ def embed_collection(
     manifest = replace(loaded.manifest, plan_digest=plan.digest)
     pipeline = Pipeline.of(loaded.encoder, loaded.reader, options.batch_size, options.workers)
     with opened(out, manifest):
-        missing = _missing(plan, out, share)
+        found = difference(out, plan, part_size=part_size)
+        apply(out, found, dtype=options.dtype, dimension=pipeline.encoder.dimension)
+        number, count = share or (1, 1)
+        missing = list(found.encode[number - 1 :: count])
         began = time.monotonic()
         with pixel_limit(options.max_pixels):
             encoded = _encode(pipeline, plan, missing, out, options, progress)
         seconds = time.monotonic() - began
-        return _outcome(plan, out, encoded, seconds)
-
-
-def _missing(plan: Plan, out: Path, share: tuple[int, int] | None) -> list[PartPlan]:
-    """Returns the parts to encode: those of the share that are not complete."""
-    number, count = share or (1, 1)
-    done = set(complete_parts(out))
-    return [part for part in plan.parts[number - 1 :: count] if part.name not in done]
+        return _outcome(out, encoded, seconds)
 
 
 def _encode(
@@ -125,7 +120,7 @@ def _encode(
         parts = pipeline.encode((part.items for part in missing), stop, show)
         for part, rows in zip(missing, parts, strict=False):
             write_part(
-                out / PARTS,
+                out,
                 part.name,
                 as_rows(rows, pipeline.encoder.dimension),
                 dtype=options.dtype,
@@ -137,14 +132,12 @@ def _encode(
     return encoded
 
 
-def _outcome(plan: Plan, out: Path, encoded: int, seconds: float) -> Outcome:
-    done = set(complete_parts(out))
+def _outcome(out: Path, encoded: int, seconds: float) -> Outcome:
     inputs, failed = 0, []
-    for part in plan.parts:
-        if part.name in done:
-            rows = read_part(out / PARTS / f"{part.name}.parquet")
-            inputs += len(rows.keys)
-            failed += _errors(rows)
+    for path in complete_parts(out).values():
+        rows = read_part(path)
+        inputs += len(rows.keys)
+        failed += _errors(rows)
     file = out / ERRORS
     if failed:
         write_text(file, _table(failed))

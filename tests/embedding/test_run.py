@@ -30,7 +30,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def rows_of(out: Path) -> Rows:
-    return joined(read_part(path) for path in sorted((out / "parts").glob("*.parquet")))
+    return joined(read_part(path) for path in sorted(out.glob("*.parquet")))
 
 
 def test_values_are_the_models(pictures: Path, tmp_path: Path) -> None:
