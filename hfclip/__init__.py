@@ -15,6 +15,7 @@ from hfclip.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from hfclip.config import ClipConfig
+    from hfclip.embedding.arrays import embed_images, embed_texts
     from hfclip.errors import (
         ArgumentError,
         ArgumentTypeError,
@@ -66,6 +67,8 @@ _HOMES = {
     "available_models": "loading",
     "decode": "text.tokenizer",
     "download": "sources.download",
+    "embed_images": "embedding.arrays",
+    "embed_texts": "embedding.arrays",
     "export": "publishing.export",
     "finetune": "training.run",
     "image_transform": "images.preprocess",
@@ -137,6 +140,8 @@ __all__ = [
     "available_models",
     "decode",
     "download",
+    "embed_images",
+    "embed_texts",
     "export",
     "finetune",
     "image_transform",

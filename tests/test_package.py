@@ -37,10 +37,12 @@ ROOMS = {
     "environment": "version hub sources fast",
     "training": "errors version config atomic devices text network images layouts hub releases "
     "checkpoints sources cards model fast data zeroshot publishing environment",
+    "embedding": "errors version config atomic devices text images layouts hub sources model fast "
+    "data loading training",
     "compat": "errors config devices text network images layouts hub releases checkpoints sources "
     "model",
     "cli": "errors version images layouts hub releases sources model zeroshot fast publishing "
-    "loading environment training",
+    "loading environment training embedding",
 }
 # The modules of each folder, lowest first: a module imports only what stands before it.
 ORDER = {
@@ -64,6 +66,7 @@ ORDER = {
     "training": "settings captions processes loss step optimizer precision batches checkpoints "
     "folder interruption log loop base inputs metrics results card curves evaluation mix exam "
     "outcome run",
+    "embedding": "items manifest parts plan collection decoding encode pipeline arrays options run",
 }
 
 

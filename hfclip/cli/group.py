@@ -8,6 +8,7 @@ import click
 from hfclip.cli import interrupts
 from hfclip.cli.classify import classify
 from hfclip.cli.completion import completion
+from hfclip.cli.embed import embed
 from hfclip.cli.env import env
 from hfclip.cli.finetune import finetune
 from hfclip.cli.models import download, inspect, models, verify
@@ -54,6 +55,7 @@ def main() -> None:
       hfclip classify cat.jpg --labels "a cat,a dog,a car"
       hfclip classify photos/ --labels "indoors,outdoors" --top 1 --json
       hfclip download ViT-B/32
+      hfclip embed photos/ -o photos-embedded
       hfclip models
       hfclip inspect model.safetensors
       hfclip export ViT-B/32 clip-b32 --layout transformers
@@ -65,6 +67,7 @@ def main() -> None:
 
 for command in (
     classify,
+    embed,
     models,
     download,
     verify,

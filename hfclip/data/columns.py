@@ -73,7 +73,7 @@ def find_columns(
     for option, chosen in _options(choices):
         if chosen is not None and chosen not in names:
             raise DataError(f"{what} has no column {chosen!r} ({option}); it has {_listed(names)}.")
-    image = choices.image or _image_column(names, sample, what)
+    image = choices.image or find_image_column(names, sample, what)
     split = next((name for name in names if _plain(name) == _SPLIT_NAME), None)
     others = [name for name in names if name not in (image, split)]
     caption, label = choices.caption, choices.label
@@ -120,7 +120,7 @@ def _options(choices: Choices) -> tuple[tuple[str, str | None], ...]:
     )
 
 
-def _image_column(names: Sequence[str], sample: Sequence[Mapping[str, Any]], what: str) -> str:
+def find_image_column(names: Sequence[str], sample: Sequence[Mapping[str, Any]], what: str) -> str:
     by_content = [name for name in names if _holds_pictures(name, sample)]
     by_name = [name for name in by_content or names if _plain(name) in _IMAGE_NAMES]
     found = by_content if len(by_content) == 1 else by_name or by_content

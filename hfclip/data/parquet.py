@@ -21,7 +21,7 @@ _BYTES, _PATH = "bytes", "path"
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """The columns of a Parquet file.
 
     Attributes:
@@ -53,7 +53,7 @@ def add_parquet(
     """
     with open_parquet(path) as file:
         try:
-            layout = _layout(file.schema_arrow)
+            layout = layout_of(file.schema_arrow)
             columns = _columns(path, file, layout, choices)
             classes = layout.classes.get(columns.label or "")
             findings.notes.append(f"{path.name}: Parquet; columns: {columns}.")
@@ -63,7 +63,7 @@ def add_parquet(
                     "in the file."
                 )
             table = Table(columns, place, split, classes)
-            rows = enumerate(_rows(path, file, layout, columns), 1)
+            rows = enumerate(picture_rows(path, file, layout, columns), 1)
             table.add(((f"{name}:{number}", row) for number, row in rows), findings)
         except DataError:
             raise
@@ -71,7 +71,7 @@ def add_parquet(
             raise DataError(f"{path} is damaged or cannot be read ({error}).") from error
 
 
-def _layout(schema: "pyarrow.Schema") -> _Layout:
+def layout_of(schema: "pyarrow.Schema") -> Layout:
     from pyarrow import types  # noqa: PLC0415
 
     embedded: dict[str, str | None] = {}
@@ -80,7 +80,7 @@ def _layout(schema: "pyarrow.Schema") -> _Layout:
             embedded[field.name] = None
         elif types.is_struct(field.type) and field.type.get_field_index(_BYTES) >= 0:
             embedded[field.name] = _BYTES
-    return _Layout(tuple(schema.names), embedded, _class_names(schema.metadata or {}))
+    return Layout(tuple(schema.names), embedded, _class_names(schema.metadata or {}))
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
@@ -97,7 +97,7 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
 
 
 def _columns(
-    path: Path, file: "pyarrow.parquet.ParquetFile", layout: _Layout, choices: Choices
+    path: Path, file: "pyarrow.parquet.ParquetFile", layout: Layout, choices: Choices
 ) -> Columns:
     """Finds the columns from the first rows. Does not read the pictures for it."""
     others = [name for name in layout.names if name not in layout.embedded]
@@ -112,8 +112,8 @@ def _columns(
     return find_columns(layout.names, sample, choices, str(path), layout.classes)
 
 
-def _rows(
-    path: Path, file: "pyarrow.parquet.ParquetFile", layout: _Layout, columns: Columns
+def picture_rows(
+    path: Path, file: "pyarrow.parquet.ParquetFile", layout: Layout, columns: Columns
 ) -> Iterator[dict[str, Any]]:
     """Yields the cells of each row, with a reference in place of a picture."""
     names = [name for name in (columns.caption, columns.label, columns.split) if name is not None]

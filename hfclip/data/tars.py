@@ -30,7 +30,7 @@ _name_and_ending = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL).fullmatch
 
 
 @dataclass
-class _Sample:
+class Sample:
     """The members of one example.
 
     Attributes:
@@ -70,7 +70,7 @@ def add_tar(
         OSError: The file cannot be read.
     """
     links: list[str] = []
-    samples, is_ended = _samples(path, links)
+    samples, is_ended = tar_samples(path, links)
     if not is_ended:
         findings.notes.append(f"{path.name} has no end mark; check that it was copied to its end.")
     for key, sample in samples.items():
@@ -161,13 +161,13 @@ def _expand_first(name: str) -> list[str]:
     return [name[: found.start()] + text + name[found.end() :] for text in made]
 
 
-def _samples(path: Path, links: list[str]) -> tuple[dict[str, _Sample], bool]:
+def tar_samples(path: Path, links: list[str]) -> tuple[dict[str, Sample], bool]:
     """Reads the headers and texts of a tar. Adds the names of links and devices to `links`.
 
     Returns:
         The examples by name, and whether the tar has the zeros that mark its end.
     """
-    samples: dict[str, _Sample] = {}
+    samples: dict[str, Sample] = {}
     size = path.stat().st_size
     try:
         with tarfile.open(path, "r:") as tar:
@@ -205,13 +205,13 @@ def _is_ended(path: Path, end: int) -> bool:
 
 
 def _add_member(
-    samples: dict[str, _Sample], path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo
+    samples: dict[str, Sample], path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo
 ) -> None:
     found = _name_and_ending(member.name)
     if found is None:
         return
     key, ending = found[1], found[2].lower()
-    sample = samples.setdefault(key, _Sample())
+    sample = samples.setdefault(key, Sample())
     if ending in sample.pictures or ending in sample.texts:
         sample.problem = f"two members are named {member.name!r}"
     elif f".{ending}" in PICTURE_ENDINGS:
@@ -225,7 +225,7 @@ def _add_member(
 
 def _record(
     key: str,
-    sample: _Sample,
+    sample: Sample,
     split: Split | None,
     choices: Choices,
     class_names: Sequence[str] | None,
@@ -233,15 +233,15 @@ def _record(
 ) -> Record:
     if sample.problem:
         raise UnusableRowError(sample.problem)
-    image = _picture(sample, choices.image)
-    cells = _cells(sample)
+    image = picture_of(sample, choices.image)
+    cells = cells_of(sample)
     caption, label = _fields(cells, choices, what)
     captions = captions_of(cells.get(caption)) if caption else ()
     names = class_names if label == _LABEL else None
     return Record(key, image, captions, label_of(cells.get(label), names) if label else None, split)
 
 
-def _picture(sample: _Sample, chosen: str | None) -> TarImage:
+def picture_of(sample: Sample, chosen: str | None) -> TarImage:
     if chosen is not None:
         picture = sample.pictures.get(chosen.lstrip(".").lower())
         if picture is None:
@@ -255,7 +255,7 @@ def _picture(sample: _Sample, chosen: str | None) -> TarImage:
     return next(iter(sample.pictures.values()))
 
 
-def _cells(sample: _Sample) -> dict[str, Any]:
+def cells_of(sample: Sample) -> dict[str, Any]:
     """Returns the texts by ending, and the fields of .json."""
     cells: dict[str, Any] = {}
     if _JSON in sample.texts:

@@ -14,6 +14,11 @@ PICTURE_ENDINGS = frozenset((
     ".bmp", ".dib", ".ico", ".dds", ".pcx", ".psd", ".qoi", ".sgi", ".tga",
     ".pbm", ".pgm", ".ppm", ".pnm", ".pfm",
 ))
+# RAW files of cameras. Pillow would read some as TIFF and return the small preview in them.
+RAW_ENDINGS = frozenset((
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mos", ".mrw",
+    ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
+))
 # fmt: on
 
 

@@ -175,6 +175,7 @@ def open_picture(
     auto_orient: bool = True,
     least_side: int | None = None,
     name: str | None = None,
+    on_open: Callable[[Image.Image], None] | None = None,
 ) -> Iterator[Image.Image]:
     """Opens one picture as `load_batch` does, for a `with` statement.
 
@@ -192,6 +193,7 @@ def open_picture(
         least_side: A JPEG file that needs a rotation may be decoded at 1/2, 1/4 or 1/8 of its
             size if its shorter side keeps this many pixels. None decodes it at full size.
         name: The name of the picture in errors. Default: its path.
+        on_open: Called with the image before it is decoded, as stored. It may raise ImageError.
 
     Raises:
         ImageError: The picture does not exist or cannot be decoded, here or in the body of the
@@ -202,6 +204,8 @@ def open_picture(
     if isinstance(picture, Image.Image):
         least_side = None  # scaling would change the image that was given
     with _opened(picture, name) as image:
+        if on_open:
+            on_open(image)
         with _as_image_error(name, Exception):  # decoders raise many exceptions for damaged data
             shown = as_displayed(image, auto_orient=auto_orient, least_side=least_side)
         with _as_image_error(name, OSError):

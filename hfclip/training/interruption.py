@@ -15,7 +15,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def stop_request() -> Iterator[threading.Event]:
+def stop_request(unit: str = "step") -> Iterator[threading.Event]:
     """Yields an event that is set by Ctrl-C and by SIGTERM, which then do not interrupt.
 
     A second Ctrl-C raises KeyboardInterrupt at once. Outside the main thread, where Python has no
@@ -33,7 +33,7 @@ def stop_request() -> Iterator[threading.Event]:
             signal.default_int_handler(number, frame)
         if not first:
             first.append(now)
-            sys.stderr.write("\nEnds after this step. Press Ctrl-C again to end at once.\n")
+            sys.stderr.write(f"\nEnds after this {unit}. Press Ctrl-C again to end at once.\n")
         event.set()
 
     earlier: dict[signal.Signals, Any] = {}
