@@ -1,0 +1,1 @@
+"""Search over the embeddings of a collection."""
