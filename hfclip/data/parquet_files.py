@@ -24,6 +24,8 @@ _BATCH = 4 * 2**20
 _FEWEST_ROWS, _MOST_ROWS = 16, 4096
 # Bytes of batches that stay while some of their rows were not read yet, as threads differ in pace.
 _MOST_KEPT = 64 * 2**20
+# Batches that stay although they were read, because a row may be read twice.
+_NEWEST_KEPT = 2
 # Row groups that are read at once. Others are closed.
 _GROUPS_KEPT = 3
 # Bytes that are read from the file at once.
@@ -129,12 +131,15 @@ class _Stream:
             self._batches = None
             return self._value(row)
         batch.unread.discard(row)
+        if not batch.unread:
+            self._drop()
         return batch.values[row - batch.start].as_py()
 
     def _drop(self) -> None:
-        """Drops batches that were read, and the oldest of the others if they are too large."""
-        self._kept = [batch for batch in self._kept if batch.unread]
-        while sum(batch.values.nbytes for batch in self._kept) > _MOST_KEPT:
+        """Drops all but the newest batches that were read, and others if they are too large."""
+        newest = self._kept[-_NEWEST_KEPT:]
+        self._kept = [batch for batch in self._kept[:-_NEWEST_KEPT] if batch.unread] + newest
+        while sum(batch.values.nbytes for batch in self._kept) > _MOST_KEPT and self._kept[1:]:
             del self._kept[0]
 
     def _read(self) -> "Iterator[pyarrow.RecordBatch]":
