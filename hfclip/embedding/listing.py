@@ -54,7 +54,10 @@ def list_items(sources: Sequence[str], listing: Listing) -> Iterator[Item]:
             is_listed |= not damaged or item is not damaged[-1]
             yield item
     if not seen:
-        raise DataError(f"{' and '.join(sources) or 'No source'} holds no input.")
+        named = [locate(source).key for source in sources]
+        raise DataError(
+            f"{' and '.join(named)} holds no input." if named else "Name at least one source."
+        )
     if not is_listed:
         raise DataError(str(damaged[0].error))
 

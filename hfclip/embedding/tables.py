@@ -60,9 +60,9 @@ def _item(
     pictures: NamedPictures,
     stamp: int | None,
 ) -> Item:
+    if isinstance(row, str):
+        return Item(name, None, None, mtime_ns=stamp, error=row)
     try:
-        if isinstance(row, str):
-            raise UnusableRowError(row)
         key, text = row_key(row, roles, name), row_text(row, roles)
         if roles.image is None:
             return text_item(key, text, stamp)

@@ -104,7 +104,9 @@ def test_damage_in_the_middle_stays_in_step(place: Place) -> None:
     source = place.write("t.parquet", bytes(content))
     found = seen(source)
     assert [text for _, _, text in found] == list("abcd") * 10
-    assert [f for _, f, _ in found[:10] + found[20:]] == columns["image"][:10] + columns["image"][20:]
+    assert [f for _, f, _ in found[:10] + found[20:]] == columns["image"][:10] + columns["image"][
+        20:
+    ]
     assert all("is damaged or has changed" in str(error) for _, error, _ in found[10:20])
 
 

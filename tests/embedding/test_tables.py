@@ -25,7 +25,9 @@ def test_a_table_names_pictures_captions_and_keys(place: Place, kind: str) -> No
     ]
     names = ("file", "caption", "id")
     if kind == "jsonl":
-        source = place.write_lines("t/x.jsonl", [dict(zip(names, row, strict=True)) for row in rows])
+        source = place.write_lines(
+            "t/x.jsonl", [dict(zip(names, row, strict=True)) for row in rows]
+        )
     else:
         mark = "," if kind == "csv" else "\t"
         lines = [mark.join(json.dumps(c).replace('\\"', '""') for c in row) for row in rows]
@@ -131,7 +133,7 @@ def test_texts_come_from_a_column(place: Place) -> None:
 def test_two_inputs_with_one_key_are_refused_and_one_input_is_listed_once(place: Place) -> None:
     write_pictures(place)
     source = place.write("t/x.csv", "file,id\np/a.jpg,k\np/b.jpg,k\n")
-    with pytest.raises(DataError, match="Two inputs have the key 'k'. Rename one of them"):
+    with pytest.raises(DataError, match=r"Two inputs have the key 'k'. Rename one of them"):
         listed(source, listing=Listing(key_column="id"))
     source = place.write("t/y.csv", "file,id\np/a.jpg,k\np/a.jpg,k\np/b.jpg,l\n")
     assert seen(source, listing=Listing(key_column="id")) == [("k", b"a", None), ("l", b"b", None)]
