@@ -12,9 +12,9 @@ from hfclip.embedding.items import Item
 from hfclip.embedding.locations import Location, ending_of, locate, picture_item
 from hfclip.embedding.parquet_rows import parquet_items
 from hfclip.embedding.settings import Listing
-from hfclip.embedding.tables import table_items
-from hfclip.embedding.tars import tar_items
-from hfclip.embedding.text_files import path_lines, text_lines
+from hfclip.embedding.table_rows import table_items
+from hfclip.embedding.tar_examples import tar_items
+from hfclip.embedding.text_lines import path_lines, text_lines
 from hfclip.errors import DataError
 
 _LIST = ".txt"

@@ -95,7 +95,10 @@ def test_a_damaged_file_alone_is_refused_and_among_others_is_one_error(place: Pl
 
 
 def test_damage_in_the_middle_stays_in_step(place: Place) -> None:
-    columns = {"image": [b"%d" % number * 50 for number in range(40)], "text": list("abcd") * 10}
+    columns: dict[str, list[Any]] = {
+        "image": [b"%d" % number * 50 for number in range(40)],
+        "text": list("abcd") * 10,
+    }
     file = io.BytesIO()
     pq.write_table(pa.table(columns), file, row_group_size=10, use_dictionary=False)
     content = bytearray(file.getvalue())
