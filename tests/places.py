@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from hfclip.data.parquet_files import forget_rows
 from hfclip.embedding.items import Item
 from hfclip.embedding.listing import list_items
 from hfclip.embedding.settings import Listing
@@ -67,6 +68,7 @@ def forget_memory() -> None:
     system = _memory()
     system.store.clear()
     system.pseudo_dirs[:] = [""]
+    forget_rows()
 
 
 def tar(members: Sequence[tuple[str, bytes]]) -> bytes:
