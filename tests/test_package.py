@@ -66,7 +66,8 @@ ORDER = {
     "training": "settings captions processes loss step optimizer precision batches checkpoints "
     "folder interruption log loop base inputs metrics results card curves evaluation mix exam "
     "outcome run",
-    "embedding": "items parts locks manifest opening fingerprints plan inputs comparing changes "
+    "embedding": "items parts locks manifest opening fingerprints plan inputs layout comparing "
+    "changes "
     "compact failures decoding encode pipeline arrays options run",
 }
 
