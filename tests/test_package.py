@@ -67,8 +67,8 @@ ORDER = {
     "folder interruption log loop base inputs metrics results card curves evaluation mix exam "
     "outcome run",
     "embedding": "items locations folders named settings text_lines table_rows parquet_rows "
-    "tar_examples listing manifest parts plan collection decoding encode pipeline arrays options "
-    "run",
+    "tar_examples listing parts locks manifest opening plan fingerprints inputs layout comparing "
+    "changes compact failures decoding encode pipeline arrays options run",
 }
 
 
