@@ -39,7 +39,7 @@ ROOMS = {
     "training": "errors version config atomic devices interruption text network images layouts hub releases "
     "checkpoints sources cards model fast data zeroshot publishing environment",
     "embedding": "errors version config atomic devices interruption text network images layouts hub "
-    "sources model fast data loading",
+    "releases sources model fast data loading",
     "compat": "errors config devices text network images layouts hub releases checkpoints sources "
     "model",
     "cli": "errors version images layouts hub releases sources model zeroshot fast publishing "
