@@ -36,9 +36,9 @@ ROOMS = {
     "publishing": "errors config atomic layouts hub releases checkpoints sources cards model onnx",
     "loading": "errors devices network images hub releases checkpoints sources model",
     "environment": "version hub sources fast",
-    "training": "errors version config atomic devices interruption text network images layouts hub releases "
-    "checkpoints sources cards model fast data zeroshot publishing environment",
-    "embedding": "errors version config atomic devices interruption text network images layouts hub "
+    "training": "errors version config atomic devices interruption text network images layouts hub "
+    "releases checkpoints sources cards model fast data zeroshot publishing environment",
+    "embedding": "errors version config atomic devices interruption text images layouts hub "
     "releases sources model fast data loading",
     "compat": "errors config devices text network images layouts hub releases checkpoints sources "
     "model",
@@ -68,8 +68,8 @@ ORDER = {
     "folder log loop base inputs metrics results card curves evaluation mix exam "
     "outcome run",
     "embedding": "items locations folders named settings text_files tables parquet_rows tars "
-    "listing parts locks manifest opening fingerprints plan inputs layout comparing changes compact "
-    "failures workers decoding encode pipeline arrays options run",
+    "listing parts locks manifest opening fingerprints plan inputs layout comparing changes "
+    "compact failures workers decoding encode pipeline arrays options run",
 }
 
 
