@@ -67,11 +67,11 @@ def rows_of(out: Path) -> Rows:
     return joined([read_part(part_path(out, number)) for number in complete_parts(out)])
 
 
-def live_rows(out: Path) -> dict[str, NDArray[np.float32] | None]:
-    """Returns the embedding of each live row by its key, or None."""
-    found: dict[str, NDArray[np.float32] | None] = {}
+def live_rows(out: Path) -> dict[str, NDArray[np.float32]]:
+    """Returns the embedding of each live row by its key; zeros where there is none."""
+    found: dict[str, NDArray[np.float32]] = {}
     for part in Plan(out).parts():
         vectors = read_part(part_path(out, part.number)).embeddings
         for row, item in zip(part.rows, part.items, strict=True):
-            found[item.key] = vectors.values[row] if vectors.valid[row] else None
+            found[item.key] = vectors.values[row]
     return found

@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 import hfclip
 from hfclip.errors import ArgumentError, ArgumentTypeError, ImageError, ShapeError
+from hfclip.images.reading import Picture
 
 DIGITS = Path(hfclip.__file__).parent / "digits"
 NAMES = [DIGITS / f"{name}.png" for name in ("seven", "two", "zero")]
@@ -38,7 +39,7 @@ def test_paths_bytes_and_images_from_an_iterator_keep_their_order(digits: tuple)
     model, preprocess = digits
     image = Image.open(NAMES[2])
 
-    def pictures() -> Iterator[object]:
+    def pictures() -> Iterator[Picture]:
         yield str(NAMES[0])
         yield NAMES[1].read_bytes()
         yield image
@@ -58,7 +59,7 @@ def test_an_optimized_model_is_accepted(digits: tuple) -> None:  # type: ignore[
 
 def test_an_unreadable_picture_raises_or_gives_nan(digits: tuple) -> None:  # type: ignore[type-arg]
     model, preprocess = digits
-    pictures = [NAMES[0], b"broken", NAMES[1]]
+    pictures: list[Picture] = [NAMES[0], b"broken", NAMES[1]]
     with pytest.raises(ImageError, match="picture 1: not a picture"):
         hfclip.embed_images(model, preprocess, pictures)
     found = hfclip.embed_images(model, preprocess, pictures, errors="nan")
@@ -116,7 +117,7 @@ def test_a_stream_of_unknown_length_is_read_a_few_batches_ahead(digits: tuple) -
 
 def test_a_stream_raises_the_error_after_the_pictures_before_it(digits: tuple) -> None:  # type: ignore[type-arg]
     model, preprocess = digits
-    pictures = [NAMES[0], NAMES[1], b"broken", NAMES[2]]
+    pictures: list[Picture] = [NAMES[0], NAMES[1], b"broken", NAMES[2]]
     stream = hfclip.iter_images(model, preprocess, pictures, batch_size=2)
     assert [next(stream)[0], next(stream)[0]] == NAMES[:2]
     with pytest.raises(ImageError, match="picture 2: not a picture"):

@@ -32,7 +32,8 @@ def reader(**options: object) -> Reader:
 
 
 def expected(image: Image.Image) -> torch.Tensor:
-    return hfclip.image_transform(16)(image)
+    pixels: torch.Tensor = hfclip.image_transform(16)(image)
+    return pixels
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP"])

@@ -5,6 +5,7 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -27,9 +28,9 @@ def pictures(tmp_path: Path) -> Path:
     return draw_folder(tmp_path / "pictures", 60)
 
 
-def expected(paths: list[Path], preprocess: str = "fast") -> NDArray[np.float32]:
+def expected(paths: list[Path], preprocess: Literal["exact", "fast"]) -> NDArray[np.float32]:
     """Returns normalised features as `hfclip.load` and `encode_image` give them."""
-    model, transform = hfclip.load("digits", device="cpu", preprocess=preprocess)  # type: ignore[arg-type]
+    model, transform = hfclip.load("digits", device="cpu", preprocess=preprocess)
     pixels = torch.stack([transform(Image.open(path)) for path in paths])
     with torch.no_grad():
         found: NDArray[np.float32] = normalize(model.encode_image(pixels), dim=-1).numpy()
@@ -39,7 +40,11 @@ def expected(paths: list[Path], preprocess: str = "fast") -> NDArray[np.float32]
 @pytest.mark.parametrize(("dtype", "difference"), [("float32", 1e-6), ("float16", 1e-3)])
 @pytest.mark.parametrize("preprocess", ["fast", "exact"])
 def test_embeddings_are_those_of_load_and_encode_image(
-    pictures: Path, tmp_path: Path, dtype: str, difference: float, preprocess: str
+    pictures: Path,
+    tmp_path: Path,
+    dtype: str,
+    difference: float,
+    preprocess: Literal["exact", "fast"],
 ) -> None:
     out = tmp_path / "out"
     arguments = ["--dtype", dtype, "--preprocess", preprocess, "--part-size", "25"]
@@ -122,7 +127,7 @@ def test_a_second_run_encodes_exactly_what_is_new_or_changed(tmp_path: Path) -> 
         np.testing.assert_allclose(vector, whole[key], atol=1e-3)
 
 
-def live_rows_of_a_new_run(folder: Path, tmp_path: Path) -> dict[str, NDArray[np.float32] | None]:
+def live_rows_of_a_new_run(folder: Path, tmp_path: Path) -> dict[str, NDArray[np.float32]]:
     embed(folder, tmp_path / "whole")
     return live_rows(tmp_path / "whole")
 
@@ -214,7 +219,8 @@ def captions_and_vectors(out: Path) -> None:
     model, preprocess = hfclip.load("digits", device="cpu", preprocess="fast")
     assert rows.caption_embeddings is not None
     for row, key in enumerate(rows.keys):
-        number = int(rows.captions[row].removeprefix("picture ")) if rows.captions[row] else None
+        caption = rows.captions[row]
+        number = int(caption.removeprefix("picture ")) if caption else None
         if rows.errors[row] is not None:
             assert number in (None, 7, 23), key
             continue

@@ -59,9 +59,13 @@ def test_nothing_begins_to_decode_while_the_model_computes_but_reading_goes_on()
         read.set()
         return b"12"
 
+    def decode(found: bytes) -> bytes:
+        decoded.set()
+        return found * 2
+
     with Workers(2) as workers:
         with workers.paused():
-            future = workers.read_and_decode(content, 2, lambda found: decoded.set() or found * 2)
+            future = workers.read_and_decode(content, 2, decode)
             assert read.wait(5)
             assert not decoded.wait(0.1)
         assert future.result(5) == b"1212"
