@@ -14,7 +14,14 @@ from pathlib import Path, PurePath
 import numpy as np
 from numpy.typing import NDArray
 
-from hfclip.embedding.fingerprints import HASH, Fingerprints, Hashes, positions, short_hash
+from hfclip.embedding.fingerprints import (
+    HASH,
+    Fingerprints,
+    Hashes,
+    equal_at,
+    positions,
+    short_hash,
+)
 from hfclip.embedding.inputs import Inputs
 from hfclip.embedding.items import Item
 from hfclip.embedding.parts import complete_parts, part_path, read_digests, read_table
@@ -119,19 +126,10 @@ def compare(
     """
     prints, before = inputs.prints, recorded.prints
     same_key = positions(prints.keys, before.keys)
-    known = same_key >= 0
-    rows = same_key[known]
-
-    def of_known(values: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        spread = np.zeros(len(inputs), np.bool_)
-        spread[known] = values
-        return spread
-
-    equal = of_known(prints.states[known] == before.states[rows])
-    alike = of_known(prints.contents[known] == before.contents[rows])
-    complete = of_known(recorded.complete[rows])
-    retried = complete & alike & of_known(recorded.failed[rows]) & ~prints.failed
-    retried &= retry_errors
+    equal = equal_at(prints.states, before.states, same_key)
+    alike = equal_at(prints.contents, before.contents, same_key)
+    complete = _at(recorded.complete, same_key)
+    retried = complete & alike & _at(recorded.failed, same_key) & ~prints.failed & retry_errors
     stays = complete & alike & ~retried
     contents = _Contents(out, inputs, recorded)
     doubtful = stays if rehash else stays & ~equal
@@ -139,10 +137,15 @@ def compare(
         stays[index] = agrees
         equal[index] &= agrees
     source = np.where(stays, same_key, -1)
-    planned = known & ~complete
+    planned = (same_key >= 0) & ~complete
     moved = contents.moved(source, ~stays & ~retried & ~planned & ~prints.failed)
     source[moved >= 0] = moved[moved >= 0]
     return Comparison(same_key, source, moved >= 0, equal, retried)
+
+
+def _at(values: NDArray[np.bool_], places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Returns the values at some places; False at the place -1."""
+    return np.append(values, False)[places]
 
 
 class _Contents:

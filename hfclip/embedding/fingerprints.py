@@ -1,5 +1,6 @@
 """Fingerprints of items: what a comparison of a million inputs keeps in memory, 49 bytes each."""
 
+from collections.abc import Iterator
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 Hashes: TypeAlias = NDArray[np.bytes_]
 _WIDTH = 16
+_BLOCK = 65_536
 # Two inputs of a million have one hash of 128 bits with a probability below 1e-26.
 HASH = np.dtype(f"S{_WIDTH}")
 
@@ -77,10 +79,26 @@ def short_hash(value: Any) -> bytes:
 
 def positions(values: Hashes, among: Hashes) -> NDArray[np.int64]:
     """Returns for each value its index in `among`, whose values are unique, or -1."""
+    result = np.full(len(values), -1, np.int64)
     if not len(among):
-        return np.full(len(values), -1, np.int64)
+        return result
     order = np.argsort(among, kind="stable")
-    found = np.searchsorted(among, values, sorter=order)
-    found = order[np.minimum(found, len(among) - 1)]
-    found[among[found] != values] = -1
-    return found
+    for here in blocks(len(values)):
+        found = np.searchsorted(among, values[here], sorter=order)
+        found = order[np.minimum(found, len(among) - 1)]
+        result[here] = np.where(among[found] == values[here], found, -1)
+    return result
+
+
+def equal_at(values: Hashes, others: Hashes, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Returns whether each value equals the other at its place; False at the place -1."""
+    result = np.zeros(len(values), np.bool_)
+    for here in blocks(len(values)) if len(others) else ():
+        index = places[here]
+        result[here] = (index >= 0) & (values[here] == others[index])
+    return result
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """Yields slices of `count` values, so that intermediate results stay small."""
+    return (slice(start, start + _BLOCK) for start in range(0, count, _BLOCK))

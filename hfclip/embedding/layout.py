@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hfclip.embedding.fingerprints import blocks
 from hfclip.embedding.inputs import Inputs
 from hfclip.embedding.opening import Opened
 from hfclip.embedding.parts import complete_parts
@@ -74,19 +75,25 @@ def replace_plan(
         OSError: The plan cannot be written.
     """
     order = np.lexsort((layout.rows, layout.parts))
-    digest = sha256(layout.parts[order].tobytes())
-    digest.update(layout.rows[order].tobytes())
-    digest.update(inputs.prints.keys[order].tobytes())
-    digest.update(inputs.prints.states[order].tobytes())
-    is_new = plan is None or plan.digest != digest.hexdigest()
+    digest = _digest(inputs, layout, order)
+    is_new = plan is None or plan.digest != digest
     if plan is None or is_new:
         if opened is not None:
             opened.hold(changes_plan=True)
         tables = _tables(inputs, layout, order)
-        plan = write_plan(out, tables, digest.hexdigest(), layout.next_number)
+        plan = write_plan(out, tables, digest, layout.next_number)
     if is_new or opened is None or not opened.shared:  # nobody else writes
         remove_unplanned(out, plan)
     return plan
+
+
+def _digest(inputs: Inputs, layout: Layout, order: NDArray[np.int64]) -> str:
+    """Returns the sha256 of all places, keys and states, in the order of the plan."""
+    digest = sha256()
+    for values in (layout.parts, layout.rows, inputs.prints.keys, inputs.prints.states):
+        for here in blocks(len(order)):
+            digest.update(values[order[here]].tobytes())
+    return digest.hexdigest()
 
 
 def _tables(
