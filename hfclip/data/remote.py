@@ -215,6 +215,8 @@ def glob_urls(folder: str, pattern: str) -> list[RemoteEntry]:
 def pinned(url: str) -> str:
     """Returns a URL of the Hub with the commit in place of a branch, and others as they are.
 
+    Until `forget_commits` is called, a branch keeps the same commit.
+
     Raises:
         DataError: The repository or branch does not exist, or the Hub cannot be asked.
     """
@@ -229,14 +231,25 @@ def pinned(url: str) -> str:
         repo_id, revision = getattr(found, "repo_id", None), getattr(found, "revision", None)
         if repo_id is None or revision is None:  # a bucket has no commits
             return url
-        repo_type = getattr(found, "repo_type", None)
-        info = HfApi(endpoint=getattr(system, "endpoint", None)).repo_info(
-            repo_id, repo_type=repo_type, revision=revision
-        )
-        kinds = {"dataset": "datasets/", "space": "spaces/"}
-        return f"hf://{kinds.get(str(repo_type), '')}{repo_id}@{info.sha}/{found.path}".rstrip("/")
+        kind = getattr(found, "repo_type", None)
+        if (kind, repo_id, revision) not in _commits:
+            api = HfApi(endpoint=getattr(system, "endpoint", None))
+            commit = api.repo_info(repo_id, repo_type=kind, revision=revision).sha
+            _commits[kind, repo_id, revision] = str(commit)
+        prefix = {"dataset": "datasets/", "space": "spaces/"}.get(str(kind), "")
+        commit = _commits[kind, repo_id, revision]
+        return f"hf://{prefix}{repo_id}@{commit}/{found.path}".rstrip("/")
 
     return _asked(url, resolve)
+
+
+# The commits that branches had when `pinned` first saw them, by kind, name and branch.
+_commits: dict[tuple[str | None, str, str], str] = {}
+
+
+def forget_commits() -> None:
+    """Makes `pinned` look up the commits of branches again."""
+    _commits.clear()
 
 
 def _details(url: str) -> dict[str, Any]:

@@ -16,12 +16,13 @@ from hfclip.embedding.locations import Location, ending_of, key_of, locate, pict
 from hfclip.errors import DataError
 from hfclip.images.formats import PICTURE_ENDINGS, RAW_ENDINGS
 
+_PICTURES = PICTURE_ENDINGS | RAW_ENDINGS
 _has_magic = re.compile(r"[*?\[]").search
 
 
 def is_picture_name(name: str) -> bool:
     """Returns whether a file has the ending of a picture, or of a RAW file of a camera."""
-    return ending_of(name) in PICTURE_ENDINGS | RAW_ENDINGS
+    return ending_of(name) in _PICTURES
 
 
 def folder_items(folder: Location, *, may_be_empty: bool = False) -> Iterator[Item]:

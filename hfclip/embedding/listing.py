@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from hfclip.data.contents import PARQUET_ENDINGS, TAR_ENDINGS
 from hfclip.data.parquet_files import DamagedFileError, forget_rows
 from hfclip.data.references import FileImage, RemoteImage
-from hfclip.data.remote import FileInfo, asks_much, unreadable
+from hfclip.data.remote import FileInfo, asks_much, forget_commits, unreadable
 from hfclip.data.tables import TABLE_ENDINGS
 from hfclip.embedding.folders import exists, expand, folder_items, is_pattern, is_picture_name
 from hfclip.embedding.items import Item
@@ -18,6 +18,8 @@ from hfclip.embedding.text_lines import path_lines, text_lines
 from hfclip.errors import DataError
 
 _LIST = ".txt"
+# Hashes of 60 bits. Python stores them in 32 bytes, and longer ones in 48.
+_HASH = 2**60 - 1
 
 
 def list_items(sources: Sequence[str], listing: Listing) -> Iterator[Item]:
@@ -36,30 +38,47 @@ def list_items(sources: Sequence[str], listing: Listing) -> Iterator[Item]:
             that can be listed; or two different inputs have one key.
     """
     forget_rows()
-    seen: dict[int, int] = {}  # hashes, because a collection may have many millions of keys
+    forget_commits()
     damaged: list[Item] = []
+    items = (item for source in sources for item in _source_items(source, listing, damaged))
     is_listed = False
-    for source in sources:
-        for item in _source_items(source, listing, damaged):
-            identity = hash((item.image, item.text, item.error))
-            known = seen.get(hash(item.key))
-            if known == identity:
-                continue
-            if known is not None:
-                raise DataError(
-                    f"Two inputs have the key {item.key!r}. Rename one of them, or name a column "
-                    "with unique values as the key column."
-                )
-            seen[hash(item.key)] = identity
-            is_listed |= not damaged or item is not damaged[-1]
-            yield item
-    if not seen:
+    for item in items if _is_one_folder(sources) else _distinct(items):
+        is_listed |= not damaged or item is not damaged[-1]
+        yield item
+    if damaged and not is_listed:
+        raise DataError(str(damaged[0].error))
+    if not is_listed:
         named = [locate(source).key for source in sources]
         raise DataError(
             f"{' and '.join(named)} holds no input." if named else "Name at least one source."
         )
-    if not is_listed:
-        raise DataError(str(damaged[0].error))
+
+
+def _is_one_folder(sources: Sequence[str]) -> bool:
+    """Returns whether all keys are different because they are the paths in one folder."""
+    return len(sources) == 1 and exists(locate(sources[0])) == "folder"
+
+
+def _distinct(items: Iterator[Item]) -> Iterator[Item]:
+    """Yields each input once.
+
+    Raises:
+        DataError: Two different inputs have one key.
+    """
+    seen: dict[int, int] = {}  # hashes, because a collection may have many millions of keys
+    for item in items:
+        key = hash(item.key) & _HASH
+        identity = hash((item.image, item.text, item.error)) & _HASH
+        known = seen.get(key)
+        if known == identity:
+            continue
+        if known is not None:
+            raise DataError(
+                f"Two inputs have the key {item.key!r}. Rename one of them, or name a column with "
+                "unique values as the key column."
+            )
+        seen[key] = identity
+        yield item
 
 
 def _source_items(source: str, listing: Listing, damaged: list[Item]) -> Iterator[Item]:

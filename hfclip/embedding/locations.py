@@ -1,7 +1,7 @@
 """Names files and folders: by the key that people see, and by the path or URL that is read."""
 
 import os
-import posixpath
+import stat
 from dataclasses import dataclass
 from typing import IO
 
@@ -97,14 +97,18 @@ def _joined(folder: str, path: str) -> str:
 def key_of(path: str) -> str:
     """Returns a path with forward slashes. Bytes that are not UTF-8 are escaped."""
     path = path.replace(os.sep, "/")
+    if path.isascii():
+        return path
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def ending_of(name: str) -> str:
     """Returns the ending of a path or URL in lower case; of a URL without its query."""
-    if is_remote(name):
+    if "://" in name:
         name = name.partition("?")[0].partition("#")[0]
-    return posixpath.splitext(name.replace(os.sep, "/"))[1].lower()
+    stem, dot, ending = name.rpartition(".")
+    is_ending = dot and "/" not in ending and os.sep not in ending and stem[-1:] not in ("", "/")
+    return f".{ending.lower()}" if is_ending else ""
 
 
 def picture_item(
@@ -128,7 +132,7 @@ def picture_item(
             return Item(key, None, text, error=f"cannot be read ({reason})")
         info = FileInfo(found.st_size, found.st_mtime_ns)
         where = image.path
-        if os.path.isdir(where):  # noqa: PTH112
+        if stat.S_ISDIR(found.st_mode):
             return Item(key, None, text, error="this is a folder; expected a picture")
     else:
         where = image.url

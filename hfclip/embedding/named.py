@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hfclip.data.records import UnusableRowError
-from hfclip.data.references import FileImage, beside
+from hfclip.data.references import FileImage, RemoteImage, beside
 from hfclip.data.remote import (
     FileInfo,
     asks_much,
     is_remote,
     list_folder,
+    pinned,
     redacted,
     without_local_protocol,
 )
@@ -56,6 +57,8 @@ class NamedPictures:
         key = self._key(path) if key is None else key
         try:
             image = beside(self.file.where, path)
+            if not isinstance(image, FileImage):
+                image = RemoteImage(pinned(image.url))
         except DataError as error:
             return Item(key, None, text, error=str(error))
         if isinstance(image, FileImage):

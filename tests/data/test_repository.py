@@ -8,6 +8,7 @@ from loopback.hub import LoopbackHub
 from loopback.in_process import point_client_at
 
 from hfclip.data.examples import Dataset, read_dataset
+from hfclip.data.references import FileImage
 from hfclip.errors import DataError, IntegrityError, NetworkError, RepositoryError
 from hfclip.hub.fetch import Access
 
@@ -85,7 +86,9 @@ def test_a_damaged_file_in_the_cache_is_detected(
 ) -> None:
     hub.add_repository("datasets/me/pets", files)
     data = read_dataset("hf:me/pets")
-    file = Path(str(data.train[0].image.path)).resolve()
+    image = data.train[0].image
+    assert isinstance(image, FileImage)
+    file = Path(image.path).resolve()
     file.write_bytes(ITEMS[30].content)
     with pytest.raises(IntegrityError, match=f"Delete {file}, then run again"):
         read_dataset("hf:me/pets")

@@ -10,6 +10,7 @@ from loopback.hub import LoopbackHub
 from loopback.in_process import point_client_at
 from places import listed, seen, tar
 
+from hfclip.embedding.listing import list_items
 from hfclip.embedding.settings import Listing
 from hfclip.errors import DataError
 
@@ -87,6 +88,37 @@ def test_references_name_the_commit_and_keys_do_not(hub: LoopbackHub) -> None:
     assert new[0].mtime_ns != old[0].mtime_ns
     assert new[1].mtime_ns == old[1].mtime_ns is not None
     assert seen(f"hf://datasets/me/pets@{first}/photos/b.jpg")[0][1] == b"B"
+
+
+def test_a_listing_sees_one_commit_of_a_branch(hub: LoopbackHub, tmp_path: Path) -> None:
+    first = hub.add_repository("datasets/me/pets", files())
+    (tmp_path / "list.txt").write_text(f"{URL}/photos/b.jpg\n{URL}/photos/none.jpg\n")
+    names = [f"{URL}/data/s-{{0,0}}.tar", str(tmp_path / "list.txt"), f"{URL}/photos"]
+    items = list_items(names, Listing())
+    found = [next(items)]
+    hub.push("datasets/me/pets", {"photos/b.jpg": b"X"})
+    found += items
+    assert [item.key for item in found] == [
+        f"{URL}/data/s-0.tar/0",
+        f"{URL}/photos/b.jpg",
+        f"{URL}/photos/none.jpg",
+        f"{URL}/photos/a/c.png",
+    ]
+    assert all(f"@{first}/" in str(item.image) for item in found if item.error is None)
+    assert found[1].content() == b"B"
+
+
+def test_reading_a_picture_takes_one_request_and_its_redirect(hub: LoopbackHub) -> None:
+    pictures: dict[str, bytes | Path] = {
+        f"p/{number:02}.jpg": b"%d" % number for number in range(20)
+    }
+    hub.add_repository("datasets/me/pets", pictures)
+    items = listed(f"{URL}/p")
+    hub.forget_calls()
+    assert [item.content() for item in items] == list(pictures.values())
+    kinds = [call.path.split("/")[1] for call in hub.calls if call.method == "GET"]
+    assert kinds == ["datasets", "api"] * 20
+    assert all("/resolve" in call.path for call in hub.calls)
 
 
 def test_a_missing_repository_branch_and_file_are_named(hub: LoopbackHub) -> None:
