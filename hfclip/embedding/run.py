@@ -24,6 +24,8 @@ from hfclip.errors import ArgumentError, DataError
 from hfclip.interruption import stop_request
 
 PART_SIZE = 5_000
+# How long a share waits for another one that plans before it counts errors, in seconds.
+_PATIENCE = 600.0
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,10 @@ def embed_collection(
         began = time.monotonic()
         encoded = _encode(loaded, changes.plan, mine, out, options, progress) if mine else 0
         seconds = time.monotonic() - began
-        outcome = _outcome(out, changes, manifest.precision, options, encoded, seconds)
+        # In turns, so that the share that ends last lists the errors of all.
+        with collection.planning_lock:
+            collection.planning_lock.take(patience=_PATIENCE)
+            outcome = _outcome(out, changes, manifest.precision, options, encoded, seconds)
     if planning.compact:
         compact(out, part_size=planning.part_size)
     return outcome

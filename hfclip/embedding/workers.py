@@ -1,8 +1,8 @@
 """The threads of a pipeline: some read files, some decode them, within a limit of bytes.
 
 On a CPU the model and the decoding share the cores. They take turns: while the model computes, no
-thread begins to decode. Both at once would be slower, because each matrix product waits for its
-slowest thread. Reading goes on, because it mostly waits for a disk or a network.
+thread begins to decode, because a matrix product on all cores waits for the thread that shares its
+core. Reading goes on, because it mostly waits for a disk or a network.
 """
 
 import threading
