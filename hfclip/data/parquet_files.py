@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfclip.data.remote import is_remote, open_url
+from hfclip.data.remote import is_remote, open_url, unreadable
 from hfclip.errors import DataError
 
 if TYPE_CHECKING:
@@ -110,7 +110,14 @@ class _Stream:
                 raise
             except (OSError, ValueError, IndexError, NotImplementedError) as error:
                 self._batches = None
+                if is_remote(self._path) and isinstance(error, ConnectionError | TimeoutError):
+                    raise unreadable(self._path, error) from None
                 raise DataError(f"{self._path} is damaged or has changed ({error}).") from error
+            except Exception as error:
+                self._batches = None
+                if not is_remote(self._path):
+                    raise
+                raise unreadable(self._path, error) from None  # clients raise many types
 
     def _value(self, row: int) -> Any:
         if self._batches is None or not any(batch.start <= row for batch in self._kept):

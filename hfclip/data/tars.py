@@ -19,7 +19,7 @@ from hfclip.data.records import Choices, Findings, Record, Split, UnusableRowErr
 from hfclip.data.references import TarImage
 from hfclip.data.rows import captions_of, label_of
 from hfclip.errors import DataError
-from hfclip.images.formats import PICTURE_ENDINGS
+from hfclip.images.formats import PICTURE_ENDINGS, RAW_ENDINGS, RAW_REASON
 
 _CAPTION, _LABEL, _JSON = "txt", "cls", "json"
 _TEXTS = (_CAPTION, _LABEL, _JSON)
@@ -37,11 +37,13 @@ class Sample:
     Attributes:
         pictures: The pictures by ending, such as "jpg".
         texts: The content of the text members by ending.
+        has_raw: Whether it has the RAW file of a camera, which is not read.
         problem: Why it cannot be used, or None.
     """
 
     pictures: dict[str, TarImage] = field(default_factory=dict)
     texts: dict[str, bytes] = field(default_factory=dict)
+    has_raw: bool = False
     problem: str | None = None
 
 
@@ -251,6 +253,8 @@ def _add_member(
         sample.problem = f"two members are named {member.name!r}"
     elif f".{ending}" in PICTURE_ENDINGS:
         sample.pictures[ending] = TarImage(path, member.offset_data, member.size)
+    elif f".{ending}" in RAW_ENDINGS:
+        sample.has_raw = True
     elif ending in _TEXTS and member.size > _LARGEST_TEXT:
         sample.problem = f".{ending} is larger than {_LARGEST_TEXT:,} bytes"
     elif ending in _TEXTS:
@@ -288,7 +292,7 @@ def picture_of(sample: Sample, chosen: str | None) -> TarImage:
             raise UnusableRowError(f"there is no member .{chosen.lstrip('.')}")
         return picture
     if not sample.pictures:
-        raise UnusableRowError("there is no picture")
+        raise UnusableRowError(RAW_REASON if sample.has_raw else "there is no picture")
     if len(sample.pictures) > 1:
         endings = " and ".join(f".{ending}" for ending in sorted(sample.pictures))
         raise UnusableRowError(f"there are pictures {endings}; choose one with image_column")

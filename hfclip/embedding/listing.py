@@ -15,7 +15,7 @@ from hfclip.embedding.settings import Listing
 from hfclip.embedding.table_rows import table_items
 from hfclip.embedding.tar_examples import tar_items
 from hfclip.embedding.text_lines import path_lines, text_lines
-from hfclip.errors import DataError
+from hfclip.errors import DataError, HfclipError
 
 _LIST = ".txt"
 # Hashes of 60 bits. Python stores them in 32 bytes, and longer ones in 48.
@@ -137,6 +137,12 @@ def _guarded(location: Location, items: Iterator[Item], damaged: list[Item]) -> 
         if location.is_remote:
             raise unreadable(location.key, error) from None
         reason = f"{location.key} cannot be read ({error.strerror or error})."
+    except HfclipError:
+        raise
+    except Exception as error:
+        if not location.is_remote:
+            raise
+        raise unreadable(location.key, error) from None  # clients raise many types
     else:
         return
     damaged.append(Item(location.key, None, None, error=reason))

@@ -16,11 +16,10 @@ from hfclip.data.remote import (
     without_local_protocol,
 )
 from hfclip.embedding.items import Item
-from hfclip.images.formats import BEGINNING, RAW_ENDINGS, optional_decoder
+from hfclip.images.formats import BEGINNING, RAW_ENDINGS, RAW_REASON, optional_decoder
 
 # Files that may need the extra hfclip[heic].
 _HEIC_ENDINGS = frozenset((".heic", ".heics", ".heif", ".heifs", ".hif"))
-RAW_REASON = "a camera's RAW file, which is not read. Export it as JPEG."
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +133,8 @@ def picture_item(
         where = image.path
         if stat.S_ISDIR(found.st_mode):
             return Item(key, None, text, error="this is a folder; expected a picture")
+        if not stat.S_ISREG(found.st_mode):  # reading a pipe or device may never end
+            return Item(key, None, text, error="this is a pipe or device; expected a picture")
     else:
         where = image.url
     size, mtime = info or (None, None)

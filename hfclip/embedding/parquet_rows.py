@@ -8,6 +8,7 @@ from hfclip.data.parquet import Layout, has_no_bytes, layout_of, sample_rows
 from hfclip.data.parquet_files import DamagedFileError, open_parquet
 from hfclip.data.records import UnusableRowError
 from hfclip.data.references import ParquetRow
+from hfclip.data.remote import unreadable
 from hfclip.embedding.items import Item
 from hfclip.embedding.locations import Location
 from hfclip.embedding.named import (
@@ -46,8 +47,9 @@ def parquet_items(file: Location, listing: Listing) -> Iterator[Item]:
         except DataError:
             raise
         except (OSError, ValueError, NotImplementedError) as error:
-            kind = DataError if file.is_remote and isinstance(error, OSError) else DamagedFileError
-            raise kind(f"{file.key} is damaged or cannot be read ({error}).") from error
+            if file.is_remote and isinstance(error, OSError):
+                raise unreadable(file.key, error) from None
+            raise DamagedFileError(f"{file.key} is damaged or cannot be read ({error}).") from error
 
 
 def _items(

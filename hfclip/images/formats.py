@@ -20,6 +20,7 @@ RAW_ENDINGS = frozenset((
     ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
 ))
 # fmt: on
+RAW_REASON = "a camera's RAW file, which is not read. Export it as JPEG."
 
 
 class OptionalDecoder(NamedTuple):

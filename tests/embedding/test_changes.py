@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -442,3 +443,22 @@ def test_a_second_run_that_is_killed_at_any_step_can_be_continued(
         shutil.copytree(earlier, out)
 
     assert killed_everywhere(lambda: run(folder, out), after) > 10
+
+
+def test_memory_grows_by_at_most_200_bytes_with_each_input(tmp_path: Path) -> None:
+    def items(count: int) -> Iterator[Item]:
+        for number in range(count):
+            name = f"{number:08}.jpg"
+            yield Item(f"photos/{name}", FileImage(f"/photos/{name}"), None, number % 99, number)
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        changes = update_plan(tmp_path / str(count), items(count), part_size=5_000)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert changes.plan.count == count
+        return found
+
+    peak(1)  # imports
+    for _ in range(2):  # the first and the second run
+        assert (peak(30_000) - peak(10_000)) / 20_000 < 200

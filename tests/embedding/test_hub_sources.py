@@ -114,6 +114,7 @@ def test_reading_a_picture_takes_one_request_and_its_redirect(hub: LoopbackHub) 
     }
     hub.add_repository("datasets/me/pets", pictures)
     items = listed(f"{URL}/p")
+    assert items[0].content() == b"0"
     hub.forget_calls()
     assert [item.content() for item in items] == list(pictures.values())
     kinds = [call.path.split("/")[1] for call in hub.calls if call.method == "GET"]

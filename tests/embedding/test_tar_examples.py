@@ -68,6 +68,14 @@ def test_broken_examples_in_the_middle_leave_captions_and_pictures_in_step(place
     )
 
 
+def test_a_raw_file_in_a_tar_is_named(place: Place) -> None:
+    source = place.write("s.tar", tar([("0.cr2", b"raw"), ("0.txt", b"cap"), ("1.jpg", b"one")]))
+    assert seen(source) == [
+        (f"{source}/0", "a camera's RAW file, which is not read. Export it as JPEG.", None),
+        (f"{source}/1", b"one", None),
+    ]
+
+
 def test_a_tar_that_is_cut_gives_what_stands_before_and_one_error(place: Place) -> None:
     content = tar([("0.jpg", b"zero"), ("0.txt", b"cap"), ("1.jpg", b"x" * 5000), ("2.jpg", b"2")])
     source = place.write("s.tar", content[:4000])

@@ -1,9 +1,12 @@
+import io
+import os
 from pathlib import Path
 
 import pytest
 from places import Place, listed, seen
 
 from hfclip.data.references import FileImage, RemoteImage
+from hfclip.embedding import locations, named
 from hfclip.embedding.settings import Listing
 from hfclip.errors import DataError
 
@@ -51,6 +54,44 @@ def test_a_local_list_names_paths_and_urls_anywhere(tmp_path: Path) -> None:
     ]
     (tmp_path / "sub/sub").mkdir()
     assert listed(f"{tmp_path}/sub/l.txt")[-1].error == "this is a folder; expected a picture"
+
+
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    (tmp_path / "l.txt").write_text("a.jpg")
+    assert listed(f"{tmp_path}/l.txt")[0].error == "this is a pipe or device; expected a picture"
+
+
+def test_pictures_beside_a_list_are_read_if_their_folder_cannot_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place("memory", tmp_path)
+    place.write("l/a.jpg", b"a")
+    source = place.write("l/l.txt", "a.jpg\n")
+
+    def refused(_: str) -> None:
+        raise DataError("access is denied")
+
+    monkeypatch.setattr(named, "list_folder", refused)
+    assert seen(source) == [("memory://l/a.jpg", b"a", None)]
+    assert (listed(source)[0].size, listed(source)[0].mtime_ns) == (None, None)
+
+
+def test_a_connection_that_breaks_ends_the_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the rest of the inputs would count as deleted."""
+    source = Place("memory", tmp_path).write("c.txt", b"one\ntwo\n")
+
+    class Broken(io.BytesIO):
+        def __next__(self) -> bytes:
+            raise ConnectionError("reset, see https://cdn/?sig=secret")
+
+    monkeypatch.setattr(locations, "open_url", lambda _: Broken())
+    with pytest.raises(
+        DataError, match=r"c\.txt cannot be read \(ConnectionError: reset, see URL\)"
+    ):
+        listed(source, listing=TEXTS)
 
 
 def test_a_list_from_elsewhere_stays_in_its_folder(tmp_path: Path) -> None:
