@@ -100,9 +100,12 @@ class _Stream:
         self._batches: Iterator[pyarrow.RecordBatch] | None = None
         self._kept: list[_Batch] = []
         self._end = 0
+        self._broken: tuple[int, str] | None = None
 
     def value(self, row: int) -> Any:
         with self._lock:
+            if self._broken is not None and row >= self._broken[0]:  # not decoded up to there again
+                raise DataError(self._broken[1])
             try:
                 return self._value(row)
             except DataError:
@@ -112,7 +115,8 @@ class _Stream:
                 self._batches = None
                 if is_remote(self._path) and isinstance(error, ConnectionError | TimeoutError):
                     raise unreadable(self._path, error) from None
-                raise DataError(f"{self._path} is damaged or has changed ({error}).") from error
+                self._broken = (self._end, f"{self._path} is damaged or has changed ({error}).")
+                raise DataError(self._broken[1]) from error
             except Exception as error:
                 self._batches = None
                 if not is_remote(self._path):

@@ -94,7 +94,15 @@ def test_a_damaged_file_alone_is_refused_and_among_others_is_one_error(place: Pl
     assert "is not a Parquet file, or is damaged" in str(found[1][1])
 
 
-def test_damage_in_the_middle_stays_in_step(place: Place) -> None:
+def test_damage_in_the_middle_stays_in_step(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    original = parquet_files._Stream._read
+
+    def counted(self: Any) -> Any:
+        passes.append(0)
+        return original(self)
+
+    monkeypatch.setattr(parquet_files._Stream, "_read", counted)
     columns: dict[str, list[Any]] = {
         "image": [b"%d" % number * 50 for number in range(40)],
         "text": list("abcd") * 10,
@@ -111,6 +119,7 @@ def test_damage_in_the_middle_stays_in_step(place: Place) -> None:
         20:
     ]
     assert all("is damaged or has changed" in str(error) for _, error, _ in found[10:20])
+    assert len(passes) == 4
 
 
 def test_the_picture_column_is_not_read_for_a_listing(
