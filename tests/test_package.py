@@ -66,7 +66,8 @@ ORDER = {
     "training": "settings captions processes loss step optimizer precision batches checkpoints "
     "folder interruption log loop base inputs metrics results card curves evaluation mix exam "
     "outcome run",
-    "embedding": "items manifest parts plan collection decoding encode pipeline arrays options run",
+    "embedding": "items parts locks manifest opening fingerprints plan inputs comparing changes "
+    "compact failures decoding encode pipeline arrays options run",
 }
 
 
