@@ -175,31 +175,53 @@ def _built(
     out: Path, name: str, plan: Plan, parts: Sequence[int], manifest: Manifest, progress: bool
 ) -> Matrix:
     """Builds the matrix in the first place that can be written, and maps it."""
-    first: OSError | None = None
+    reason = ""
     for place in _places(out):
         try:
             folder = _build_in(place, name, out, plan, parts, manifest, progress)
         except OSError as error:
-            first = first or error
+            reason = reason or str(error)
             continue
-        if first is not None:
-            _warn(out, folder, first)
-        if (matrix := _existing(folder)) is None:
-            raise _ChangedError
-        return matrix
+        if reason:
+            _warn(out, folder, reason)
+        return _mapped_whole(folder)
+    return _built_temporarily(out, name, plan, parts, manifest, progress, reason)
+
+
+def _built_temporarily(
+    out: Path,
+    name: str,
+    plan: Plan,
+    parts: Sequence[int],
+    manifest: Manifest,
+    progress: bool,
+    reason: str,
+) -> Matrix:
+    """Builds the matrix in a folder that is removed with it, or when the process ends."""
     try:
         place = Path(tempfile.mkdtemp(prefix="hfclip-"))
-        folder = _build_in(place, name, out, plan, parts, manifest, progress)
     except OSError as error:
-        raise CacheError(f"The matrix of {out} cannot be written ({first}; {error}).") from error
-    _warn(out, folder, first)
-    if (matrix := _existing(folder)) is None:
-        raise _ChangedError
+        raise CacheError(f"The matrix of {out} cannot be written ({reason}; {error}).") from error
+    try:
+        matrix = _mapped_whole(_build_in(place, name, out, plan, parts, manifest, progress))
+    except OSError as error:
+        shutil.rmtree(place, ignore_errors=True)
+        raise CacheError(f"The matrix of {out} cannot be written ({reason}; {error}).") from error
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
     weakref.finalize(matrix, shutil.rmtree, place, ignore_errors=True)
+    _warn(out, place, reason)
     return matrix
 
 
-def _warn(out: Path, folder: Path, reason: OSError | None) -> None:
+def _mapped_whole(folder: Path) -> Matrix:
+    if (matrix := _existing(folder)) is None:
+        raise _ChangedError
+    return matrix
+
+
+def _warn(out: Path, folder: Path, reason: str) -> None:
     warnings.warn(
         f"{out} cannot be written ({reason}), so its matrix is in {folder}.", stacklevel=5
     )
