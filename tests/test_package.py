@@ -68,8 +68,9 @@ ORDER = {
     "training": "settings captions processes loss step optimizer precision batches checkpoints "
     "folder log loop base inputs metrics results card curves evaluation mix exam "
     "outcome run",
-    "embedding": "items parts locks manifest opening fingerprints plan inputs comparing changes "
-    "compact failures matrix_files matrix embeddings decoding encode pipeline arrays options run",
+    "embedding": "items parts locks manifest opening fingerprints plan inputs layout comparing "
+    "changes compact failures matrix_files matrix embeddings workers decoding encode pipeline "
+    "arrays options run",
     "search": "exact queries searcher copies sheet",
 }
 
