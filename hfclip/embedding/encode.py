@@ -70,6 +70,11 @@ class Encoder:
         """The default number of inputs in a batch."""
         return CPU_BATCH if self.shares_cores else GPU_BATCH
 
+    @property
+    def context_length(self) -> int:
+        """The largest number of tokens in a text, with the start and end tokens."""
+        return self._model.context_length
+
     def nothing(self) -> Vectors:
         """Returns an array (0, D)."""
         return np.empty((0, self.dimension), np.float32)
@@ -226,9 +231,7 @@ def _prepare(
     return _Prepared(jobs, space, futures)
 
 
-def _start(
-    encoder: Encoder, workers: Workers, batch: _Prepared[_Key]
-) -> _Started[_Key]:
+def _start(encoder: Encoder, workers: Workers, batch: _Prepared[_Key]) -> _Started[_Key]:
     outcomes = [None if future is None else _outcome(future) for future in batch.futures]
     rows = [row for row, outcome in enumerate(outcomes) if isinstance(outcome, Size)]
     whole = rows == list(range(len(rows)))
