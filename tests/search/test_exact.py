@@ -15,15 +15,18 @@ def whole_numbers() -> tuple[np.ndarray, np.ndarray]:
 
 
 def near_ties() -> tuple[np.ndarray, np.ndarray]:
-    """Returns vectors (6,000, 512) of length 1 whose scores differ by a few roundings."""
+    """Returns vectors (6,000, 512) that all have a cosine of about 0.3 with the first query.
+
+    Their scores differ by less than the rounding errors of a product in float32.
+    """
     random = np.random.default_rng(1)
-    base = random.standard_normal(512).astype(np.float32)
-    base /= np.linalg.norm(base)
-    vectors = np.tile(base, (6_000, 1))
-    for row in vectors:  # a tiny change of a single number
-        row[random.integers(512)] *= np.float32(1 + 1e-4 * random.integers(-3, 4))
-    queries = np.stack([base, *random.standard_normal((9, 512)).astype(np.float32)])
-    return vectors, (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
+    queries = random.standard_normal((10, 512))
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    others = random.standard_normal((6_000, 512))
+    others -= np.outer(others @ queries[0], queries[0])
+    others /= np.linalg.norm(others, axis=1, keepdims=True)
+    vectors = 0.3 * queries[0] + np.sqrt(1 - 0.3**2) * others
+    return vectors.astype(np.float32), queries.astype(np.float32)
 
 
 def brute_force(
@@ -62,12 +65,15 @@ def test_neither_top_nor_the_number_of_queries_nor_the_block_changes_a_result(da
     assert callable(data)
     vectors, queries = data()
     rows, scores = search(vectors, queries, 40)
+    expected, values = brute_force(vectors, queries, 40)
+    assert np.array_equal(rows, expected)
+    assert np.array_equal(scores, values)
     for top in (1, 5, 15):
         for few in (queries[:1], queries[:3], queries):
             for block in (512, 5_000):
-                found, values = search(vectors, few, top, block=block)
+                found, numbers = search(vectors, few, top, block=block)
                 assert np.array_equal(found, rows[: len(few), :top])
-                assert np.array_equal(values, scores[: len(few), :top])
+                assert np.array_equal(numbers, scores[: len(few), :top])
 
 
 def test_near_ties_are_in_the_order_of_their_scores_and_rows() -> None:
