@@ -61,16 +61,16 @@ ORDER = {
     "cards": "marks licenses card renewal",
     "onnx": "graphs",
     "fast": "kernels attention processor onednn encoders optimize",
-    "data": "references records names columns rows delimited json_rows tables folders coco parquet "
-    "tars repository contents sources checks joining splits skipped examples",
+    "data": "remote parquet_files references records names columns rows delimited json_rows tables "
+    "folders coco parquet tars repository contents sources checks joining splits skipped examples",
     "zeroshot": "templates labels classifier cache",
     "publishing": "export companions published_card finetune",
     "training": "settings captions processes loss step optimizer precision batches checkpoints "
     "folder log loop base inputs metrics results card curves evaluation mix exam "
     "outcome run",
-    "embedding": "items parts locks manifest opening fingerprints plan inputs layout comparing "
-    "changes compact failures matrix_files matrix embeddings workers decoding encode pipeline "
-    "arrays options run",
+    "embedding": "items locations folders named settings text_files tables parquet_rows tars "
+    "listing parts locks manifest opening fingerprints plan inputs layout comparing changes compact "
+    "failures matrix_files matrix embeddings workers decoding encode pipeline arrays options run",
     "search": "exact queries searcher copies sheet",
 }
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfclip.atomic import synced
-from hfclip.data.references import open_parquet
+from hfclip.data.parquet_files import open_parquet
 from hfclip.errors import DataError
 
 if TYPE_CHECKING:
