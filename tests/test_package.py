@@ -69,8 +69,9 @@ ORDER = {
     "folder log loop base inputs metrics results card curves evaluation mix exam "
     "outcome run",
     "embedding": "items locations folders named settings text_files tables parquet_rows tars "
-    "listing parts locks manifest opening fingerprints plan inputs layout comparing changes compact "
-    "failures matrix_files matrix embeddings workers decoding encode pipeline arrays options run",
+    "listing parts locks manifest opening plan fingerprints inputs layout comparing changes "
+    "compact failures matrix_files matrix embeddings workers decoding encode pipeline arrays "
+    "options run",
     "search": "exact queries searcher copies sheet",
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from embedded import MANIFEST, unit_rows, write_collection
+from small_collection import MANIFEST, unit_rows, write_collection
 
 import hfclip
 from hfclip.embedding.decoding import Reader

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from embedded import Row, unit_rows, write_collection
+from small_collection import Row, unit_rows, write_collection
 
 import hfclip
 from hfclip.embedding.items import Item
