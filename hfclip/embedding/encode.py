@@ -57,6 +57,7 @@ class Encoder:
         self._normalize = normalize
         self.device: torch.device = model.logit_scale.device
         self.dimension: int = model.config.embed_dim
+        self.context_length = model.context_length
         self._is_cuda = self.device.type == "cuda"
         self._copies = torch.cuda.Stream(self.device) if self._is_cuda else None
 
@@ -69,11 +70,6 @@ class Encoder:
     def batch_size(self) -> int:
         """The default number of inputs in a batch."""
         return CPU_BATCH if self.shares_cores else GPU_BATCH
-
-    @property
-    def context_length(self) -> int:
-        """The largest number of tokens in a text, with the start and end tokens."""
-        return self._model.context_length
 
     def nothing(self) -> Vectors:
         """Returns an array (0, D)."""
@@ -231,7 +227,9 @@ def _prepare(
     return _Prepared(jobs, space, futures)
 
 
-def _start(encoder: Encoder, workers: Workers, batch: _Prepared[_Key]) -> _Started[_Key]:
+def _start(
+    encoder: Encoder, workers: Workers, batch: _Prepared[_Key]
+) -> _Started[_Key]:
     outcomes = [None if future is None else _outcome(future) for future in batch.futures]
     rows = [row for row, outcome in enumerate(outcomes) if isinstance(outcome, Size)]
     whole = rows == list(range(len(rows)))

@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
-from places import Place, listed, seen
+from places import Place, listed, seen, tar
 
-from hfclip.data.references import FileImage
+from hfclip.data.references import FileImage, RemoteImage, TarImage
+from hfclip.embedding.items import Item
+from hfclip.embedding.listing import list_items
 from hfclip.embedding.settings import Listing
 from hfclip.errors import DataError
 
@@ -59,9 +61,7 @@ def test_a_folder_without_pictures_is_refused_and_names_what_is_there(place: Pla
     with pytest.raises(DataError, match=r"docs holds no picture\.$"):
         listed(place.name("docs"))
     place.write("docs/a/part-1.parquet", "")
-    with pytest.raises(
-        DataError, match=r"part-1\.parquet\. Give these files as '.*docs/\*\*/\*\.p"
-    ):
+    with pytest.raises(DataError, match=r"part-1\.parquet\. Give these files as '.*docs/\*\*/\*\.p"):
         listed(place.name("docs"))
 
 
@@ -133,8 +133,6 @@ def test_patterns_give_matching_files_in_order(place: Place) -> None:
     assert names("?.{png,jpg}") == ["b.png", "a.jpg"]
     with pytest.raises(DataError, match=r"No file matches .*p/\*\.webp\."):
         names("*.webp")
-    with pytest.raises(
-        DataError, match=r"p/2\.jpg does not exist; .*p/\{1\.\.2\}\.jpg stands for it"
-    ):
+    with pytest.raises(DataError, match=r"p/2\.jpg does not exist; .*p/\{1\.\.2\}\.jpg stands for it"):
         place.write("p/1.jpg")
         names("{1..2}.jpg")
