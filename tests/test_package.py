@@ -39,7 +39,7 @@ ROOMS = {
     "training": "errors version config atomic devices interruption text network images layouts "
     "hub releases checkpoints sources cards model fast data zeroshot publishing environment",
     "embedding": "errors version config atomic devices interruption text network images layouts "
-    "hub sources model fast data loading",
+    "hub releases sources model fast data loading",
     "search": "errors text images embedding",
     "compat": "errors config devices text network images layouts hub releases checkpoints sources "
     "model",
