@@ -42,7 +42,7 @@ class Options:
         device: The device. None selects the GPU if there is one.
         kind: Whether the inputs are pictures or texts.
         preprocess: The implementation of the preprocess.
-        precision: "fp32" or "bf16" on a CPU. A GPU computes in float16, or in bfloat16.
+        precision: "fp32", "bf16", or "auto" for float32 on a CPU and float16 on a GPU.
         raw: Whether the embeddings keep their length instead of being normalised.
         dtype: The type of the embeddings in the files.
         auto_orient: Whether to apply the EXIF orientation.
@@ -60,7 +60,7 @@ class Options:
     device: str | None = None
     kind: Literal["images", "texts"] = "images"
     preprocess: Literal["exact", "fast"] = "fast"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     raw: bool = False
     dtype: Literal["float16", "float32"] = "float16"
     auto_orient: bool = True
@@ -189,14 +189,16 @@ def _loaded(model: "CLIP", preprocess: Any, manifest: Manifest) -> Loaded:
 def _dtype(precision: str, device: "torch.device") -> "torch.dtype | None":
     import torch  # noqa: PLC0415
 
-    return torch.bfloat16 if precision == "bf16" and device.type != "cpu" else None
+    if device.type == "cpu":  # hfclip.optimize converts
+        return None
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}.get(precision)
 
 
 def _computed_in(precision: str, model: "CLIP", device: "torch.device") -> str:
     """Returns the precision in which a model computes. Warns if it is not the chosen one."""
     if device.type != "cpu":
         return str(model.dtype).removeprefix("torch.")
-    if precision == "fp32":
+    if precision != "bf16":
         return "float32"
     if has_instructions("bfloat16"):
         return "bfloat16"
