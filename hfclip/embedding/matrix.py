@@ -325,6 +325,8 @@ def _add_part(
         table = read_table(path, _COLUMNS)
     except FileNotFoundError as error:
         raise _ChangedError from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error}).") from error
     rows = live.column("row").to_numpy()
     if rows.max(initial=-1) >= table.num_rows:
         raise DataError(f"{path} has {table.num_rows:,} rows; the plan has more. It is damaged.")

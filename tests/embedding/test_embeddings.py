@@ -59,6 +59,9 @@ def test_the_vectors_keys_captions_and_errors_are_those_of_the_parts(
         "photos/0004.jpg": "damaged 4",
         "photos/0020.jpg": "damaged 20",
     }
+    assert embeddings.keys[-1] == "photos/0034.jpg"
+    assert list(embeddings.keys[np.int64(2) : 4]) == [embeddings.keys[2], embeddings.keys[3]]
+    assert embeddings.keys[np.int64(2)] == "photos/0002.jpg"
     assert embeddings.widths[0] == 40
     assert embeddings.widths[4] == 45
     assert embeddings.heights[32] == 30
@@ -251,6 +254,15 @@ def test_a_damaged_part_is_named(out: Path) -> None:
     with pytest.raises(DataError, match=r"part-00002\.parquet has 5 rows"):
         hfclip.Embeddings(out)
     assert matrices(out) == []
+
+
+def test_a_part_that_cannot_be_read_is_named(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, columns: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(matrix, "read_table", refused)
+    with pytest.raises(DataError, match=r"part-00000\.parquet cannot be read .*Permission denied"):
+        hfclip.Embeddings(out)
 
 
 def test_parts_of_another_width_are_refused(out: Path) -> None:
