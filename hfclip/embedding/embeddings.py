@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,12 +38,12 @@ class Column(Sequence[_Value], Generic[_Value]):
         return len(self.arrow)
 
     @overload
-    def __getitem__(self, place: int) -> _Value: ...
+    def __getitem__(self, place: SupportsIndex) -> _Value: ...
 
     @overload
     def __getitem__(self, place: slice) -> "Column[_Value]": ...
 
-    def __getitem__(self, place: int | slice) -> "_Value | Column[_Value]":
+    def __getitem__(self, place: SupportsIndex | slice) -> "_Value | Column[_Value]":
         value = self.arrow[place]
         return Column(value) if isinstance(place, slice) else value.as_py()
 
