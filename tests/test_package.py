@@ -40,10 +40,11 @@ ROOMS = {
     "releases checkpoints sources cards model fast data zeroshot publishing environment",
     "embedding": "errors version config atomic devices interruption text images layouts hub "
     "releases sources model fast data loading",
+    "search": "errors text images embedding",
     "compat": "errors config devices text network images layouts hub releases checkpoints sources "
     "model",
     "cli": "errors version images layouts hub releases sources model zeroshot fast publishing "
-    "loading environment training embedding",
+    "loading environment training embedding search",
 }
 # The modules of each folder, lowest first: a module imports only what stands before it.
 ORDER = {
@@ -69,7 +70,9 @@ ORDER = {
     "outcome run",
     "embedding": "items locations folders named settings text_lines table_rows parquet_rows "
     "tar_examples listing parts locks manifest opening plan fingerprints inputs layout comparing "
-    "changes compact failures workers decoding encode pipeline arrays options run",
+    "changes compact failures matrix_files matrix embeddings workers decoding encode pipeline "
+    "arrays options run",
+    "search": "exact queries searcher copies sheet",
 }
 
 
