@@ -1,0 +1,315 @@
+"""The matrix of a collection: files that are built once beside the parts and then mapped.
+
+    matrix-STAMP/
+      vectors.npy     float32 (N, D): the live rows with an embedding, in the plan's order
+      captions.npy    float32 (N, D): their captions' embeddings, NaN without; only with captions
+      norms.npy       float32 (N,): only if the embeddings are not normalised
+      rows.arrow      key, caption, width, height, part and row of each
+      errors.arrow    key and error of the live rows without an embedding
+      files.json      the names of these files
+
+The stamp changes with the plan and with the parts. A matrix is written under another name and
+renamed, so processes that build the same one at once do not disturb each other. It is never edited,
+so it may stay mapped.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+import uuid
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from hfclip.atomic import synced, write_text
+from hfclip.embedding.manifest import Manifest
+from hfclip.embedding.matrix_files import BLOCK, MatrixFiles
+from hfclip.embedding.parts import HIDDEN, complete_parts, part_path, read_table
+from hfclip.embedding.plan import Plan
+from hfclip.errors import CacheError, DataError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_FORMAT = 1
+_FILES = "files.json"
+_COLUMNS = ("embedding", "error", "width", "height", "caption", "caption_embedding")
+# Seconds without a change after which an unfinished matrix counts as left by a killed process.
+_ABANDONED = 3_600
+# How often a matrix is planned again if the collection changes while it is built.
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """The mapped files of a collection, read-only.
+
+    Attributes:
+        vectors: The embeddings, float32 (N, D).
+        captions: The embeddings of the captions, float32 (N, D) with NaN in rows without a
+            caption, or None if there are no captions.
+        norms: The norms of the embeddings, float32 (N,), or None if they are normalised.
+        rows: An Arrow table with the columns key, caption, width, height, part and row.
+        errors: An Arrow table with the columns key and error.
+    """
+
+    vectors: NDArray[np.float32]
+    captions: NDArray[np.float32] | None
+    norms: NDArray[np.float32] | None
+    rows: "pyarrow.Table"
+    errors: "pyarrow.Table"
+
+
+class _ChangedError(Exception):
+    """A part has disappeared, because another process has changed the collection."""
+
+
+def open_matrix(out: Path, manifest: Manifest, *, progress: bool = False) -> Matrix:
+    """Maps the matrix of a collection. Builds it if the collection has changed.
+
+    It lies in the collection's hidden folder. If that cannot be written, it lies in the folder of
+    the Hub's cache, or in a temporary folder until the process ends; a warning says so.
+
+    Args:
+        out: The folder of the collection.
+        manifest: The manifest of the collection.
+        progress: Whether to show a progress bar while it is built.
+
+    Raises:
+        DataError: pyarrow is missing, no part is complete, or a part is damaged.
+        CacheError: The matrix can be written nowhere.
+    """
+    for _ in range(_ATTEMPTS):
+        plan = Plan(out)
+        parts = _complete(out, plan)
+        name = f"matrix-{_stamp(out, plan, parts)}"
+        for place in _places(out):
+            if (matrix := _existing(place / name)) is not None:
+                return matrix
+        try:
+            return _built(out, name, plan, parts, manifest, progress)
+        except _ChangedError:
+            continue
+        except DataError:
+            if Plan(out).digest == plan.digest:  # otherwise the collection has changed
+                raise
+    raise DataError(f"{out} changes while it is read. Wait until the other process is done.")
+
+
+def _complete(out: Path, plan: Plan) -> list[int]:
+    """Returns the numbers of the planned parts that have a file."""
+    parts = sorted(set(complete_parts(out)) & set(plan.part_numbers))
+    if not parts:
+        raise DataError(
+            f"{out} has no complete part yet. The same `hfclip embed` again goes on with it."
+        )
+    return parts
+
+
+def _stamp(out: Path, plan: Plan, parts: Sequence[int]) -> str:
+    facts: list[object] = [_FORMAT, plan.digest]
+    for number in parts:
+        path = part_path(out, number)
+        try:
+            found = path.stat()
+        except FileNotFoundError:  # removed since it was listed: the next attempt sees it
+            continue
+        facts.append((path.name, found.st_size, found.st_mtime_ns))
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _places(out: Path) -> Iterator[Path]:
+    """Yields the folders that may hold the matrix, the best first."""
+    yield out / HIDDEN
+    from huggingface_hub import constants  # noqa: PLC0415  # only where the first is no use
+
+    owner = hashlib.sha256(str(out.resolve()).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    yield Path(constants.HF_HOME) / "hfclip" / "matrices" / owner
+
+
+def _existing(folder: Path) -> Matrix | None:
+    """Maps a matrix, or returns None if it does not exist or is not whole."""
+    try:
+        names = set(json.loads((folder / _FILES).read_text(encoding="utf-8")))
+        return Matrix(
+            vectors=_mapped(folder / "vectors.npy"),
+            captions=_mapped(folder / "captions.npy") if "captions.npy" in names else None,
+            norms=_mapped(folder / "norms.npy") if "norms.npy" in names else None,
+            rows=_mapped_table(folder / "rows.arrow"),
+            errors=_mapped_table(folder / "errors.arrow"),
+        )
+    except (OSError, ValueError):
+        return None
+
+
+def _mapped(path: Path) -> NDArray[np.float32]:
+    """Maps a .npy file as a plain read-only array."""
+    array: NDArray[np.float32] = np.load(path, mmap_mode="r" if _has_rows(path) else None)
+    return array.view(np.ndarray)
+
+
+def _has_rows(path: Path) -> bool:
+    """Returns whether a .npy file has data: a file without cannot be mapped."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, _ = np.lib.format.read_array_header_1_0(file)
+    return bool(shape[0])
+
+
+def _mapped_table(path: Path) -> "pyarrow.Table":
+    import pyarrow  # noqa: PLC0415
+
+    return pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all()
+
+
+def _built(
+    out: Path, name: str, plan: Plan, parts: Sequence[int], manifest: Manifest, progress: bool
+) -> Matrix:
+    """Builds the matrix in the first place that can be written, and maps it."""
+    first: OSError | None = None
+    for place in _places(out):
+        try:
+            folder = _build_in(place, name, out, plan, parts, manifest, progress)
+        except OSError as error:
+            first = first or error
+            continue
+        if first is not None:
+            _warn(out, folder, first)
+        if (matrix := _existing(folder)) is None:
+            raise _ChangedError
+        return matrix
+    try:
+        place = Path(tempfile.mkdtemp(prefix="hfclip-"))
+        folder = _build_in(place, name, out, plan, parts, manifest, progress)
+    except OSError as error:
+        raise CacheError(f"The matrix of {out} cannot be written ({first}; {error}).") from error
+    _warn(out, folder, first)
+    if (matrix := _existing(folder)) is None:
+        raise _ChangedError
+    weakref.finalize(matrix, shutil.rmtree, place, ignore_errors=True)
+    return matrix
+
+
+def _warn(out: Path, folder: Path, reason: OSError | None) -> None:
+    warnings.warn(
+        f"{out} cannot be written ({reason}), so its matrix is in {folder}.", stacklevel=5
+    )
+
+
+def _build_in(
+    place: Path,
+    name: str,
+    out: Path,
+    plan: Plan,
+    parts: Sequence[int],
+    manifest: Manifest,
+    progress: bool,
+) -> Path:
+    """Builds the matrix in a folder and returns its path.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    began = time.time()
+    place.mkdir(parents=True, exist_ok=True)
+    unfinished = place / f".{name}.{uuid.uuid4().hex[:12]}.part"
+    unfinished.mkdir()
+    folder = place / name
+    try:
+        _write(unfinished, out, plan, parts, manifest, progress)
+        if folder.exists() and _existing(folder) is None:
+            _remove(folder)
+        try:
+            unfinished.rename(folder)
+        except OSError:  # another process has built it meanwhile
+            if not folder.exists():
+                raise
+        synced(place)
+        _remove_old(place, name, began)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def _remove_old(place: Path, name: str, began: float) -> None:
+    """Removes matrices older than this build, and unfinished ones of killed processes."""
+    for folder in place.glob("matrix-*"):
+        if folder.name != name and _changed(folder) < began:
+            _remove(folder)
+    for folder in place.glob(".matrix-*.part"):
+        if time.time() - max(map(_changed, [folder, *folder.glob("*")])) > _ABANDONED:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # removed by another process
+        return time.time()
+
+
+def _remove(folder: Path) -> None:
+    """Removes a matrix. No other process ever sees a part of it."""
+    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.part")
+    try:
+        folder.rename(unfinished)
+    except OSError:  # removed by another process, or mapped on Windows
+        return
+    shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write(
+    folder: Path,
+    out: Path,
+    plan: Plan,
+    parts: Sequence[int],
+    manifest: Manifest,
+    progress: bool,
+) -> None:
+    complete = set(parts)
+    with (
+        MatrixFiles(folder, manifest) as files,
+        tqdm(
+            desc="building the matrix",
+            total=plan.count,
+            unit="row",
+            leave=False,
+            disable=None if progress else True,
+        ) as bar,
+    ):
+        for number, live in plan.tables(["row", "key"]):
+            if number in complete:
+                _add_part(files, part_path(out, number), number, live, manifest.dimension)
+            bar.update(live.num_rows)
+    for path in folder.iterdir():
+        synced(path)
+    write_text(folder / _FILES, json.dumps(sorted(path.name for path in folder.iterdir())))
+
+
+def _add_part(
+    files: MatrixFiles, path: Path, number: int, live: "pyarrow.Table", dimension: int
+) -> None:
+    """Adds the live rows of a part; `live` has their columns row and key."""
+    try:
+        table = read_table(path, _COLUMNS)
+    except FileNotFoundError as error:
+        raise _ChangedError from error
+    rows = live.column("row").to_numpy()
+    if rows.max(initial=-1) >= table.num_rows:
+        raise DataError(f"{path} has {table.num_rows:,} rows; the plan has more. It is damaged.")
+    width = table.column("embedding").type.list_size
+    if width != dimension:
+        raise DataError(f"{path} has embeddings of {width} numbers; the manifest says {dimension}.")
+    for begin in range(0, len(rows), BLOCK):
+        chosen = rows[begin : begin + BLOCK]
+        keys = live.column("key").slice(begin, BLOCK).to_pylist()
+        files.add(number, chosen, keys, table.take(chosen))
