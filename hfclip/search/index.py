@@ -285,7 +285,8 @@ def _tune(
     # Lists of average size then have as many rows as are scored.
     high = min(lists.count, -(-_CANDIDATES * lists.count // lists.rows))
     low, most = high - 1, max(high, lists.count // _LARGEST_SHARE)
-    while min(kind.safe for kind in (reached := measured(high)).values()) < least:
+    reached = measured(high)
+    while _lowest(reached) < least:
         if high == most:
             kind, (share, _) = min(reached.items(), key=lambda item: item[1].safe)
             raise DataError(
@@ -294,14 +295,19 @@ def _tune(
                 f"without --index, or accept less with --recall."
             )
         low, high = high, min(2 * high, most)
+        reached = measured(high)
     while high - low > max(1, low // 8):
         middle = (low + high) // 2
         recall = measured(middle)
-        if min(kind.safe for kind in recall.values()) < least:
+        if _lowest(recall) < least:
             low = middle
         else:
             high, reached = middle, recall
     return high, {kind: round(recall.share, 4) for kind, recall in reached.items()}
+
+
+def _lowest(recalls: Mapping[str, Recall]) -> float:
+    return min(recall.safe for recall in recalls.values())
 
 
 def _aside(folder: Path) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from vectors import clustered, texts_for
+from clustered import clustered, texts_for
 
 from hfclip.errors import ArgumentError, DataError
 from hfclip.search import index as index_module
@@ -114,9 +114,9 @@ def test_lists_in_several_files_give_the_same_candidates(tmp_path: Path, files: 
     assert len(names) == files
     lists = Lists([tmp_path / name for name in names])
     assert (lists.rows, lists.count) == (40_000, kind.lists)
-    # All lists are read, so the candidates are the best of all up to the precision of the codes.
+    # All lists are read: the candidates are the best of all, up to the precision of 8 bits.
     for query, found in zip(TEXTS, lists.candidates(TEXTS[:20], 400, kind.lists), strict=False):
-        exact, _ = search(vectors, query[None], 300)
+        exact, _ = search(vectors, query[None], 100)
         assert len(found) == 400
         assert (np.diff(found) > 0).all()
         assert set(exact[0]) <= set(found)
@@ -124,7 +124,7 @@ def test_lists_in_several_files_give_the_same_candidates(tmp_path: Path, files: 
 
 def test_the_recall_without_clusters_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    vectors = random.standard_normal((4_000, 256)).astype(np.float32)
+    vectors = random.standard_normal((2_000, 128)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     with pytest.raises(DataError, match=r"finds 0\.\d+ of the 10 best for images with a quarter"):
         build_index(tmp_path / "index", vectors, "stamp")
