@@ -16,6 +16,7 @@ from hfclip.version import __version__ as __version__
 if TYPE_CHECKING:
     from hfclip.config import ClipConfig
     from hfclip.embedding.arrays import embed_images, embed_texts
+    from hfclip.embedding.embeddings import Embeddings
     from hfclip.errors import (
         ArgumentError,
         ArgumentTypeError,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from hfclip.model import CLIP
     from hfclip.publishing.export import export
     from hfclip.publishing.finetune import publish
+    from hfclip.search.searcher import Searcher
     from hfclip.sources.download import Download, download
     from hfclip.sources.inspect import Inspection, inspect
     from hfclip.sources.verify import Verification, verify
@@ -61,7 +63,9 @@ _HOMES = {
     "CLIP": "model",
     "ClipConfig": "config",
     "Download": "sources.download",
+    "Embeddings": "embedding.embeddings",
     "Inspection": "sources.inspect",
+    "Searcher": "search.searcher",
     "Verification": "sources.verify",
     "ZeroShotClassifier": "zeroshot.classifier",
     "available_models": "loading",
@@ -117,6 +121,7 @@ __all__ = [
     "DataError",
     "DeviceError",
     "Download",
+    "Embeddings",
     "ExportError",
     "HfclipError",
     "HubError",
@@ -129,6 +134,7 @@ __all__ = [
     "OptimizationError",
     "PublishError",
     "RepositoryError",
+    "Searcher",
     "ShapeError",
     "TextTooLongError",
     "TrainingError",

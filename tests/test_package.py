@@ -18,6 +18,7 @@ ROOMS = {
     "config": "errors",
     "atomic": "errors",
     "devices": "errors",
+    "interruption": "",
     "text": "errors",
     "network": "errors config",
     "images": "errors config",
@@ -35,10 +36,10 @@ ROOMS = {
     "publishing": "errors config atomic layouts hub releases checkpoints sources cards model onnx",
     "loading": "errors devices network images hub releases checkpoints sources model",
     "environment": "version hub sources fast",
-    "training": "errors version config atomic devices text network images layouts hub releases "
+    "training": "errors version config atomic devices interruption text network images layouts hub releases "
     "checkpoints sources cards model fast data zeroshot publishing environment",
-    "embedding": "errors version config atomic devices text images layouts hub sources model fast "
-    "data loading training",
+    "embedding": "errors version config atomic devices interruption text network images layouts hub "
+    "sources model fast data loading",
     "compat": "errors config devices text network images layouts hub releases checkpoints sources "
     "model",
     "cli": "errors version images layouts hub releases sources model zeroshot fast publishing "
@@ -64,9 +65,10 @@ ORDER = {
     "zeroshot": "templates labels classifier cache",
     "publishing": "export companions published_card finetune",
     "training": "settings captions processes loss step optimizer precision batches checkpoints "
-    "folder interruption log loop base inputs metrics results card curves evaluation mix exam "
+    "folder log loop base inputs metrics results card curves evaluation mix exam "
     "outcome run",
-    "embedding": "items manifest parts plan collection decoding encode pipeline arrays options run",
+    "embedding": "items parts locks manifest opening fingerprints plan inputs comparing changes "
+    "compact failures decoding encode pipeline arrays options run",
 }
 
 

@@ -14,6 +14,7 @@ from hfclip.cli.finetune import finetune
 from hfclip.cli.models import download, inspect, models, verify
 from hfclip.cli.output import show_warning
 from hfclip.cli.publish import export, publish
+from hfclip.cli.search import search
 from hfclip.errors import HfclipError
 from hfclip.version import __version__
 
@@ -56,6 +57,7 @@ def main() -> None:
       hfclip classify photos/ --labels "indoors,outdoors" --top 1 --json
       hfclip download ViT-B/32
       hfclip embed photos/ -o photos-embedded
+      hfclip search photos-embedded "a red bicycle"
       hfclip models
       hfclip inspect model.safetensors
       hfclip export ViT-B/32 clip-b32 --layout transformers
@@ -68,6 +70,7 @@ def main() -> None:
 for command in (
     classify,
     embed,
+    search,
     models,
     download,
     verify,

@@ -1,19 +1,18 @@
-"""The pipeline: threads decode pictures while the model encodes the batch before."""
+"""Encodes batches: threads prepare the pictures of the next ones while the model computes."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize as normalized
 
-from hfclip.embedding.decoding import Prepared
-from hfclip.errors import HfclipError, ImageError
+from hfclip.embedding.workers import Workers
+from hfclip.errors import DataError, ImageError, ShapeError
 from hfclip.text.tokenizer import tokenize
 
 if TYPE_CHECKING:
@@ -22,8 +21,10 @@ if TYPE_CHECKING:
 Vectors: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 _Key = TypeVar("_Key")
 
-# Pictures per batch on a CPU and on a GPU.
+# Inputs per batch on a CPU and on a GPU.
 CPU_BATCH, GPU_BATCH = 64, 256
+# Batches whose pictures are read before the model needs them.
+_AHEAD = 2
 
 
 class Towers(Protocol):
@@ -32,6 +33,10 @@ class Towers(Protocol):
     config: "ClipConfig"
     context_length: int
     logit_scale: Any
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype in which the image tower takes its input."""
 
     def encode_image(self, images: Tensor, /) -> Tensor:
         """Encodes preprocessed images (B, 3, S, S) -> (B, D)."""
@@ -52,33 +57,50 @@ class Encoder:
         self._normalize = normalize
         self.device: torch.device = model.logit_scale.device
         self.dimension: int = model.config.embed_dim
-        self._copies = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self._is_cuda = self.device.type == "cuda"
+        self._copies = torch.cuda.Stream(self.device) if self._is_cuda else None
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether the model computes on the cores that decode pictures."""
+        return self.device.type == "cpu"
 
     @property
     def batch_size(self) -> int:
-        """The default number of pictures in a batch."""
-        return CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
+        """The default number of inputs in a batch."""
+        return CPU_BATCH if self.shares_cores else GPU_BATCH
 
     def nothing(self) -> Vectors:
         """Returns an array (0, D)."""
         return np.empty((0, self.dimension), np.float32)
 
-    def start(self, pixels: Sequence[Tensor]) -> Callable[[], Vectors]:
-        """Starts to encode images (3, S, S) and returns a function that waits for (B, D)."""
-        if not pixels:
-            return self.nothing
-        features = self._finished(self._model.encode_image, self._moved(torch.stack(list(pixels))))
-        return lambda: features.cpu().numpy()
+    def space(self, count: int) -> Tensor:
+        """Returns memory for the pixels of `count` images: (count, 3, S, S)."""
+        side = self._model.config.image_resolution
+        shape = (count, 3, side, side)
+        return torch.empty(shape, dtype=self._model.dtype, device="cpu", pin_memory=self._is_cuda)
 
-    def texts(self, texts: Sequence[str]) -> Vectors:
-        """Encodes texts -> (T, D). Texts longer than the model's context are truncated."""
+    def start(self, pixels: Tensor) -> Callable[[], Vectors]:
+        """Starts to encode images (B, 3, S, S) and returns a function that waits for (B, D).
+
+        `pixels` must not change before that function returns.
+        """
+        if not len(pixels):
+            return self.nothing
+        return self._result(self._features(self._model.encode_image, self._moved(pixels)))
+
+    def start_texts(self, texts: Sequence[str]) -> Callable[[], Vectors]:
+        """Starts to encode texts and returns a function that waits for (T, D).
+
+        Texts longer than the model's context are truncated.
+        """
         if not texts:
-            return self.nothing()
+            return self.nothing
         ids = tokenize(list(texts), self._model.context_length, truncate=True)
-        return self._finished(self._model.encode_text, ids.to(self.device)).cpu().numpy()
+        return self._result(self._features(self._model.encode_text, ids.to(self.device)))
 
     @torch.no_grad()
-    def _finished(self, encode: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+    def _features(self, encode: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
         features = encode(batch).float()
         return normalized(features, dim=-1) if self._normalize else features
 
@@ -87,102 +109,159 @@ class Encoder:
             return batch.to(self.device)
         current = torch.cuda.current_stream(self.device)
         with torch.cuda.stream(self._copies):
-            moved = batch.pin_memory().to(self.device, non_blocking=True)
+            moved = batch.to(self.device, non_blocking=True)
         current.wait_stream(self._copies)
         moved.record_stream(current)
         return moved
 
+    def _result(self, features: Tensor) -> Callable[[], Vectors]:
+        if not self._is_cuda:
+            return lambda: features.cpu().numpy()
+        # A copy that is started now does not wait for the batch that is started next.
+        result = torch.empty(features.shape, dtype=torch.float32, device="cpu", pin_memory=True)
+        result.copy_(features, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record(torch.cuda.current_stream(self.device))
 
-class Decoded(NamedTuple, Generic[_Key]):
-    """A picture that was read, or the error that prevented it, with its key.
+        def wait() -> Vectors:
+            done.synchronize()
+            return result.numpy()
 
-    The outcome is None for an input without a picture.
+        return wait
+
+
+class Size(NamedTuple):
+    """The size of a picture as displayed, in pixels, and the sha256 of its file if computed."""
+
+    width: int
+    height: int
+    digest: bytes | None = None
+
+
+Outcome: TypeAlias = Size | ImageError | DataError
+
+
+class Job(NamedTuple, Generic[_Key]):
+    """An input of a batch.
+
+    Attributes:
+        key: What the caller knows the input by.
+        begin: Begins to prepare the picture with workers: it writes the pixels to a row
+            (3, S, S) of the batch and returns the size. None if the input has no picture.
+        text: The text to encode, or None.
     """
 
     key: _Key
-    outcome: Prepared | HfclipError | None
-
-
-def decoded(
-    jobs: Iterable[tuple[_Key, object, Callable[[], Prepared | None]]], *, workers: int, ahead: int
-) -> Iterator[Decoded[_Key]]:
-    """Runs jobs in threads, at most `ahead` before the reader, and yields outcomes in order.
-
-    Args:
-        jobs: For each picture its key, the picture, and the function that reads it. Two threads
-            never read the same PIL image at once.
-        workers: The number of threads.
-        ahead: The largest number of pictures that wait or are decoded.
-    """
-    queue: deque[tuple[_Key, object, Future[Prepared | HfclipError | None]]] = deque()
-    pool = ThreadPoolExecutor(workers, "hfclip-decoding")
-    try:
-        for key, picture, job in jobs:
-            if isinstance(picture, Image.Image):
-                for _, other, future in queue:
-                    if other is picture:
-                        future.exception()
-            queue.append((key, picture, pool.submit(_outcome, job)))
-            if len(queue) >= ahead:
-                first, _, future = queue.popleft()
-                yield Decoded(first, future.result())
-        while queue:
-            first, _, future = queue.popleft()
-            yield Decoded(first, future.result())
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _outcome(job: Callable[[], Prepared | None]) -> Prepared | HfclipError | None:
-    try:
-        return job()
-    except HfclipError as error:
-        return error
-    except Exception as error:  # noqa: BLE001  # readers of files raise many; nothing stops a run
-        return ImageError(f"cannot be read ({type(error).__name__}: {error}).")
+    begin: Callable[[Workers, Tensor], "Future[Size]"] | None
+    text: str | None = None
 
 
 class Batch(NamedTuple, Generic[_Key]):
     """An encoded batch.
 
     Attributes:
-        pictures: The outcome of each picture, in order.
-        vectors: The features of those that could be read, in order: float32 (M, D).
+        keys: The keys of the inputs, in order.
+        outcomes: For each input the size of its picture, the error that prevented it from being
+            read, or None if it has no picture.
+        images: The features of the pictures that could be read, in order: float32 (M, D).
+        texts: The features of the texts, in order: float32 (T, D).
     """
 
-    pictures: list[Decoded[_Key]]
-    vectors: Vectors
+    keys: list[_Key]
+    outcomes: list[Outcome | None]
+    images: Vectors
+    texts: Vectors
 
 
 def encoded(
-    encoder: Encoder, pictures: Iterable[Decoded[_Key]], ends_batch: Callable[[_Key, int], bool]
+    encoder: Encoder, workers: Workers, batches: Iterable[Sequence[Job[_Key]]]
 ) -> Iterator[Batch[_Key]]:
-    """Encodes pictures in batches. The next batch starts before the result of one is awaited.
+    """Encodes batches in order. Their pictures are prepared ahead.
 
-    Args:
-        encoder: The encoder.
-        pictures: The pictures in order, as `decoded` yields them.
-        ends_batch: Whether the picture with this key, the n-th of its batch, ends the batch.
+    On a GPU the next batch is started before the result of one is awaited.
+
+    Raises:
+        Exception: The model, the preprocess or a reader fails for another reason than a picture.
     """
-    waiting: tuple[list[Decoded[_Key]], Callable[[], Vectors]] | None = None
-    batch: list[Decoded[_Key]] = []
-    for picture in pictures:
-        batch.append(picture)
-        if ends_batch(picture.key, len(batch)):
-            started = batch, encoder.start(_pixels(batch))
-            if waiting:
-                yield Batch(waiting[0], waiting[1]())
-            waiting, batch = started, []
-    if waiting:
-        yield Batch(waiting[0], waiting[1]())
-    if batch:
-        yield Batch(batch, encoder.start(_pixels(batch))())
+    memory: list[Tensor] = []
+    prepared: deque[_Prepared[_Key]] = deque()
+    started: deque[_Started[_Key]] = deque()
+    most_started = 0 if encoder.shares_cores else 1
+    for jobs in batches:
+        prepared.append(_prepare(encoder, workers, jobs, memory))
+        if len(prepared) > _AHEAD:
+            started.append(_start(encoder, workers, prepared.popleft()))
+        if len(started) > most_started:
+            yield _finish(started.popleft(), memory)
+    while prepared or started:
+        if prepared:
+            started.append(_start(encoder, workers, prepared.popleft()))
+        if len(started) > most_started or not prepared:
+            yield _finish(started.popleft(), memory)
 
 
-def _pixels(batch: Iterable[Decoded[Any]]) -> list[Tensor]:
-    return [one.outcome.pixels for one in batch if isinstance(one.outcome, Prepared)]
+class _Prepared(NamedTuple, Generic[_Key]):
+    jobs: Sequence[Job[_Key]]
+    space: Tensor
+    futures: "list[Future[Size] | None]"
 
 
-def cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+class _Started(NamedTuple, Generic[_Key]):
+    jobs: Sequence[Job[_Key]]
+    space: Tensor
+    outcomes: list[Outcome | None]
+    images: Callable[[], Vectors]
+    texts: Callable[[], Vectors]
+
+
+def _prepare(
+    encoder: Encoder, workers: Workers, jobs: Sequence[Job[_Key]], memory: list[Tensor]
+) -> _Prepared[_Key]:
+    """Begins to prepare the pictures of a batch, in memory of an earlier batch if it is enough."""
+    wanted = len(jobs) if any(job.begin for job in jobs) else 0
+    space = memory.pop() if memory else encoder.space(wanted)
+    if len(space) < wanted:
+        space = encoder.space(wanted)
+    futures = [job.begin and job.begin(workers, space[row]) for row, job in enumerate(jobs)]
+    return _Prepared(jobs, space, futures)
+
+
+def _start(
+    encoder: Encoder, workers: Workers, batch: _Prepared[_Key]
+) -> _Started[_Key]:
+    outcomes = [None if future is None else _outcome(future) for future in batch.futures]
+    rows = [row for row, outcome in enumerate(outcomes) if isinstance(outcome, Size)]
+    whole = rows == list(range(len(rows)))
+    pixels = batch.space[: len(rows)] if whole else batch.space[rows]
+    with workers.paused() if encoder.shares_cores else nullcontext():
+        images = encoder.start(pixels)
+        texts = encoder.start_texts([job.text for job in batch.jobs if job.text is not None])
+    return _Started(batch.jobs, batch.space, outcomes, images, texts)
+
+
+def _finish(batch: _Started[_Key], memory: list[Tensor]) -> Batch[_Key]:
+    images, texts = batch.images(), batch.texts()
+    memory.append(batch.space)
+    return Batch([job.key for job in batch.jobs], batch.outcomes, images, texts)
+
+
+def _outcome(future: "Future[Size]") -> Outcome:
+    """Returns the size, or the error of the picture. Raises other errors."""
+    try:
+        return future.result()
+    except (ImageError, DataError) as error:
+        return error
+
+
+def write_pixels(row: Tensor, pixels: Tensor) -> None:
+    """Writes the pixels of a picture to its row of a batch.
+
+    Raises:
+        ShapeError: The preprocess is not that of the model.
+    """
+    if pixels.shape != row.shape:
+        raise ShapeError(
+            f"The preprocess returns a tensor {tuple(pixels.shape)}; this model expects "
+            f"{tuple(row.shape)}. Use the preprocess that hfclip.load returned with the model."
+        )
+    row.copy_(pixels)

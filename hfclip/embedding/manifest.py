@@ -1,25 +1,44 @@
-"""The manifest of a collection: which model and options made its embeddings."""
+"""The manifest of a collection: which model, options and sources made its embeddings."""
 
 import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from types import NoneType
+from typing import Any, Literal
 
 from hfclip.atomic import write_text
 from hfclip.errors import DataError
 
 NAME = "manifest.json"
-_LOCK = ".lock"
-# What may differ from run to run: more files give another plan.
-_FREE = ("version", "plan_digest")
+# The options that change embeddings, and what sets them on the command line.
+_OPTIONS = {
+    "kind": "--text",
+    "preprocess": "--preprocess",
+    "precision": "--precision, --device",
+    "normalized": "--raw",
+    "dimension": "--model",
+    "dtype": "--dtype",
+    "background": "--background",
+    "auto_orient": "--auto-orient",
+}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "repository": (str, NoneType),
+    "commit": (str, NoneType),
+    "sha256": (str, NoneType),
+    "normalized": (bool,),
+    "auto_orient": (bool,),
+    "dimension": (int,),
+    "max_pixels": (int,),
+    "inputs": (int,),
+    "background": (tuple, NoneType),
+    "sources": (tuple,),
+}
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The model and the options of a collection.
+    """The model, the options and the sources of a collection.
 
     Attributes:
         name: The name of the model as it was given.
@@ -32,9 +51,15 @@ class Manifest:
         normalized: Whether the embeddings have length 1.
         dimension: The width of the embeddings.
         dtype: The type of the embeddings in the parts.
-        version: The version of hfclip.
-        plan_digest: The digest of the last plan.
         kind: Whether the inputs are pictures or texts.
+        background: The colour below transparent pixels, or None if alpha is dropped.
+        auto_orient: Whether the EXIF orientation is applied.
+        max_pixels: The largest number of pixels of a picture that is decoded.
+        sources: The sources as they were given.
+        version: The version of hfclip that wrote the manifest.
+        plan_digest: The digest of the last plan.
+        inputs: The number of inputs in the last plan.
+        created: The time of the first run, in UTC, as in "2026-11-27T03:10:00Z".
     """
 
     name: str
@@ -47,9 +72,15 @@ class Manifest:
     normalized: bool
     dimension: int
     dtype: Literal["float16", "float32"]
-    version: str
-    plan_digest: str
     kind: Literal["images", "texts"]
+    background: tuple[int, int, int] | None
+    auto_orient: bool
+    max_pixels: int
+    sources: tuple[str, ...]
+    version: str
+    plan_digest: str = ""
+    inputs: int = 0
+    created: str = ""
 
     def to_json(self) -> str:
         """Returns the manifest as JSON text."""
@@ -57,31 +88,46 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
-        """Reads the manifest from JSON text.
+        """Reads a manifest from JSON text.
 
         Raises:
-            DataError: The text is not a manifest.
+            DataError: The text is not a manifest, or a newer version of hfclip wrote it.
         """
         try:
-            return cls(**json.loads(text))
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{NAME} is not the manifest of a collection ({error}).") from error
+            content = json.loads(text)
+        except ValueError as error:
+            raise DataError(f"{NAME} is not JSON ({error}).") from error
+        if not isinstance(content, dict):
+            raise DataError(f"{NAME} holds {type(content).__name__}; expected an object.")
+        names = [field.name for field in fields(cls)]
+        unknown = sorted(content.keys() - set(names))
+        if unknown:
+            raise DataError(
+                f"{NAME} has fields that this version does not know: {', '.join(unknown)}. hfclip "
+                f"{content.get('version', 'of an unknown version')} wrote it. Update hfclip."
+            )
+        missing = [name for name in names if name not in content]
+        if missing:
+            raise DataError(f"{NAME} lacks the fields {', '.join(missing)}. It is damaged.")
+        for name in ("sources", "background"):
+            if isinstance(content[name], list):
+                content[name] = tuple(content[name])
+        _check_types(content)
+        return cls(**content)
 
     def check_same(self, other: "Manifest") -> None:
-        """Checks that another run makes the same kind of embeddings. Versions may differ.
+        """Checks that another run makes the same embeddings as this manifest describes.
+
+        The limit of pixels may grow. Weights with the same sha256 may have another name.
 
         Raises:
             DataError: The model or an option differs; the message names each difference.
         """
-        differing = [
-            f"{field.name} is {getattr(self, field.name)!r}, now {getattr(other, field.name)!r}"
-            for field in fields(self)
-            if field.name not in _FREE and getattr(self, field.name) != getattr(other, field.name)
-        ]
-        if differing:
+        differences = list(_differences(self, other))
+        if differences:
             raise DataError(
-                f"The folder holds embeddings made differently: {'; '.join(differing)}. Use the "
-                "same model and options, or another folder."
+                f"The folder holds embeddings that were made differently: {'; '.join(differences)}."
+                " Use the same model and options, or name another folder."
             )
 
 
@@ -89,51 +135,58 @@ def read_manifest(out: Path) -> Manifest:
     """Reads the manifest of a collection.
 
     Raises:
-        DataError: The folder holds no manifest, or a malformed one.
+        DataError: The folder holds no manifest, a malformed one, or one of a newer version.
     """
     try:
-        return Manifest.from_json((out / NAME).read_text(encoding="utf-8"))
+        text = (out / NAME).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{out} is no collection: {NAME} cannot be read ({error}).") from error
+        raise DataError(
+            f"{out} is not a folder that `hfclip embed` wrote: {NAME} cannot be read ({error})."
+        ) from error
+    try:
+        return Manifest.from_json(text)
+    except DataError as error:
+        raise DataError(f"{out}: {error}") from error
 
 
-@contextmanager
-def opened(out: Path, manifest: Manifest) -> Iterator[None]:
-    """Locks a collection for writing, checks its manifest, and writes the new one.
-
-    Raises:
-        DataError: Another process writes to the folder, another model or other options made its
-            embeddings, or it holds other files.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    with _locked(out):
-        if (out / NAME).exists():
-            read_manifest(out).check_same(manifest)
-        elif any(path.name != _LOCK and not path.name.endswith(".part") for path in out.iterdir()):
-            raise DataError(f"{out} holds other files. Name a folder that is new or empty.")
-        write_text(out / NAME, manifest.to_json())
-        yield
+def write_manifest(out: Path, manifest: Manifest) -> None:
+    """Writes the manifest of a collection, whole or not at all."""
+    write_text(out / NAME, manifest.to_json())
 
 
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Holds a lock that the system releases when the process ends, also if it is killed."""
-    with (out / _LOCK).open("a+b") as file:
-        try:
-            _lock(file.fileno())
-        except OSError as error:
-            raise DataError(
-                f"Another process writes to {out}. Wait until it ends, or name another folder."
-            ) from error
-        yield
+def _check_types(content: dict[str, Any]) -> None:
+    for name, value in content.items():
+        expected = _TYPES.get(name, (str,))
+        # bool is a subclass of int
+        if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected):
+            kinds = " or ".join(kind.__name__ for kind in expected)
+            raise DataError(f"{NAME}: {name} is {value!r}; expected {kinds}. The file is damaged.")
 
 
-def _lock(descriptor: int) -> None:
-    if os.name == "nt":
-        import msvcrt  # noqa: PLC0415
+def _differences(old: Manifest, new: Manifest) -> Iterator[str]:
+    if _weights(old) != _weights(new):
+        yield f"the model is {_model(old)}, now {_model(new)} (--model)"
+    elif old.config_digest != new.config_digest:
+        yield f"the configuration of {_model(old)} has changed (--model)"
+    for name, option in _OPTIONS.items():
+        before, now = getattr(old, name), getattr(new, name)
+        if before != now:
+            yield f"{name} is {before!r}, now {now!r} ({option})"
+    if new.max_pixels < old.max_pixels:
+        yield (
+            f"max_pixels is {old.max_pixels:,}, now {new.max_pixels:,}, but it may only grow "
+            "(--max-pixels)"
+        )
 
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-    else:
-        import fcntl  # noqa: PLC0415
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _weights(manifest: Manifest) -> tuple[str | None, ...]:
+    if manifest.sha256 is not None:
+        return (manifest.sha256,)
+    return (None, manifest.name, manifest.repository, manifest.commit)
+
+
+def _model(manifest: Manifest) -> str:
+    place = manifest.repository and f"{manifest.repository} at {(manifest.commit or '')[:12]}"
+    weights = manifest.sha256 and f"sha256 {manifest.sha256[:12]}"
+    facts = ", ".join(fact for fact in (place, weights) if fact)
+    return f"{manifest.name!r} ({facts})" if facts else repr(manifest.name)

@@ -1,134 +1,226 @@
-"""Plans a run: lists the inputs of the sources and divides them into parts."""
+"""The plan of a collection: which inputs make which rows of which part. It says what is live.
 
-import glob
-import hashlib
-from collections.abc import Iterator, Sequence
+The plan is one Parquet file with a row group for each part, so a million inputs are read part by
+part. It is replaced as a whole. A row of a part that is not in the plan is dead.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
-from hfclip.data.records import UnusableRowError
-from hfclip.data.references import FileImage
-from hfclip.data.tars import cells_of, picture_of, tar_samples
-from hfclip.embedding.items import Item
+from hfclip.data.references import open_parquet
+from hfclip.embedding.items import Item, columns_of, items_of
+from hfclip.embedding.parts import (
+    HIDDEN,
+    complete_parts,
+    digest_path,
+    part_name,
+    part_path,
+    write_synced,
+)
 from hfclip.errors import DataError
-from hfclip.images.formats import PICTURE_ENDINGS
+
+if TYPE_CHECKING:
+    import pyarrow
+    import pyarrow.parquet
+
+_DIGEST, _NEXT = b"hfclip.plan", b"hfclip.next"
 
 
 @dataclass(frozen=True)
-class PartPlan:
-    """The inputs of a part, in the order of its rows."""
+class PlannedPart:
+    """The live rows of a part.
 
+    Attributes:
+        number: The number of the part.
+        name: Its name without an ending, such as "part-00003".
+        rows: The indices of the rows in the part, ascending.
+        items: The input of each of these rows.
+    """
+
+    number: int
     name: str
-    items: tuple[Item, ...]
+    rows: Sequence[int]
+    items: Sequence[Item]
 
 
-@dataclass(frozen=True)
 class Plan:
-    """The parts of a run. The digest changes when an input, its content or the order changes."""
+    """The plan on the disk. Its rows are read when they are asked for.
 
-    parts: tuple[PartPlan, ...]
-    digest: str
+    Attributes:
+        digest: A digest of all rows. Equal inputs in equal places have equal digests.
+        sizes: The number of live rows of each part, by the number of the part, ascending.
+        next_number: The number of the next new part. Numbers are never used twice.
+    """
+
+    def __init__(self, out: Path) -> None:
+        """Reads what the plan holds, but no rows.
+
+        Raises:
+            DataError: pyarrow is missing, the folder has no plan, or the plan is damaged.
+            OSError: The plan cannot be read.
+        """
+        self._out = out
+        self._path = plan_path(out)
+        try:
+            with open_parquet(self._path) as file:
+                facts = file.schema_arrow.metadata or {}
+                self.digest = facts[_DIGEST].decode()
+                self.next_number = int(facts[_NEXT])
+                groups = [file.metadata.row_group(n) for n in range(file.num_row_groups)]
+                self.sizes: Mapping[int, int] = {
+                    group.column(0).statistics.min: group.num_rows for group in groups
+                }
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{out} has no plan ({HIDDEN}/{self._path.name}). Run `hfclip embed` first."
+            ) from error
+        except (KeyError, AttributeError, UnicodeDecodeError) as error:
+            raise DataError(f"{self._path} is damaged or is no plan ({error}).") from error
+        self._groups = {number: place for place, number in enumerate(self.sizes)}
 
     @property
     def count(self) -> int:
         """The number of inputs."""
-        return sum(len(part.items) for part in self.parts)
+        return sum(self.sizes.values())
+
+    @property
+    def part_numbers(self) -> tuple[int, ...]:
+        """The numbers of the parts, ascending."""
+        return tuple(self.sizes)
+
+    @property
+    def pending(self) -> tuple[int, ...]:
+        """The numbers of the parts that have no file yet, ascending."""
+        complete = set(complete_parts(self._out))
+        return tuple(number for number in self.sizes if number not in complete)
+
+    def parts(self) -> Iterator[PlannedPart]:
+        """Yields the parts in order. One part is in memory at a time.
+
+        Raises:
+            DataError: The plan has been replaced since this object was made, or is damaged.
+        """
+        for number, table in self.tables():
+            yield _planned(number, table)
+
+    def part(self, number: int) -> PlannedPart:
+        """Returns a part.
+
+        Raises:
+            DataError: The plan has no such part, has been replaced, or is damaged.
+        """
+        if number not in self._groups:
+            raise DataError(f"The plan of {self._out} has no {part_name(number)}.")
+        with self._opened() as file:
+            return _planned(number, self._read(file, number, None))
+
+    def tables(self, columns: Sequence[str] | None = None) -> "Iterator[tuple[int, pyarrow.Table]]":
+        """Yields the number and the columns of each part, for readers that need no items.
+
+        Args:
+            columns: The names of the columns. None reads all.
+
+        Raises:
+            DataError: The plan has been replaced since this object was made, or is damaged.
+        """
+        with self._opened() as file:
+            for number in self._groups:
+                yield number, self._read(file, number, columns)
+
+    @contextmanager
+    def _opened(self) -> "Iterator[pyarrow.parquet.ParquetFile]":
+        with open_parquet(self._path) as file:
+            if (file.schema_arrow.metadata or {}).get(_DIGEST) != self.digest.encode():
+                raise DataError(f"The plan of {self._out} has changed meanwhile. Open it again.")
+            yield file
+
+    def _read(
+        self, file: "pyarrow.parquet.ParquetFile", number: int, columns: Sequence[str] | None
+    ) -> "pyarrow.Table":
+        try:
+            return file.read_row_group(self._groups[number], columns=columns, use_threads=False)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self._path} is damaged ({error}).") from error
 
 
-def make_plan(
-    sources: Sequence[str],
-    *,
-    kind: Literal["images", "texts"],
-    image_column: str | None = None,
-    caption_column: str | None = None,
-    key_column: str | None = None,
-    part_size: int = 5_000,
-) -> Plan:
-    """Lists the inputs of folders, patterns, picture files, tars and text files.
+def _planned(number: int, table: "pyarrow.Table") -> PlannedPart:
+    rows = table.column("row").to_pylist()
+    return PlannedPart(number, part_name(number), rows, items_of(table))
+
+
+def plan_path(out: Path) -> Path:
+    """Returns the path of the plan."""
+    return out / HIDDEN / "plan.parquet"
+
+
+def find_plan(out: Path) -> Plan | None:
+    """Returns the plan of a folder, or None if it has none.
 
     Raises:
-        DataError: A source does not exist, is of an unknown kind, or two inputs have one key.
+        DataError: The folder has parts but no plan, or the plan is damaged.
     """
-    items: dict[str, Item] = {}
-    for source in sources:
-        for item in _items(source, kind, image_column, caption_column):
-            if items.setdefault(item.key, item) != item:
-                raise DataError(f"Two inputs have the key {item.key!r}. Rename one of them.")
-    if key_column is not None:
-        raise DataError("key_column is for tables, which cannot be embedded yet.")
-    ordered = [items[key] for key in sorted(items)]
-    digest = hashlib.sha256("\n".join(map(repr, ordered)).encode("utf-8", "surrogatepass"))
-    return Plan(divided(ordered, 0, part_size), digest.hexdigest())
+    if plan_path(out).exists():
+        return Plan(out)
+    if complete_parts(out):
+        raise DataError(
+            f"{out} has parts but no plan. The hidden folder {HIDDEN} was probably not copied: "
+            "copy it too, or name another folder."
+        )
+    return None
 
 
-def divided(items: Sequence[Item], first: int, size: int) -> tuple[PartPlan, ...]:
-    """Divides inputs into parts that are numbered from `first` on."""
-    return tuple(
-        PartPlan(f"part-{first + start // size:05d}", tuple(items[start : start + size]))
-        for start in range(0, len(items), size)
-    )
+def write_plan(
+    out: Path, parts: "Iterable[tuple[int, pyarrow.Table]]", digest: str, next_number: int
+) -> Plan:
+    """Replaces the plan.
+
+    Args:
+        out: The folder of the collection.
+        parts: For each part, ascending, its number and the columns of its rows: `row` and those of
+            the items, sorted by `row`.
+        digest: The digest of the plan.
+        next_number: The number of the next new part.
+
+    Raises:
+        OSError: The plan cannot be written.
+    """
+    import pyarrow  # noqa: PLC0415
+    from pyarrow import parquet  # noqa: PLC0415
+
+    fields = [pyarrow.field("part", pyarrow.int32()), pyarrow.field("row", pyarrow.int32())]
+    facts = {_DIGEST: digest, _NEXT: str(next_number)}
+    schema = pyarrow.schema([*fields, *columns_of([]).schema], metadata=facts)
+
+    def write(path: Path) -> None:
+        with parquet.ParquetWriter(
+            path,
+            schema,
+            compression="zstd",
+            use_dictionary=["ref", "column", "field"],
+            write_statistics=["part"],
+        ) as writer:
+            for number, table in parts:
+                part = pyarrow.array([number] * table.num_rows, pyarrow.int32())
+                whole = table.add_column(0, fields[0], part).select(schema.names).cast(schema)
+                writer.write_table(whole, row_group_size=max(1, table.num_rows))
+
+    write_synced(plan_path(out), write)
+    return Plan(out)
 
 
-def _items(source: str, kind: str, image: str | None, caption: str | None) -> Iterator[Item]:
-    if "://" in source:
-        raise DataError(f"{source} is remote; only local sources can be embedded. Download it.")
-    path = Path(source).expanduser()
-    if kind == "texts":
-        yield from _texts(path)
-    elif path.is_dir():
-        for file in path.rglob("*"):
-            if file.suffix.lower() in PICTURE_ENDINGS:
-                yield _file(file)
-    elif path.suffix.lower() == ".tar":
-        yield from _tar(path, image, caption)
-    elif path.suffix.lower() == ".txt":
-        for line in path.read_text(encoding="utf-8-sig").splitlines():
-            if line.strip():
-                yield _file(path.parent / line.strip())
-    elif path.suffix.lower() in PICTURE_ENDINGS and path.exists():
-        yield _file(path)
-    elif glob.has_magic(source):
-        for name in glob.glob(str(path), recursive=True):  # noqa: PTH207
-            yield from _items(
-                glob.escape(name) if not Path(name).exists() else name, kind, image, caption
-            )
-    else:
-        raise DataError(f"{source} does not exist, or is neither a folder, tar, list nor picture.")
+def remove_unplanned(out: Path, plan: Plan) -> None:
+    """Removes the parts that are not in the plan, with their digests.
 
-
-def _file(path: Path) -> Item:
-    try:
-        found = path.stat()
-    except OSError as error:
-        return Item(path.as_posix(), None, None, error=f"cannot be read: {error.strerror}")
-    return Item(path.as_posix(), FileImage(str(path)), None, found.st_size, found.st_mtime_ns)
-
-
-def _texts(path: Path) -> Iterator[Item]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text ({error}).") from error
-    for number, line in enumerate(lines, 1):
-        yield Item(f"{path.as_posix()}:{number:08d}", None, line, len(line.encode()))
-
-
-def _tar(path: Path, image: str | None, caption: str | None) -> Iterator[Item]:
-    try:
-        samples, _ = tar_samples(path, [])
-        mtime = path.stat().st_mtime_ns
-    except (OSError, DataError) as error:
-        yield Item(path.as_posix(), None, None, error=str(error))
-        return
-    for name, sample in samples.items():
-        key = f"{path.as_posix()}/{name}"
-        try:
-            if sample.problem:
-                raise UnusableRowError(sample.problem)
-            found = picture_of(sample, image)
-            text = cells_of(sample).get(caption or "txt")
-        except UnusableRowError as error:
-            yield Item(key, None, None, mtime_ns=mtime, error=str(error))
-            continue
-        yield Item(key, found, None if text is None else str(text).strip(), found.size, mtime)
+    They are parts without a live row, and parts of a `compact` that was killed. Call it only while
+    nobody else writes to the collection.
+    """
+    for number in complete_parts(out):
+        if number not in plan.sizes:
+            part_path(out, number).unlink(missing_ok=True)
+    for path in digest_path(out, 0).parent.glob("part-*.sha256"):
+        number = path.stem.removeprefix("part-")
+        if number.isdecimal() and int(number) not in plan.sizes:
+            path.unlink(missing_ok=True)

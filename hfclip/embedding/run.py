@@ -19,7 +19,7 @@ from hfclip.embedding.parts import Rows, read_part, write_part
 from hfclip.embedding.pipeline import Pipeline, as_rows
 from hfclip.embedding.plan import PartPlan, Plan, make_plan
 from hfclip.errors import ArgumentError
-from hfclip.training.interruption import stop_request
+from hfclip.interruption import stop_request
 
 ERRORS = "errors.csv"
 

@@ -16,7 +16,7 @@ from hfclip.errors import TrainingError
 from hfclip.model import CLIP
 from hfclip.training.batches import Batches
 from hfclip.training.checkpoints import State, write_checkpoint
-from hfclip.training.interruption import stop_request
+from hfclip.interruption import stop_request
 from hfclip.training.log import Log
 from hfclip.training.optimizer import clamp_logit_scale
 from hfclip.training.step import Gradients, compute_gradients

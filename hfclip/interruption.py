@@ -1,4 +1,4 @@
-"""Ends a training after a step when a person or the system asks for it."""
+"""Ends a long run after a step or a batch when a person or the system asks for it."""
 
 import signal
 import sys

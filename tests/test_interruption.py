@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from hfclip.training import interruption
-from hfclip.training.interruption import stop_request
+from hfclip import interruption
+from hfclip.interruption import stop_request
 
 
 def test_the_first_signal_sets_the_event_and_the_handlers_come_back(

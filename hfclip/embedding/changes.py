@@ -1,0 +1,197 @@
+"""Compares the inputs of a run with the plan on the disk, and replaces the plan where they differ.
+
+No part is edited: a row whose input is gone or has changed leaves the plan, and the row of a moved
+file gets the new key there. What has no row is planned in new parts.
+"""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfclip.embedding.comparing import Comparison, Recorded, compare, recall
+from hfclip.embedding.inputs import Inputs, recorded
+from hfclip.embedding.items import Item
+from hfclip.embedding.opening import Opened
+from hfclip.embedding.parts import complete_parts
+from hfclip.embedding.plan import Plan, find_plan, remove_unplanned, write_plan
+from hfclip.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_NO_PART = -1
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How the inputs of a run differ from those of the run before.
+
+    Attributes:
+        plan: The plan of this run.
+        new: The number of inputs with new keys, without moved ones.
+        changed: The number of inputs whose content has changed.
+        deleted: The number of inputs that are gone.
+        moved: The number of inputs that keep the embedding of an input with another key.
+        unchanged: The number of inputs that have not changed, encoded or not.
+        retried: Those of them that are encoded again, because they could not be read before.
+        pending: The numbers of the parts to encode, ascending.
+    """
+
+    plan: Plan
+    new: int
+    changed: int
+    deleted: int
+    moved: int
+    unchanged: int
+    retried: int
+    pending: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The place of each input, int32 (n,), and the number of the next new part."""
+
+    parts: NDArray[np.int32]
+    rows: NDArray[np.int32]
+    next_number: int
+
+
+def update_plan(
+    out: Path,
+    items: Iterator[Item],
+    *,
+    part_size: int,
+    rehash: bool = False,
+    retry_errors: bool = False,
+    opened: Opened | None = None,
+) -> Changes:
+    """Makes the plan fit the inputs of this run, and returns what has changed.
+
+    Memory grows by about 150 bytes with each input. If inputs could not be read because of
+    `max_pixels`, and it has grown, inputs with errors are encoded again.
+
+    Args:
+        out: The folder of the collection.
+        items: The inputs, in the order of the sources.
+        part_size: The number of inputs in a new part.
+        rehash: Whether contents are compared also where size and time agree.
+        retry_errors: Whether inputs that could not be read are encoded again.
+        opened: The collection, opened for writing. None if nobody else can write to it.
+
+    Raises:
+        ArgumentError: `part_size` is not positive.
+        DataError: Two different inputs have one key, the plan or a part is damaged, or another
+            process writes parts although the plan has to change.
+        OSError: A file cannot be read or written.
+    """
+    if part_size < 1:
+        raise ArgumentError(f"part_size is {part_size}; expected at least 1.")
+    with (
+        recorded(out, items) as inputs,
+        opened.planning() if opened is not None else nullcontext() as before,
+    ):
+        plan = find_plan(out)
+        rows = recall(out, plan)
+        if opened is not None and before is not None:
+            retry_errors |= opened.manifest.max_pixels > before.max_pixels
+        found = compare(out, inputs, rows, rehash=rehash, retry_errors=retry_errors)
+        layout = _layout(out, plan, rows, found, part_size)
+        plan = _replaced(out, plan, inputs, layout, opened)
+        if opened is not None:
+            opened.hold(changes_plan=False)
+            opened.record(plan.digest, plan.count)
+        return _changes(plan, rows, found)
+
+
+def _layout(
+    out: Path, plan: Plan | None, rows: Recorded, found: Comparison, part_size: int
+) -> _Layout:
+    """Keeps rows and whole planned parts, and divides the other inputs into new parts."""
+    count = len(found.source)
+    parts, places = np.full(count, _NO_PART, np.int32), np.zeros(count, np.int32)
+    kept = found.source >= 0
+    parts[kept] = rows.parts[found.source[kept]]
+    places[kept] = rows.rows[found.source[kept]]
+    planned = ~kept & (found.same_key >= 0)
+    planned[planned] = ~rows.complete[found.same_key[planned]]
+    stays = np.flatnonzero(planned)
+    earlier = found.same_key[stays]
+    whole = np.isin(rows.parts[earlier], _whole(rows, earlier))
+    parts[stays[whole]] = rows.parts[earlier[whole]]
+    places[stays[whole]] = rows.rows[earlier[whole]]
+    # A `compact` that was killed leaves parts that no plan has named.
+    first = max([plan.next_number if plan else 0, *(n + 1 for n in complete_parts(out))])
+    rest = np.flatnonzero(parts == _NO_PART)
+    index = np.arange(len(rest))
+    parts[rest] = first + index // part_size
+    places[rest] = index % part_size
+    return _Layout(parts, places, first + -(-len(rest) // part_size))
+
+
+def _whole(rows: Recorded, still: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Returns the planned parts all of whose rows, from 0 on, still have their input."""
+    waiting = ~rows.complete
+    numbers, counts = np.unique(rows.parts[waiting], return_counts=True)
+    present, remaining = np.unique(rows.parts[still], return_counts=True)
+    last = np.zeros(len(numbers), np.int64)
+    np.maximum.at(last, np.searchsorted(numbers, rows.parts[waiting]), rows.rows[waiting])
+    found = np.zeros(len(numbers), np.int64)
+    found[np.searchsorted(numbers, present)] = remaining
+    return numbers[(found == counts) & (last + 1 == counts)]
+
+
+def _replaced(
+    out: Path, plan: Plan | None, inputs: Inputs, layout: _Layout, opened: Opened | None
+) -> Plan:
+    """Writes the plan if it differs from the one on the disk."""
+    order = np.lexsort((layout.rows, layout.parts))
+    digest = sha256(layout.parts[order].tobytes())
+    digest.update(layout.rows[order].tobytes())
+    digest.update(inputs.prints.keys[order].tobytes())
+    digest.update(inputs.prints.states[order].tobytes())
+    if plan is not None and plan.digest == digest.hexdigest():
+        return plan
+    if opened is not None:
+        opened.hold(changes_plan=True)
+    tables = _tables(inputs, layout, order)
+    plan = write_plan(out, tables, digest.hexdigest(), layout.next_number)
+    remove_unplanned(out, plan)
+    return plan
+
+
+def _tables(
+    inputs: Inputs, layout: _Layout, order: NDArray[np.int64]
+) -> "Iterator[tuple[int, pyarrow.Table]]":
+    """Yields the number and the columns of each part."""
+    import pyarrow  # noqa: PLC0415
+
+    numbers, starts = np.unique(layout.parts[order], return_index=True)
+    for number, chosen in zip(numbers.tolist(), np.split(order, starts[1:]), strict=False):
+        rows = pyarrow.array(layout.rows[chosen])
+        yield number, inputs.columns(chosen).append_column("row", rows)
+
+
+def _changes(plan: Plan, rows: Recorded, found: Comparison) -> Changes:
+    known = found.same_key >= 0
+    taken = found.source[found.moved]
+    gone = np.ones(len(rows.prints), np.bool_)
+    gone[found.same_key[known]] = False
+    gone[taken] = False
+    kept = known & (found.source == found.same_key)
+    unchanged = int((kept | (known & (found.equal | found.retried) & ~found.moved)).sum())
+    return Changes(
+        plan,
+        new=int((~known & ~found.moved).sum()),
+        changed=int((known & ~found.moved).sum()) - unchanged,
+        deleted=int(gone.sum()),
+        moved=int(found.moved.sum()),
+        unchanged=unchanged,
+        retried=int(found.retried.sum()),
+        pending=plan.pending,
+    )

@@ -1,0 +1,158 @@
+"""Opens a collection for writing: checks its manifest, and locks it.
+
+Two locks are used. `planning` is exclusive and short: it is held while inputs are compared with the
+plan and while the plan is written. `writing` is held while parts are written: exclusive, or shared
+by the shares of `--part-of`. The plan changes only while nobody else writes parts.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hfclip.embedding.locks import Lock
+from hfclip.embedding.manifest import NAME, Manifest, read_manifest, write_manifest
+from hfclip.embedding.parts import HIDDEN, complete_parts, remove_leftovers
+from hfclip.errors import DataError
+
+# How long a process waits for another one that plans, in seconds.
+PATIENCE = 60.0
+
+
+@dataclass
+class Opened:
+    """A collection that this process writes.
+
+    Attributes:
+        out: The folder.
+        manifest: The manifest of this run.
+        shared: Whether other processes may write parts at the same time.
+        drop: Whether the inputs of sources that are no longer named may disappear.
+        planning_lock: The lock of those who plan.
+        writing_lock: The lock of those who write parts.
+    """
+
+    out: Path
+    manifest: Manifest
+    shared: bool
+    drop: bool
+    planning_lock: Lock
+    writing_lock: Lock
+
+    @contextmanager
+    def planning(self) -> Iterator[Manifest | None]:
+        """Holds the lock for planning, and yields the manifest on the disk, or None.
+
+        Raises:
+            DataError: Another process plans for longer than a minute, or the manifest on the disk
+                does not fit this run.
+        """
+        if not self.planning_lock.take(patience=PATIENCE):
+            raise DataError(
+                f"Another run plans in {self.out}: {self.planning_lock.holder()}. Wait until it "
+                "encodes, or name another folder."
+            )
+        try:
+            yield self._checked()
+        finally:
+            self.planning_lock.release()
+
+    def hold(self, *, changes_plan: bool) -> None:
+        """Takes the lock for writing. Call it only while planning.
+
+        Raises:
+            DataError: Another process writes parts, and this run cannot write beside it.
+        """
+        if self.writing_lock.take(shared=self.shared and not changes_plan):
+            if not self.shared or changes_plan:
+                remove_leftovers(self.out)
+            return
+        reason = (
+            "The inputs have changed, and the plan cannot change while others write. "
+            if self.shared and changes_plan
+            else ""
+        )
+        raise DataError(
+            f"Another run writes to {self.out}: {self.writing_lock.holder()}. {reason}Wait until "
+            "it ends, or name another folder."
+        )
+
+    def record(self, digest: str, inputs: int) -> None:
+        """Writes the manifest with the digest and the size of the plan, if it changes."""
+        before = read_manifest(self.out) if (self.out / NAME).exists() else None
+        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.manifest = replace(
+            self.manifest,
+            plan_digest=digest,
+            inputs=inputs,
+            created=before.created if before else created,
+        )
+        if self.manifest != before:
+            write_manifest(self.out, self.manifest)
+
+    def _checked(self) -> Manifest | None:
+        """Returns the manifest on the disk if this run may continue its collection."""
+        if not (self.out / NAME).exists():
+            _check_new(self.out)
+            return None
+        before = read_manifest(self.out)
+        before.check_same(self.manifest)
+        gone = [source for source in before.sources if source not in self.manifest.sources]
+        if gone and not self.drop:
+            raise DataError(
+                f"{self.out} also holds embeddings of {', '.join(gone)}, which this run does not "
+                "name, so its inputs would disappear from the results. Name all sources, or "
+                "remove these inputs with --drop (drop=True in Python)."
+            )
+        return before
+
+
+@contextmanager
+def opened(
+    out: Path, manifest: Manifest, *, shared: bool = False, drop: bool = False
+) -> Iterator[Opened]:
+    """Opens a collection for writing.
+
+    A collection that is not shared is locked at once. Shares lock it in `update_plan`.
+
+    Args:
+        out: The folder. It is made if it does not exist.
+        manifest: The manifest of this run; `plan_digest`, `inputs` and `created` are filled later.
+        shared: Whether other processes may write parts at the same time.
+        drop: Whether the inputs of sources that are no longer named may disappear.
+
+    Raises:
+        DataError: Another process writes to the folder, another model or other options made its
+            embeddings, it has a source that is not named now, or it holds other files.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / NAME).exists():
+        _check_new(out)
+    hidden = out / HIDDEN
+    hidden.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        planning = stack.enter_context(Lock(hidden / "planning.lock"))
+        writing = stack.enter_context(Lock(hidden / "writing.lock"))
+        found = Opened(out, manifest, shared, drop, planning, writing)
+        with found.planning():
+            if not shared:
+                found.hold(changes_plan=True)
+        yield found
+
+
+def _check_new(out: Path) -> None:
+    if complete_parts(out):
+        raise DataError(
+            f"{out} holds parts but no {NAME}, so their model is unknown. Restore the file, or "
+            "name another folder."
+        )
+    others = [
+        path.name
+        for path in sorted(out.iterdir())
+        if path.name != HIDDEN and not path.name.endswith(".part")
+    ]
+    if others:
+        raise DataError(
+            f"{out} holds other files ({others[0]}). Name a folder that is new or empty."
+        )
