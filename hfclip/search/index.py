@@ -7,7 +7,8 @@ so the 5 best are the first 5 of the 15 best.
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,6 +35,8 @@ _CANDIDATES = 400
 # Reading more than a quarter of the lists is not faster than exact search.
 _LARGEST_SHARE = 4
 _FACTS = "index.json"
+# Seconds without a change after which an unfinished index counts as left by a killed process.
+_ABANDONED = 3_600
 _BUILD = "Build it with: hfclip search OUT --index"
 
 
@@ -203,7 +206,7 @@ def build_index(
     *,
     recall: float = 0.95,
     name: str = "images",
-    others: Mapping[str, NDArray[np.float32]] | None = None,
+    others: Callable[[], Mapping[str, NDArray[np.float32]]] = dict,
     norms: NDArray[np.float32] | None = None,
     progress: bool = False,
 ) -> Index:
@@ -219,7 +222,7 @@ def build_index(
         recall: The share of the 10 best rows of exact search that must be found.
         name: The kind of the rows. Some of them, which the centroids are not computed from, are
             searched as if they were not in the collection.
-        others: Other queries (Q, D) by kind, such as the embeddings of captions, which are
+        others: Returns other queries (Q, D) by kind, such as the embeddings of captions, which are
             distributed differently from pictures. Rows with NaN are left out.
         norms: The norms of the vectors (N,), float32, or None for vectors of length 1.
         progress: Whether to show progress bars on standard error.
@@ -239,10 +242,12 @@ def build_index(
     faiss = load_faiss()
     kind = choose_kind(*vectors.shape)
     held_out = choose_held_out(len(vectors))
+    queries = others()
+    _remove_unfinished(folder)
     with written_whole(folder) as part:
         files = write_lists(part, vectors, norms, kind, held_out, progress=progress)
         lists = Lists([part / file for file in files])
-        questions = ask(vectors, norms, held_out, name, others or {})
+        questions = ask(vectors, norms, held_out, name, queries)
         probes, reached = _tune(lists, vectors, norms, questions, recall)
         del lists
         facts = Facts(
@@ -303,7 +308,7 @@ def _tune(
             low = middle
         else:
             high, reached = middle, recall
-    return high, {kind: round(recall.share, 4) for kind, recall in reached.items()}
+    return high, {kind: recall.share for kind, recall in reached.items()}
 
 
 def _lowest(recalls: Mapping[str, Recall]) -> float:
@@ -312,6 +317,14 @@ def _lowest(recalls: Mapping[str, Recall]) -> float:
 
 def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.earlier.part")
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Removes what killed processes have left."""
+    for path in folder.parent.glob(f".{folder.name}.*.part"):
+        changed = max(one.stat().st_mtime for one in [path, *path.glob("*")])
+        if time.time() - changed > _ABANDONED:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _set_aside(folder: Path) -> None:

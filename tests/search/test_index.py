@@ -25,7 +25,7 @@ TEXTS = texts_for(ROWS)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("collection") / ".hfclip/index"
-    build_index(folder, ROWS, "first", others={"captions": TEXTS})
+    build_index(folder, ROWS, "first", others=lambda: {"captions": TEXTS})
     return folder
 
 
@@ -99,7 +99,7 @@ def test_lengths_of_raw_vectors_do_not_change_what_is_found(tmp_path: Path) -> N
 
 
 def test_two_builds_give_the_same_files(folder: Path, tmp_path: Path) -> None:
-    build_index(tmp_path / "index", ROWS, "first", others={"captions": TEXTS})
+    build_index(tmp_path / "index", ROWS, "first", others=lambda: {"captions": TEXTS})
     for path in sorted(folder.iterdir()):
         assert (tmp_path / "index" / path.name).read_bytes() == path.read_bytes(), path.name
     assert len(list(folder.iterdir())) == 2
@@ -134,7 +134,7 @@ def test_the_recall_without_clusters_is_refused_and_nothing_is_written(tmp_path:
 
 
 def test_more_lists_are_read_for_a_higher_recall(folder: Path, tmp_path: Path) -> None:
-    index = build_index(tmp_path / "index", ROWS, "s", recall=0.6, others={"captions": TEXTS})
+    index = build_index(tmp_path / "index", ROWS, "s", recall=0.6, others=lambda: {"captions": TEXTS})
     assert index.facts.probes < open_index(folder, "first").facts.probes
     assert 0.6 <= index.facts.recall["captions"] < 0.95
 
@@ -142,10 +142,10 @@ def test_more_lists_are_read_for_a_higher_recall(folder: Path, tmp_path: Path) -
 def test_captions_without_an_embedding_are_no_queries(tmp_path: Path) -> None:
     captions = TEXTS.copy()
     captions[100:] = np.nan
-    index = build_index(tmp_path / "index", ROWS, "stamp", others={"captions": captions})
+    index = build_index(tmp_path / "index", ROWS, "stamp", others=lambda: {"captions": captions})
     assert index.facts.queries == {"images": 400, "captions": 100}
     captions[:] = np.nan
-    index = build_index(tmp_path / "index", ROWS, "stamp", others={"captions": captions})
+    index = build_index(tmp_path / "index", ROWS, "stamp", others=lambda: {"captions": captions})
     assert index.facts.queries == {"images": 400}
 
 
