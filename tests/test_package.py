@@ -36,14 +36,15 @@ ROOMS = {
     "publishing": "errors config atomic layouts hub releases checkpoints sources cards model onnx",
     "loading": "errors devices network images hub releases checkpoints sources model",
     "environment": "version hub sources fast",
-    "training": "errors version config atomic devices interruption text network images layouts hub releases "
-    "checkpoints sources cards model fast data zeroshot publishing environment",
-    "embedding": "errors version config atomic devices interruption text network images layouts hub "
-    "sources model fast data loading",
+    "training": "errors version config atomic devices interruption text network images layouts "
+    "hub releases checkpoints sources cards model fast data zeroshot publishing environment",
+    "embedding": "errors version config atomic devices interruption text network images layouts "
+    "hub sources model fast data loading",
+    "search": "errors text images embedding",
     "compat": "errors config devices text network images layouts hub releases checkpoints sources "
     "model",
     "cli": "errors version images layouts hub releases sources model zeroshot fast publishing "
-    "loading environment training embedding",
+    "loading environment training embedding search",
 }
 # The modules of each folder, lowest first: a module imports only what stands before it.
 ORDER = {
@@ -67,8 +68,10 @@ ORDER = {
     "training": "settings captions processes loss step optimizer precision batches checkpoints "
     "folder log loop base inputs metrics results card curves evaluation mix exam "
     "outcome run",
-    "embedding": "items parts locks manifest opening fingerprints plan inputs comparing changes "
-    "compact failures decoding encode pipeline arrays options run",
+    "embedding": "items parts locks manifest opening fingerprints plan inputs layout comparing "
+    "changes compact failures matrix_files matrix embeddings workers decoding encode pipeline "
+    "arrays options run",
+    "search": "exact queries searcher copies sheet",
 }
 
 

@@ -7,25 +7,18 @@ file gets the new key there. What has no row is planned in new parts.
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hfclip.embedding.comparing import Comparison, Recorded, compare, recall
-from hfclip.embedding.inputs import Inputs, recorded
+from hfclip.embedding.inputs import recorded
 from hfclip.embedding.items import Item
+from hfclip.embedding.layout import Layout, next_number, nowhere, replace_plan, with_new_parts
 from hfclip.embedding.opening import Opened
-from hfclip.embedding.parts import complete_parts
-from hfclip.embedding.plan import Plan, find_plan, remove_unplanned, write_plan
+from hfclip.embedding.plan import Plan, find_plan
 from hfclip.errors import ArgumentError
-
-if TYPE_CHECKING:
-    import pyarrow
-
-_NO_PART = -1
 
 
 @dataclass(frozen=True)
@@ -51,15 +44,6 @@ class Changes:
     unchanged: int
     retried: int
     pending: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """The place of each input, int32 (n,), and the number of the next new part."""
-
-    parts: NDArray[np.int32]
-    rows: NDArray[np.int32]
-    next_number: int
 
 
 def update_plan(
@@ -102,7 +86,7 @@ def update_plan(
             retry_errors |= opened.manifest.max_pixels > before.max_pixels
         found = compare(out, inputs, rows, rehash=rehash, retry_errors=retry_errors)
         layout = _layout(out, plan, rows, found, part_size)
-        plan = _replaced(out, plan, inputs, layout, opened)
+        plan = replace_plan(out, plan, inputs, layout, opened)
         if opened is not None:
             opened.hold(changes_plan=False)
             opened.record(plan.digest, plan.count)
@@ -111,10 +95,9 @@ def update_plan(
 
 def _layout(
     out: Path, plan: Plan | None, rows: Recorded, found: Comparison, part_size: int
-) -> _Layout:
+) -> Layout:
     """Keeps rows and whole planned parts, and divides the other inputs into new parts."""
-    count = len(found.source)
-    parts, places = np.full(count, _NO_PART, np.int32), np.zeros(count, np.int32)
+    parts, places = nowhere(len(found.source))
     kept = found.source >= 0
     parts[kept] = rows.parts[found.source[kept]]
     places[kept] = rows.rows[found.source[kept]]
@@ -125,13 +108,7 @@ def _layout(
     whole = np.isin(rows.parts[earlier], _whole(rows, earlier))
     parts[stays[whole]] = rows.parts[earlier[whole]]
     places[stays[whole]] = rows.rows[earlier[whole]]
-    # A `compact` that was killed leaves parts that no plan has named.
-    first = max([plan.next_number if plan else 0, *(n + 1 for n in complete_parts(out))])
-    rest = np.flatnonzero(parts == _NO_PART)
-    index = np.arange(len(rest))
-    parts[rest] = first + index // part_size
-    places[rest] = index % part_size
-    return _Layout(parts, places, first + -(-len(rest) // part_size))
+    return with_new_parts(parts, places, next_number(out, plan), part_size)
 
 
 def _whole(rows: Recorded, still: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -144,37 +121,6 @@ def _whole(rows: Recorded, still: NDArray[np.int64]) -> NDArray[np.int32]:
     found = np.zeros(len(numbers), np.int64)
     found[np.searchsorted(numbers, present)] = remaining
     return numbers[(found == counts) & (last + 1 == counts)]
-
-
-def _replaced(
-    out: Path, plan: Plan | None, inputs: Inputs, layout: _Layout, opened: Opened | None
-) -> Plan:
-    """Writes the plan if it differs from the one on the disk."""
-    order = np.lexsort((layout.rows, layout.parts))
-    digest = sha256(layout.parts[order].tobytes())
-    digest.update(layout.rows[order].tobytes())
-    digest.update(inputs.prints.keys[order].tobytes())
-    digest.update(inputs.prints.states[order].tobytes())
-    if plan is not None and plan.digest == digest.hexdigest():
-        return plan
-    if opened is not None:
-        opened.hold(changes_plan=True)
-    tables = _tables(inputs, layout, order)
-    plan = write_plan(out, tables, digest.hexdigest(), layout.next_number)
-    remove_unplanned(out, plan)
-    return plan
-
-
-def _tables(
-    inputs: Inputs, layout: _Layout, order: NDArray[np.int64]
-) -> "Iterator[tuple[int, pyarrow.Table]]":
-    """Yields the number and the columns of each part."""
-    import pyarrow  # noqa: PLC0415
-
-    numbers, starts = np.unique(layout.parts[order], return_index=True)
-    for number, chosen in zip(numbers.tolist(), np.split(order, starts[1:]), strict=False):
-        rows = pyarrow.array(layout.rows[chosen])
-        yield number, inputs.columns(chosen).append_column("row", rows)
 
 
 def _changes(plan: Plan, rows: Recorded, found: Comparison) -> Changes:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hfclip.embedding.fingerprints import HASH, Fingerprints, Hashes, positions, short_hash
 from hfclip.embedding.inputs import Inputs
-from hfclip.embedding.items import Item, items_of
+from hfclip.embedding.items import Item
 from hfclip.embedding.parts import complete_parts, part_path, read_digests, read_table
 from hfclip.embedding.plan import Plan
 from hfclip.errors import DataError
@@ -78,7 +78,7 @@ def recall(out: Path, plan: Plan | None) -> Recorded:
     lengths: dict[int, int] = {}
     files = set(complete_parts(out))
     for number, table in plan.tables() if plan is not None else ():
-        prints.add(items_of(table))
+        prints.add(table.drop_columns(["part", "row"]))
         count = table.num_rows
         index = table.column("row").to_numpy()
         parts += np.full(count, number, np.int32).tobytes()

@@ -1,6 +1,5 @@
 """Fingerprints of items: what a comparison of a million inputs keeps in memory, 49 bytes each."""
 
-from collections.abc import Iterable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -8,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from hfclip.embedding.items import Item
+    import pyarrow
 
 Hashes: TypeAlias = NDArray[np.bytes_]
 _WIDTH = 16
@@ -22,15 +21,17 @@ class Fingerprints:
     def __init__(self) -> None:
         self._columns = [bytearray() for _ in range(4)]
 
-    def add(self, items: "Iterable[Item]") -> None:
-        """Adds items."""
+    def add(self, columns: "pyarrow.Table") -> None:
+        """Adds items, given as the columns of a plan."""
         keys, contents, states, failed = self._columns
-        for item in items:
-            content = short_hash((item.text, item.image is None, item.size))
-            keys += short_hash(item.key)
-            contents += content
-            states += short_hash((content, item.mtime_ns, item.error, item.image))
-            failed.append(item.error is not None)
+        lists = {name: columns.column(name).to_pylist() for name in columns.column_names}
+        keys += b"".join(map(short_hash, lists.pop("key")))
+        has_no_picture = [ref is None for ref in lists["ref"]]
+        content = zip(lists.pop("text"), has_no_picture, lists.pop("size"), strict=True)
+        hashes = list(map(short_hash, content))
+        contents += b"".join(hashes)
+        failed += bytes([error is not None for error in lists["error"]])
+        states += b"".join(map(short_hash, zip(hashes, *lists.values(), strict=True)))
 
     def without(self, places: NDArray[np.int64]) -> "Fingerprints":
         """Returns the fingerprints of all but some items."""

@@ -78,8 +78,9 @@ def recorded(out: Path, items: Iterator[Item]) -> Iterator[Inputs]:
     try:
         with pyarrow.ipc.new_file(path, columns_of([]).schema) as writer:
             while block := list(islice(items, _BLOCK)):
-                prints.add(block)
-                for batch in columns_of(block).combine_chunks().to_batches():
+                columns = columns_of(block)
+                prints.add(columns)
+                for batch in columns.combine_chunks().to_batches():
                     writer.write_batch(batch)
         with pyarrow.memory_map(str(path)) as mapped:
             file = pyarrow.ipc.open_file(mapped)

@@ -23,6 +23,7 @@ import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,38 @@ class Matrix:
     errors: "pyarrow.Table"
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A matrix to build.
+
+    Attributes:
+        out: The folder of the collection.
+        manifest: Its manifest.
+        plan: Its plan.
+        parts: The numbers of the planned parts that have a file.
+        progress: Whether to show a progress bar.
+    """
+
+    out: Path
+    manifest: Manifest
+    plan: Plan
+    parts: Sequence[int]
+    progress: bool
+
+    @cached_property
+    def name(self) -> str:
+        """The name of the matrix, which has the stamp of the plan and the parts."""
+        facts: list[object] = [_FORMAT, self.plan.digest]
+        for number in self.parts:
+            path = part_path(self.out, number)
+            try:
+                found = path.stat()
+            except FileNotFoundError:  # removed since it was listed: the next attempt sees it
+                continue
+            facts.append((path.name, found.st_size, found.st_mtime_ns))
+        return f"matrix-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
+
+
 class _ChangedError(Exception):
     """A part has disappeared, because another process has changed the collection."""
 
@@ -92,13 +125,12 @@ def open_matrix(out: Path, manifest: Manifest, *, progress: bool = False) -> Mat
     """
     for _ in range(_ATTEMPTS):
         plan = Plan(out)
-        parts = _complete(out, plan)
-        name = f"matrix-{_stamp(out, plan, parts)}"
+        job = _Job(out, manifest, plan, _complete(out, plan), progress)
         for place in _places(out):
-            if (matrix := _existing(place / name)) is not None:
+            if (matrix := _existing(place / job.name)) is not None:
                 return matrix
         try:
-            return _built(out, name, plan, parts, manifest, progress)
+            return _built(job)
         except _ChangedError:
             continue
         except DataError:
@@ -115,18 +147,6 @@ def _complete(out: Path, plan: Plan) -> list[int]:
             f"{out} has no complete part yet. The same `hfclip embed` again goes on with it."
         )
     return parts
-
-
-def _stamp(out: Path, plan: Plan, parts: Sequence[int]) -> str:
-    facts: list[object] = [_FORMAT, plan.digest]
-    for number in parts:
-        path = part_path(out, number)
-        try:
-            found = path.stat()
-        except FileNotFoundError:  # removed since it was listed: the next attempt sees it
-            continue
-        facts.append((path.name, found.st_size, found.st_mtime_ns))
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def _places(out: Path) -> Iterator[Path]:
@@ -174,49 +194,57 @@ def _mapped_table(path: Path) -> "pyarrow.Table":
     return pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all()
 
 
-def _built(
-    out: Path, name: str, plan: Plan, parts: Sequence[int], manifest: Manifest, progress: bool
-) -> Matrix:
+def _built(job: _Job) -> Matrix:
     """Builds the matrix in the first place that can be written, and maps it."""
-    first: OSError | None = None
-    for place in _places(out):
+    reason = ""
+    for place in _places(job.out):
         try:
-            folder = _build_in(place, name, out, plan, parts, manifest, progress)
+            folder = _build_in(place, job)
         except OSError as error:
-            first = first or error
+            reason = reason or str(error)
             continue
-        if first is not None:
-            _warn(out, folder, first)
-        if (matrix := _existing(folder)) is None:
-            raise _ChangedError
-        return matrix
+        if reason:
+            _warn(job.out, folder, reason)
+        return _mapped_whole(folder)
+    return _built_temporarily(job, reason)
+
+
+def _built_temporarily(job: _Job, reason: str) -> Matrix:
+    """Builds the matrix in a folder that is removed with it, or when the process ends."""
     try:
         place = Path(tempfile.mkdtemp(prefix="hfclip-"))
-        folder = _build_in(place, name, out, plan, parts, manifest, progress)
     except OSError as error:
-        raise CacheError(f"The matrix of {out} cannot be written ({first}; {error}).") from error
-    _warn(out, folder, first)
-    if (matrix := _existing(folder)) is None:
-        raise _ChangedError
+        raise CacheError(
+            f"The matrix of {job.out} cannot be written ({reason}; {error})."
+        ) from error
+    try:
+        matrix = _mapped_whole(_build_in(place, job))
+    except OSError as error:
+        shutil.rmtree(place, ignore_errors=True)
+        raise CacheError(
+            f"The matrix of {job.out} cannot be written ({reason}; {error})."
+        ) from error
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
     weakref.finalize(matrix, shutil.rmtree, place, ignore_errors=True)
+    _warn(job.out, place, reason)
     return matrix
 
 
-def _warn(out: Path, folder: Path, reason: OSError | None) -> None:
+def _mapped_whole(folder: Path) -> Matrix:
+    if (matrix := _existing(folder)) is None:
+        raise _ChangedError
+    return matrix
+
+
+def _warn(out: Path, folder: Path, reason: str) -> None:
     warnings.warn(
         f"{out} cannot be written ({reason}), so its matrix is in {folder}.", stacklevel=5
     )
 
 
-def _build_in(
-    place: Path,
-    name: str,
-    out: Path,
-    plan: Plan,
-    parts: Sequence[int],
-    manifest: Manifest,
-    progress: bool,
-) -> Path:
+def _build_in(place: Path, job: _Job) -> Path:
     """Builds the matrix in a folder and returns its path.
 
     Raises:
@@ -224,11 +252,11 @@ def _build_in(
     """
     began = time.time()
     place.mkdir(parents=True, exist_ok=True)
-    unfinished = place / f".{name}.{uuid.uuid4().hex[:12]}.part"
+    unfinished = place / f".{job.name}.{uuid.uuid4().hex[:12]}.part"
     unfinished.mkdir()
-    folder = place / name
+    folder = place / job.name
     try:
-        _write(unfinished, out, plan, parts, manifest, progress)
+        _write(unfinished, job)
         if folder.exists() and _existing(folder) is None:
             _remove(folder)
         try:
@@ -237,7 +265,7 @@ def _build_in(
             if not folder.exists():
                 raise
         synced(place)
-        _remove_old(place, name, began)
+        _remove_old(place, job.name, began)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
@@ -270,28 +298,22 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write(
-    folder: Path,
-    out: Path,
-    plan: Plan,
-    parts: Sequence[int],
-    manifest: Manifest,
-    progress: bool,
-) -> None:
-    complete = set(parts)
+def _write(folder: Path, job: _Job) -> None:
+    complete = set(job.parts)
     with (
-        MatrixFiles(folder, manifest) as files,
+        MatrixFiles(folder, job.manifest) as files,
         tqdm(
             desc="building the matrix",
-            total=plan.count,
+            total=job.plan.count,
             unit="row",
             leave=False,
-            disable=None if progress else True,
+            disable=None if job.progress else True,
         ) as bar,
     ):
-        for number, live in plan.tables(["row", "key"]):
+        for number, live in job.plan.tables(["row", "key"]):
             if number in complete:
-                _add_part(files, part_path(out, number), number, live, manifest.dimension)
+                path = part_path(job.out, number)
+                _add_part(files, path, number, live, job.manifest.dimension)
             bar.update(live.num_rows)
     for path in folder.iterdir():
         synced(path)

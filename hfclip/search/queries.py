@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfclip.embedding.decoding import pixel_limit
 from hfclip.errors import ArgumentError, TextTooLongError
 from hfclip.text.bpe import Tokenizer, shortened
 
@@ -165,11 +164,13 @@ def _pictures(
     """Returns a vector of length 1 for each picture, read like those of the collection."""
     if not pictures:
         return []
+    import torch  # noqa: PLC0415  # `load` has imported it
+
+    from hfclip.embedding.decoding import pixel_limit  # noqa: PLC0415
+
     loaded = load()
     with pixel_limit(loaded.manifest.max_pixels):
         prepared = [loaded.reader(one, _name(one)) for one in pictures]
-    import torch  # noqa: PLC0415  # the model has imported it
-
     vectors = loaded.encoder.start(torch.stack([one.pixels for one in prepared]))()
     return [_unit(vector) for vector in vectors]
 
