@@ -102,9 +102,7 @@ def find_duplicates(
     rows = _Unit(vectors, block)
     found = _Found(rows, threshold - _TOLERANCE, limit)
     total = len(vectors) * (len(vectors) - 1) // 2
-    with tqdm(
-        total=total, unit="pair", unit_scale=True, disable=None if progress else True
-    ) as bar:
+    with tqdm(total=total, unit="pair", unit_scale=True, disable=None if progress else True) as bar:
         for start in range(0, len(vectors), block):
             current = rows.block(start)
             for other in range(0, start, block):
@@ -140,9 +138,7 @@ class _Unit:
         part = slice(start, start + self._block)
         return self._vectors[part] * self._inverse[part, None]
 
-    def cosines(
-        self, rows: NDArray[np.int64], others: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def cosines(self, rows: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float32]:
         """Returns the cosine of each row with another one; 1 with itself.
 
         The sums are made in float64 for each pair alone, so they do not depend on the block.

@@ -104,7 +104,7 @@ def write_lists(
     free = np.setdiff1d(np.arange(len(vectors)), held_out)
     chosen = np.sort(random.choice(free, min(kind.sample, len(free)), replace=False))
     index = _trained(faiss, _unit(vectors, norms, chosen), kind, progress=progress)
-    names = []
+    names: list[str] = []
     with tqdm(
         total=len(vectors), desc="grouping", unit="row", disable=None if progress else True
     ) as bar:
@@ -148,10 +148,12 @@ def _unit(
     vectors: NDArray[np.float32], norms: NDArray[np.float32] | None, rows: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Returns rows (n, D), divided by their norms unless those are None."""
-    chosen = np.ascontiguousarray(vectors[rows])
+    chosen = vectors[rows]  # a copy
     if norms is None:
         return chosen
-    return chosen / np.where(norms[rows] > 0, norms[rows], np.float32(1))[:, None]
+    lengths = np.where(norms[rows] > 0, norms[rows], 1).astype(np.float32)
+    chosen /= lengths[:, None]
+    return chosen
 
 
 def _write(faiss: Any, index: Any, path: Path) -> None:

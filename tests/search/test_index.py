@@ -1,7 +1,6 @@
 """An index finds what exact search finds, and says how much of it."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def index(folder: Path) -> Iterator[Index]:
+def index(folder: Path) -> Index:
     return open_index(folder, "first")
 
 
@@ -134,7 +133,9 @@ def test_the_recall_without_clusters_is_refused_and_nothing_is_written(tmp_path:
 
 
 def test_more_lists_are_read_for_a_higher_recall(folder: Path, tmp_path: Path) -> None:
-    index = build_index(tmp_path / "index", ROWS, "s", recall=0.6, others=lambda: {"captions": TEXTS})
+    index = build_index(
+        tmp_path / "index", ROWS, "s", recall=0.6, others=lambda: {"captions": TEXTS}
+    )
     assert index.facts.probes < open_index(folder, "first").facts.probes
     assert 0.6 <= index.facts.recall["captions"] < 0.95
 
