@@ -1,56 +1,45 @@
-"""Encodes the parts of a plan: threads decode pictures, of the next part too, beside the model."""
+"""Encodes the parts of a plan: threads read and decode pictures, of the next part too."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
-import torch
 
-from hfclip.embedding.decoding import Prepared, Reader
-from hfclip.embedding.encode import Decoded, Encoder, Vectors, cores, decoded, encoded
+from hfclip.data.references import ParquetImage
+from hfclip.embedding.decoding import Reader
+from hfclip.embedding.encode import Batch, Encoder, Job, Size, Vectors, encoded, write_pixels
 from hfclip.embedding.parts import Rows
 from hfclip.embedding.parts import Vectors as Columns
-from hfclip.errors import DataError, HfclipError
+from hfclip.embedding.workers import Workers
+from hfclip.errors import DataError, ImageError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from hfclip.embedding.items import Item
+    from hfclip.embedding.plan import PlannedPart
 
 # Called after each batch with its number of inputs and of errors.
 OnBatch: TypeAlias = Callable[[int, int], None]
-_NO_PIXELS = torch.empty(0, device="cpu")
-
-
-class Encoded(NamedTuple):
-    """The row of one input.
-
-    Attributes:
-        item: The input.
-        vector: Its embedding, float32 (D,), or None if it could not be read.
-        error: Why it could not be read, or None.
-        picture: Its size and digest, if it is a picture that could be read.
-        caption_vector: The embedding of its caption, float32 (D,), or None if it has none.
-    """
-
-    item: "Item"
-    vector: "Vectors | None" = None
-    error: str | None = None
-    picture: Prepared | None = None
-    caption_vector: "Vectors | None" = None
 
 
 class _Place(NamedTuple):
-    part: int
-    item: "Item"
-    is_last: bool
+    part: "PlannedPart"
+    row: int
+
+    @property
+    def item(self) -> "Item":
+        return self.part.items[self.row]
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Encodes parts. Its memory depends neither on the number of inputs nor on that of parts.
+    """Encodes parts. Its memory does not depend on the number of inputs.
 
     A batch never crosses the end of a part, so that a part has the same values whichever parts
     were encoded before it.
@@ -58,132 +47,168 @@ class Pipeline:
     Attributes:
         encoder: The encoder.
         reader: Opens and preprocesses pictures.
-        batch_size: Pictures per batch.
-        workers: Threads that read pictures.
+        batch_size: Inputs per batch; None for the encoder's default.
+        workers: Threads that decode pictures; None for one for each core.
     """
 
     encoder: Encoder
     reader: Reader
-    batch_size: int
-    workers: int
-
-    @classmethod
-    def of(
-        cls, encoder: Encoder, reader: Reader, batch_size: int | None, workers: int | None
-    ) -> "Pipeline":
-        """Returns a pipeline with defaults for what is None."""
-        return cls(encoder, reader, batch_size or encoder.batch_size, workers or cores())
+    batch_size: int | None = None
+    workers: int | None = None
 
     def encode(
         self,
-        parts: "Iterable[Sequence[Item]]",
+        parts: "Iterable[PlannedPart]",
         stop: threading.Event | None = None,
         on_batch: OnBatch | None = None,
-    ) -> Iterator[list[Encoded]]:
-        """Yields the rows of each part, in order.
+    ) -> "Iterator[tuple[PlannedPart, Rows]]":
+        """Yields each part with its rows, in order.
 
         Args:
-            parts: The items of each part. Parts are read as needed.
+            parts: The parts. They are read as needed.
             stop: Ends the iteration after the batch when it is set. The part in work is dropped.
             on_batch: Called after each batch with its number of inputs and of errors.
         """
-        places = (
-            _Place(number, item, place == len(items) - 1)
-            for number, items in enumerate(parts)
-            for place, item in enumerate(items)
-        )
-        jobs = ((place, None, partial(self._read, place.item)) for place in places)
-        outcomes = decoded(jobs, workers=self.workers, ahead=2 * self.batch_size + self.workers)
-        rows: list[Encoded] = []
-        for batch in encoded(self.encoder, outcomes, self._ends_batch):
-            new = self._rows(batch.pictures, batch.vectors)
-            if on_batch is not None:
-                on_batch(len(new), sum(row.error is not None for row in new))
-            rows += new
-            if batch.pictures[-1].key.is_last:
-                yield rows
-                rows = []
-            if stop is not None and stop.is_set():
-                return
+        rows: _Rows | None = None
+        with Workers(self.workers) as pool:
+            reader = self.reader.within(pool.decoded)
+            for batch in encoded(self.encoder, pool, self._batches(parts, reader)):
+                part, first = batch.keys[0]
+                if first == 0:
+                    rows = _Rows(part, self.encoder.dimension)
+                failed = rows.add(batch) if rows is not None else 0
+                if on_batch is not None:
+                    on_batch(len(batch.keys), failed)
+                if rows is not None and rows.is_whole:
+                    yield part, rows.columns()
+                    rows = None
+                if stop is not None and stop.is_set():
+                    return
 
-    def _ends_batch(self, place: _Place, count: int) -> bool:
-        return place.is_last or count == self.batch_size
-
-    def _read(self, item: "Item") -> Prepared | None:
-        """Reads an item's picture. Returns None for an item that is only a text."""
-        if item.error is not None:
-            raise DataError(item.error)
-        if item.image is None:
-            if item.text is None:
-                raise DataError("the row has no picture.")
-            return None
-        content = item.image.read()
-        prepared = self.reader(content, item.key)
-        return prepared._replace(digest=sha256(content).hexdigest(), size=len(content))
-
-    def _rows(self, pictures: "list[Decoded[_Place]]", vectors: Vectors) -> list[Encoded]:
-        texts = [one.key.item.text for one in pictures if one.key.item.text]
-        of_texts = iter(self.encoder.texts(texts))
-        of_pictures = iter(vectors)
-        rows = []
-        for (_, item, _), outcome in pictures:
-            of_text = next(of_texts) if item.text else None
-            if isinstance(outcome, Prepared):
-                light = outcome._replace(pixels=_NO_PIXELS)  # the pixels need not stay
-                rows.append(Encoded(item, next(of_pictures), None, light, of_text))
-            elif outcome is None and of_text is not None:
-                rows.append(Encoded(item, of_text))
-            else:
-                error = "the text is empty" if outcome is None else _reason(outcome, item.key)
-                rows.append(Encoded(item, error=error, caption_vector=of_text))
-        return rows
+    def _batches(
+        self, parts: "Iterable[PlannedPart]", reader: Reader
+    ) -> Iterator[list[Job[_Place]]]:
+        size = self.batch_size or self.encoder.batch_size
+        for part in parts:
+            for start in range(0, len(part.items), size):
+                end = min(start + size, len(part.items))
+                yield [_job(_Place(part, row), reader) for row in range(start, end)]
 
 
 def encode_part(
-    pipeline: Pipeline, items: "Sequence[Item]", on_batch: OnBatch | None = None
-) -> list[Encoded]:
+    pipeline: Pipeline, part: "PlannedPart", on_batch: OnBatch | None = None
+) -> Rows:
     """Returns the rows of one part, for engines that encode one part at a time."""
-    return next(pipeline.encode([items], on_batch=on_batch), [])
+    _, rows = next(pipeline.encode([part], on_batch=on_batch))
+    return rows
 
 
-def as_rows(encoded_rows: Sequence[Encoded], dimension: int) -> Rows:
-    """Returns rows as the columns of a part."""
-    items = [row.item for row in encoded_rows]
-    pictures = [row.picture for row in encoded_rows]
-    captions = [row.caption_vector for row in encoded_rows]
-    has_captions = any(vector is not None for vector in captions)
-    return Rows(
-        keys=[item.key for item in items],
-        embeddings=_stacked([row.vector for row in encoded_rows], dimension),
-        captions=[item.text for item in items],
-        caption_embeddings=_stacked(captions, dimension) if has_captions else None,
-        widths=[picture and picture.width for picture in pictures],
-        heights=[picture and picture.height for picture in pictures],
-        errors=[row.error for row in encoded_rows],
-        digests=[_digest(row) for row in encoded_rows],
-        sizes=[
-            item.size if picture is None or item.size is not None else picture.size
-            for item, picture in zip(items, pictures, strict=True)
-        ],
-        mtimes=[item.mtime_ns for item in items],
-    )
+def _job(place: _Place, reader: Reader) -> Job[_Place]:
+    item = place.item
+    begins = None if item.image is None and item.error is None else partial(_begin, item, reader)
+    return Job(place, begins, _text(item))
 
 
-def _stacked(vectors: "Sequence[Vectors | None]", dimension: int) -> "Columns":
-    values = np.zeros((len(vectors), dimension), np.float32)
-    valid = np.array([vector is not None for vector in vectors], np.bool_)
-    for row, vector in zip(values, vectors, strict=True):
-        if vector is not None:
-            row[:] = vector
-    return Columns(values, valid)
+def _text(item: "Item") -> str | None:
+    return item.text if item.text and not item.text.isspace() else None
 
 
-def _digest(row: Encoded) -> str | None:
-    if row.picture is not None:
-        return row.picture.digest
-    is_text = row.item.image is None and row.item.text and row.error is None
-    return sha256(row.item.text.encode()).hexdigest() if is_text and row.item.text else None
+def _begin(item: "Item", reader: Reader, workers: Workers, row: "Tensor") -> Future[Size]:
+    """Begins to read and decode an item's picture."""
+    if item.error is not None or item.image is None:
+        failed: Future[Size] = Future()
+        failed.set_exception(DataError(item.error or "there is no picture."))
+        return failed
+
+    def decode(content: bytes) -> Size:
+        prepared = reader(content, item.key)
+        write_pixels(row, prepared.pixels)
+        return Size(prepared.width, prepared.height, sha256(content).digest())
+
+    # Rows of a Parquet file are read in order, because the file is decoded in order.
+    in_order = isinstance(item.image, ParquetImage)
+    return workers.read_and_decode(partial(_read, item), item.size, decode, in_order=in_order)
 
 
-def _reason(error: HfclipError, key: str) -> str:
-    return str(error).removeprefix(f"{key}: ")
+def _read(item: "Item") -> bytes:
+    try:
+        return item.content()
+    except FileNotFoundError as error:
+        raise DataError("no such file: it is gone since it was listed.") from error
+    except IsADirectoryError as error:
+        raise DataError("this is a folder, not a picture.") from error
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror or error}).") from error
+
+
+class _Rows:
+    """Collects the rows of a part from its batches."""
+
+    def __init__(self, part: "PlannedPart", dimension: int) -> None:
+        count = len(part.items)
+        self._part = part
+        self._images = _empty(count, dimension)
+        self._texts = _empty(count, dimension)
+        self._sizes: list[Size | None] = []
+        self._errors: list[str | None] = []
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self._errors) == len(self._part.items)
+
+    def add(self, batch: Batch[_Place]) -> int:
+        """Adds a batch and returns its number of errors."""
+        rows = np.array([place.row for place in batch.keys])
+        is_read = np.array([isinstance(outcome, Size) for outcome in batch.outcomes])
+        has_text = np.array([_text(place.item) is not None for place in batch.keys])
+        _fill(self._images, rows[is_read], batch.images)
+        _fill(self._texts, rows[has_text], batch.texts)
+        only_text = has_text & np.array([outcome is None for outcome in batch.outcomes])
+        _fill(self._images, rows[only_text], batch.texts[only_text[has_text]])
+        found = zip(batch.keys, batch.outcomes, only_text, strict=True)
+        errors = [_error(place.item, outcome, has_row) for place, outcome, has_row in found]
+        self._errors += errors
+        self._sizes += [one if isinstance(one, Size) else None for one in batch.outcomes]
+        return sum(error is not None for error in errors)
+
+    def columns(self) -> Rows:
+        """Returns the rows as the columns of a part."""
+        items = self._part.items
+        has_captions = any(item.text and item.image is not None for item in items)
+        return Rows(
+            keys=[item.key for item in items],
+            embeddings=self._images,
+            errors=self._errors,
+            widths=[size and size.width for size in self._sizes],
+            heights=[size and size.height for size in self._sizes],
+            captions=[item.text for item in items],
+            caption_embeddings=self._texts if has_captions else None,
+            digests=[
+                _text_digest(item) if size is None else size.digest
+                for item, size in zip(items, self._sizes, strict=True)
+            ],
+        )
+
+
+def _empty(count: int, dimension: int) -> Columns:
+    return Columns(np.zeros((count, dimension), np.float32), np.zeros(count, np.bool_))
+
+
+def _fill(columns: Columns, rows: "np.ndarray[tuple[int], np.dtype[np.int64]]", found: Vectors) -> None:
+    columns.values[rows] = found
+    columns.valid[rows] = True
+
+
+def _error(item: "Item", outcome: object, has_vector: bool) -> str | None:
+    """Returns why an input has no embedding, or None if it has one."""
+    if isinstance(outcome, ImageError | DataError):
+        return str(outcome).removeprefix(f"{item.key}: ")
+    if outcome is None and not has_vector:
+        return "the text is empty." if item.text is not None else "there is no picture."
+    return None
+
+
+def _text_digest(item: "Item") -> bytes | None:
+    if item.image is not None or item.error is not None or item.text is None:
+        return None
+    return sha256(item.text.encode()).digest()

@@ -80,6 +80,7 @@ class Workers:
         self._may_decode = threading.Event()
         self._may_decode.set()
         self._readers = ThreadPoolExecutor(_READERS, "hfclip-reading")
+        self._reader = ThreadPoolExecutor(1, "hfclip-reading")
         self._decoders = _single_threaded(count)
 
     def __enter__(self) -> "Workers":
@@ -90,6 +91,7 @@ class Workers:
         self._may_decode.set()
         # Readers first: they give work to the decoders.
         self._readers.shutdown(wait=wait, cancel_futures=True)
+        self._reader.shutdown(wait=wait, cancel_futures=True)
         self._decoders.shutdown(wait=wait, cancel_futures=True)
 
     @contextmanager
@@ -110,6 +112,8 @@ class Workers:
         read: Callable[[], bytes],
         size: int | None,
         decode: Callable[[bytes], _Result],
+        *,
+        in_order: bool = False,
     ) -> Future[_Result]:
         """Runs `read` in a reading thread and then `decode` of its result in a decoding thread.
 
@@ -117,6 +121,7 @@ class Workers:
             read: Returns the content.
             size: The size of the content in bytes, or None if it is unknown.
             decode: Decodes the content.
+            in_order: Whether one thread reads such contents, one after the other.
         """
         result: Future[_Result] = Future()
         known = size or 0
@@ -144,7 +149,7 @@ class Workers:
             finally:
                 self._read.give_back(held)
 
-        self._readers.submit(reading)
+        (self._reader if in_order else self._readers).submit(reading)
         return result
 
     def _in_turn(self, job: Callable[[], _Result]) -> _Result:
