@@ -13,6 +13,7 @@ from hfclip.errors import DataError
 
 if TYPE_CHECKING:
     from hfclip.embedding.embeddings import Embeddings
+    from hfclip.embedding.options import Loaded
     from hfclip.search.searcher import Hit
 
 
@@ -143,7 +144,6 @@ def search(
 
 def _build(embeddings: "Embeddings", device: str | None, recall: float) -> None:
     """Builds an index, unless there is one with this recall."""
-    from hfclip.embedding.options import load_model_of  # noqa: PLC0415
     from hfclip.search.collection_index import (  # noqa: PLC0415
         build_collection_index,
         open_collection_index,
@@ -156,12 +156,18 @@ def _build(embeddings: "Embeddings", device: str | None, recall: float) -> None:
             f"worth building from {WORTHWHILE:,} rows.",
             err=True,
         )
+
+    def load() -> "Loaded":
+        from hfclip.embedding.options import load_model_of  # noqa: PLC0415  # imports torch
+
+        return load_model_of(embeddings.manifest, device=device)
+
     try:
         found = open_collection_index(embeddings, recall)
     except DataError:
         found = build_collection_index(
             embeddings,
-            lambda: load_model_of(embeddings.manifest, device=device),
+            load,
             recall=recall,
             warn=lambda sentence: echo(f"Warning: {sentence}", err=True),
             progress=True,
