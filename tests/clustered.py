@@ -22,5 +22,6 @@ def texts_for(vectors: NDArray[np.float32], *, seed: int = 1) -> NDArray[np.floa
     gap = 1.5 * random.standard_normal(vectors.shape[1]) / vectors.shape[1] ** 0.5
     noise = 0.5 * random.standard_normal(vectors.shape) / vectors.shape[1] ** 0.5
     moved = 0.6 * vectors + gap + noise
-    moved /= np.linalg.norm(moved, axis=1, keepdims=True)
-    return moved.astype(np.float32)
+    lengths: NDArray[np.float64] = np.linalg.norm(moved, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = (moved / lengths).astype(np.float32)
+    return unit

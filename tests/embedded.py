@@ -1,103 +1,194 @@
-"""Small collections of embeddings, written without a model."""
+"""Embeds folders of small files with vectors made of hashes, without a model, for tests of plans.
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+A file that starts with b"broken" gives an error. A file that starts with b"unread" gives an error
+and no digest.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hfclip.embedding.changes import update_plan
+from hfclip.data.references import FileImage
+from hfclip.embedding.changes import Changes, update_plan
 from hfclip.embedding.items import Item
-from hfclip.embedding.manifest import Manifest, write_manifest
-from hfclip.embedding.parts import Rows, Vectors, write_part
-from hfclip.version import __version__
+from hfclip.embedding.manifest import Manifest
+from hfclip.embedding.parts import Rows, Vectors, complete_parts, part_path, read_part, write_part
+from hfclip.embedding.plan import Plan, PlannedPart
 
+DIMENSION = 4
 MANIFEST = Manifest(
     name="digits",
-    repository=None,
-    commit=None,
-    sha256="0" * 64,
-    config_digest="0" * 64,
+    repository="org/digits",
+    commit="0123456789abcdef",
+    sha256="f" * 64,
+    config_digest="c" * 64,
     preprocess="fast",
     precision="float32",
     normalized=True,
-    dimension=4,
+    dimension=DIMENSION,
     dtype="float32",
     kind="images",
     background=None,
     auto_orient=True,
-    max_pixels=10**6,
-    sources=("photos",),
-    version=__version__,
+    max_pixels=1_000,
+    sources=("pictures",),
+    version="0.1.0",
 )
+_times = itertools.count(1_700_000_000_000_000_000, 1_000_000)
 
 
-class Row(NamedTuple):
-    """An input and its embedding (D,), or its error."""
-
-    item: Item
-    vector: NDArray[np.float32] | None
-    caption_vector: NDArray[np.float32] | None = None
-    error: str | None = None
+class Killed(BaseException):
+    """Stands for the end of a process: no code may handle it."""
 
 
-def unit_rows(count: int, dimension: int = 4, seed: int = 0) -> list[Row]:
-    """Returns rows with the keys photos/0000.jpg, ... and random vectors of length 1."""
-    drawn = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
-    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
-    return [
-        Row(Item(f"photos/{number:04}.jpg", None, None, number, 0), vector)
-        for number, vector in enumerate(drawn)
-    ]
+def write(path: Path, content: bytes) -> None:
+    """Writes a file with a time of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    touch(path)
 
 
-def write_collection(
-    out: Path,
-    rows: Sequence[Row],
-    *,
-    part_size: int = 10,
-    parts: int | None = None,
-    **facts: Any,
-) -> Path:
-    """Plans rows and writes their parts, or only the first `parts` of those that are missing."""
-    manifest = replace(MANIFEST, **facts)
-    changes = update_plan(out, iter([row.item for row in rows]), part_size=part_size)
-    write_manifest(out, manifest)
-    by_key = {row.item.key: row for row in rows}
-    for number in changes.pending[:parts]:
-        part = changes.plan.part(number)
-        write_part(
-            out,
-            number,
-            _rows([by_key[item.key] for item in part.items], manifest.dimension),
-            dtype=manifest.dtype,
-            dimension=manifest.dimension,
-        )
-    return out
+def touch(path: Path) -> None:
+    """Gives a file a new time."""
+    now = next(_times)
+    os.utime(path, ns=(now, now))
 
 
-def _rows(rows: Sequence[Row], dimension: int) -> Rows:
-    captions = [row.caption_vector for row in rows]
+def listed(folder: Path) -> Iterator[Item]:
+    """Yields the files of a folder, sorted."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            found = path.stat()
+            key = path.relative_to(folder.parent).as_posix()
+            yield Item(key, FileImage(str(path)), None, found.st_size, found.st_mtime_ns)
+
+
+def vector(content: bytes) -> list[float]:
+    """Returns the embedding of a content."""
+    numbers = np.frombuffer(sha256(content).digest()[:DIMENSION], np.uint8)
+    return [float(number) for number in numbers]
+
+
+def encoded(part: PlannedPart) -> Rows:
+    """Encodes a part."""
+    contents = [item.content() for item in part.items]
+    errors = [content[:6].decode() if _fails(content) else None for content in contents]
     return Rows(
-        keys=[row.item.key for row in rows],
-        embeddings=_vectors([row.vector for row in rows], dimension),
-        errors=[row.error for row in rows],
-        widths=[None if row.vector is None else 40 + place for place, row in enumerate(rows)],
-        heights=[None if row.vector is None else 30 for row in rows],
-        captions=[row.item.text for row in rows],
-        caption_embeddings=_vectors(captions, dimension)
-        if any(vector is not None for vector in captions)
-        else None,
-        digests=[row.item.key.encode().ljust(32, b".")[:32] for row in rows],
+        keys=[item.key for item in part.items],
+        embeddings=Vectors(
+            np.array([[0.0] * DIMENSION if _fails(c) else vector(c) for c in contents], np.float32),
+            np.array([error is None for error in errors]),
+        ),
+        errors=errors,
+        widths=[len(content) for content in contents],
+        heights=[None] * len(contents),
+        captions=[item.text for item in part.items],
+        caption_embeddings=None,
+        digests=[None if c.startswith(b"unread") else sha256(c).digest() for c in contents],
     )
 
 
-def _vectors(vectors: Iterable[NDArray[np.float32] | None], dimension: int) -> Vectors:
-    found = list(vectors)
-    values = np.zeros((len(found), dimension), np.float32)
-    for row, vector in zip(values, found, strict=True):
-        if vector is not None:
-            row[:] = vector
-    return Vectors(values, np.array([vector is not None for vector in found]))
+def encode(out: Path, numbers: Iterable[int]) -> list[str]:
+    """Writes parts and returns the keys of their inputs."""
+    plan = Plan(out)
+    keys = []
+    for number in numbers:
+        part = plan.part(number)
+        assert list(part.rows) == list(range(len(part.items)))
+        write_part(out, number, encoded(part), dtype="float32", dimension=DIMENSION)
+        keys += [item.key for item in part.items]
+    return keys
+
+
+def run(
+    folder: Path, out: Path, *, part_size: int = 4, **options: Any
+) -> tuple[Changes, list[str]]:
+    """Embeds a folder and returns the changes and the keys that were encoded."""
+    changes = update_plan(out, listed(folder), part_size=part_size, **options)
+    return changes, encode(out, changes.pending)
+
+
+def live(out: Path) -> dict[str, list[float] | str]:
+    """Returns the embedding or the error of each live row."""
+    found: dict[str, list[float] | str] = {}
+    complete = set(complete_parts(out))
+    for part in Plan(out).parts():
+        if part.number not in complete:
+            continue
+        rows = read_part(part_path(out, part.number))
+        for row, item in zip(part.rows, part.items, strict=True):
+            assert item.key not in found
+            error = rows.errors[row]
+            found[item.key] = rows.embeddings.values[row].tolist() if error is None else error
+    return found
+
+
+def expected(folder: Path) -> dict[str, list[float] | str]:
+    """Returns what `live` returns after a complete run."""
+    contents = {item.key: item.content() for item in listed(folder)}
+    return {key: result(content) for key, content in contents.items()}
+
+
+def result(content: bytes) -> list[float] | str:
+    """Returns the embedding or the error of a content."""
+    return content[:6].decode() if _fails(content) else vector(content)
+
+
+def stored(out: Path) -> list[tuple[str, Sequence[float]]]:
+    """Returns the keys and embeddings of the parts alone, in their order."""
+    rows = [read_part(part_path(out, number)) for number in complete_parts(out)]
+    return [
+        (key, values)
+        for part in rows
+        for key, values in zip(part.keys, part.embeddings.values.tolist(), strict=True)
+    ]
+
+
+@contextmanager
+def killed_at(step: int) -> Iterator[None]:
+    """Raises `Killed` at the given call that syncs, renames or removes a file, and at all later."""
+    calls = itertools.count()
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def do(*args: Any, **options: Any) -> Any:
+            if next(calls) >= step:
+                raise Killed
+            return call(*args, **options)
+
+        return do
+
+    with (
+        patch.object(os, "fsync", counted(os.fsync)),
+        patch.object(os, "replace", counted(os.replace)),
+        patch.object(os, "unlink", counted(os.unlink)),
+    ):
+        yield
+
+
+def killed_everywhere(do: Callable[[], object], after: Callable[[int], None]) -> int:
+    """Kills a function at each of its steps and returns their number.
+
+    Args:
+        do: The function.
+        after: Called after each kill with the number of the step; makes all as it was before `do`.
+    """
+    for step in itertools.count():
+        try:
+            with killed_at(step):
+                do()
+        except Killed:
+            after(step)
+        else:
+            return step
+    raise AssertionError
+
+
+def _fails(content: bytes) -> bool:
+    return content.startswith((b"broken", b"unread"))

@@ -40,7 +40,7 @@ ROOMS = {
     "hub releases checkpoints sources cards model fast data zeroshot publishing environment",
     "embedding": "errors version config atomic devices interruption text network images layouts "
     "hub sources model fast data loading",
-    "search": "errors text images embedding",
+    "search": "errors atomic text images embedding",
     "compat": "errors config devices text network images layouts hub releases checkpoints sources "
     "model",
     "cli": "errors version images layouts hub releases sources model zeroshot fast publishing "
@@ -61,17 +61,18 @@ ORDER = {
     "cards": "marks licenses card renewal",
     "onnx": "graphs",
     "fast": "kernels attention processor onednn encoders optimize",
-    "data": "references records names columns rows delimited json_rows tables folders coco parquet "
-    "tars repository contents sources checks joining splits skipped examples",
+    "data": "remote parquet_files references records names columns rows delimited json_rows tables "
+    "folders coco parquet tars repository contents sources checks joining splits skipped examples",
     "zeroshot": "templates labels classifier cache",
     "publishing": "export companions published_card finetune",
     "training": "settings captions processes loss step optimizer precision batches checkpoints "
     "folder log loop base inputs metrics results card curves evaluation mix exam "
     "outcome run",
-    "embedding": "items parts locks manifest opening fingerprints plan inputs layout comparing "
-    "changes compact failures matrix_files matrix embeddings workers decoding encode pipeline "
-    "arrays options run",
-    "search": "exact queries searcher copies sheet",
+    "embedding": "items locations folders named settings text_files tables parquet_rows tars "
+    "listing parts locks manifest opening plan fingerprints inputs layout comparing changes "
+    "compact failures matrix_files matrix embeddings workers decoding encode pipeline arrays "
+    "options run",
+    "search": "exact queries lists recall index collection_index searcher copies sheet duplicates",
 }
 
 

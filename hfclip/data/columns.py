@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from hfclip.data.records import Choices
-from hfclip.data.references import ParquetImage
+from hfclip.data.references import ParquetImage, ParquetRow
 from hfclip.errors import DataError
 from hfclip.images.formats import PICTURE_ENDINGS
 
@@ -71,8 +71,7 @@ def find_columns(
         DataError: A chosen column does not exist, or two columns could be meant, or none.
     """
     for option, chosen in _options(choices):
-        if chosen is not None and chosen not in names:
-            raise DataError(f"{what} has no column {chosen!r} ({option}); it has {_listed(names)}.")
+        check_column(chosen, option, names, what)
     image = choices.image or find_image_column(names, sample, what)
     split = next((name for name in names if _plain(name) == _SPLIT_NAME), None)
     others = [name for name in names if name not in (image, split)]
@@ -95,9 +94,36 @@ def find_columns(
     return Columns(image, caption, label, split)
 
 
+def check_column(chosen: str | None, option: str, names: Sequence[str], what: str) -> None:
+    """Checks that a column exists if one is chosen.
+
+    Args:
+        chosen: The column, or None.
+        option: The name of the option with which it was chosen.
+        names: All columns.
+        what: The table's name in the error.
+
+    Raises:
+        DataError: There is no such column.
+    """
+    if chosen is not None and chosen not in names:
+        raise DataError(f"{what} has no column {chosen!r} ({option}); it has {_listed(names)}.")
+
+
+def find_caption_column(names: Sequence[str], what: str) -> str | None:
+    """Returns the column that is named like captions, or None.
+
+    Raises:
+        DataError: Several columns are.
+    """
+    return _only(
+        [name for name in names if is_caption_name(name)], what, "captions", "caption_column"
+    )
+
+
 def looks_like_picture(value: Any) -> bool:
     """Returns whether a value is a picture, or text that ends like the file name of one."""
-    if isinstance(value, ParquetImage):
+    if isinstance(value, ParquetImage | ParquetRow):
         return True
     return isinstance(value, str) and PurePosixPath(value.strip()).suffix.lower() in PICTURE_ENDINGS
 
@@ -121,6 +147,11 @@ def _options(choices: Choices) -> tuple[tuple[str, str | None], ...]:
 
 
 def find_image_column(names: Sequence[str], sample: Sequence[Mapping[str, Any]], what: str) -> str:
+    """Returns the column with pictures or their file names.
+
+    Raises:
+        DataError: There is no such column, or several.
+    """
     by_content = [name for name in names if _holds_pictures(name, sample)]
     by_name = [name for name in by_content or names if _plain(name) in _IMAGE_NAMES]
     found = by_content if len(by_content) == 1 else by_name or by_content

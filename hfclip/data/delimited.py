@@ -4,15 +4,19 @@ import codecs
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from hfclip.data.columns import SAMPLE, looks_like_picture
+from hfclip.data.parquet_files import DamagedFileError
 from hfclip.errors import DataError
 
+# Characters at the beginning of a file that show its format.
+_SAMPLE_SIZE = 16 * 2**20
 _DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
 
 
@@ -39,14 +43,23 @@ class _Dialect(NamedTuple):
     delimiter: str
     quotes: bool
 
+    @property
+    def delimiter_name(self) -> str:
+        """The name of the delimiter in errors."""
+        return _DELIMITERS.get(self.delimiter, repr(self.delimiter))
+
     def rows(self, text: str) -> Iterator[tuple[int, list[str]]]:
         """Yields the line number and the cells of each row that is not empty.
 
         Raises:
             csv.Error: A quotation mark is not closed, or a cell is too long.
         """
+        yield from self.rows_of(io.StringIO(text, newline=""))
+
+    def rows_of(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+        """Yields the same as `rows` for lines that keep their ends."""
         reader = csv.reader(
-            io.StringIO(text, newline=""),
+            lines,
             delimiter=self.delimiter,
             quoting=csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE,
             strict=True,
@@ -70,12 +83,79 @@ def read_delimited(path: Path, delimiter: str | None = None) -> Cells:
         OSError: The file cannot be read.
     """
     text = _decoded(path)
+    _check(path, text, delimiter)
+    dialect, rows = _all_rows(path, text, _find_dialect(path, text, delimiter))
+    return _with_header(path, rows, dialect)
+
+
+def stream_delimited(
+    file: IO[bytes], what: str, delimiter: str | None = None
+) -> tuple[tuple[str, ...], Iterator[tuple[int, dict[str, object] | str]]]:
+    """Reads a table as `read_delimited` does, but row by row.
+
+    Args:
+        file: The open file, at its beginning.
+        what: Its path or URL in errors.
+        delimiter: The delimiter, or None to find it.
+
+    Returns:
+        The columns, and an iterator that yields the first line of each row, and its cells or why
+        it has none. The iterator raises a DamagedFileError where no more rows can be read.
+
+    Raises:
+        DataError: The file is no such table, or its delimiter cannot be found.
+        OSError: The file cannot be read.
+    """
+    text = io.TextIOWrapper(file, encoding=encoding_of(file), newline="")
+    try:
+        sample = text.read(_SAMPLE_SIZE)
+        sample += text.readline()
+        is_whole = not (rest := text.readline())
+    except UnicodeDecodeError as error:
+        raise _not_utf8(what, error) from None
+    _check(what, sample, delimiter)
+    dialect = _find_dialect(what, sample, delimiter)
+    if is_whole:  # then an unclosed quotation mark may be found to be text
+        with suppress(DataError):
+            dialect, _ = _all_rows(what, sample, dialect)
+    rows = dialect.rows_of(chain(io.StringIO(sample, newline=""), [rest] if rest else [], text))
+    first = next(rows)
+    names, has_header = _header(what, first[1])
+    return names, _streamed(what, names, dialect, rows if has_header else chain([first], rows))
+
+
+def _streamed(
+    what: str, names: tuple[str, ...], dialect: _Dialect, rows: Iterator[tuple[int, list[str]]]
+) -> Iterator[tuple[int, dict[str, object] | str]]:
+    line = 1
+    try:
+        for line, cells in rows:
+            yield line, _cells(names, cells, dialect)
+    except csv.Error as error:
+        raise DamagedFileError(_unreadable(what, f"after line {line}", error)) from None
+    except UnicodeDecodeError as error:
+        raise _not_utf8(what, error, f" after line {line}") from None
+
+
+def encoding_of(file: IO[bytes]) -> str:
+    """Returns the encoding of a text file at its beginning: UTF-16 if it has a mark, else UTF-8."""
+    mark = file.read(2)
+    file.seek(0)
+    return "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _not_utf8(what: str, error: UnicodeDecodeError, place: str = "") -> DamagedFileError:
+    return DamagedFileError(
+        f"{what} is not UTF-8{place} ({error.reason}). Save it as UTF-8, for example with "
+        "`iconv -f LATIN1 -t UTF-8`."
+    )
+
+
+def _check(path: Path | str, text: str, delimiter: str | None) -> None:
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
         raise DataError(f"The delimiter is {delimiter!r}; expected one character, such as a comma.")
     if not text.strip():
         raise DataError(f"{path} is empty; expected a header and rows.")
-    dialect, rows = _all_rows(path, text, _find_dialect(path, text, delimiter))
-    return _with_header(path, rows, dialect)
 
 
 def _decoded(path: Path) -> str:
@@ -91,7 +171,7 @@ def _decoded(path: Path) -> str:
         ) from None
 
 
-def _find_dialect(path: Path, text: str, delimiter: str | None) -> _Dialect:
+def _find_dialect(path: Path | str, text: str, delimiter: str | None) -> _Dialect:
     """Finds the delimiter that gives each of the first rows the same number of cells.
 
     If several do, the one that separates a picture's file name from the rest is meant. If none
@@ -139,7 +219,7 @@ def _names_pictures(rows: list[list[str]]) -> bool:
 
 
 def _all_rows(
-    path: Path, text: str, dialect: _Dialect
+    path: Path | str, text: str, dialect: _Dialect
 ) -> tuple[_Dialect, list[tuple[int, list[str]]]]:
     """Reads all rows. A mark that is not closed is text if every row then has the same width."""
     rows: list[tuple[int, list[str]]] = []
@@ -150,11 +230,15 @@ def _all_rows(
         if dialect.quotes and _is_even(text, plain):
             return plain, list(plain.rows(text))
         after = f"after line {rows[-1][0]}" if rows else "in line 1"
-        raise DataError(
-            f"{path} cannot be read {after}: {error}. Close every quotation mark, and double those "
-            'inside a quoted cell: "a 5"" pipe".'
-        ) from None
+        raise DataError(_unreadable(path, after, error)) from None
     return dialect, rows
+
+
+def _unreadable(path: Path | str, place: str, error: csv.Error) -> str:
+    return (
+        f"{path} cannot be read {place}: {error}. Close every quotation mark, and double those "
+        'inside a quoted cell: "a 5"" pipe".'
+    )
 
 
 def _is_even(text: str, dialect: _Dialect) -> bool:
@@ -166,24 +250,34 @@ def _is_even(text: str, dialect: _Dialect) -> bool:
 
 
 def _with_header(path: Path, rows: list[tuple[int, list[str]]], dialect: _Dialect) -> Cells:
-    first = rows[0][1]
+    names, has_header = _header(path, rows[0][1])
+    note = f"{path.name}: delimiter {dialect.delimiter_name}"
+    note += "" if dialect.quotes else ", quotation marks are text"
+    note += "" if has_header else ", no header (columns are numbered from 1)"
+    table = Cells(names, note=note)
+    for line, values in rows[1 if has_header else 0 :]:
+        cells = _cells(names, values, dialect)
+        if isinstance(cells, str):
+            table.problems.append((line, cells))
+        else:
+            table.rows.append((line, cells))
+    return table
+
+
+def _header(path: Path | str, first: list[str]) -> tuple[tuple[str, ...], bool]:
+    """Returns the names of the columns, and whether the first row holds them."""
     has_header = not any(map(looks_like_picture, first))
     names = tuple(first) if has_header else tuple(str(n) for n in range(1, len(first) + 1))
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise DataError(f"{path} has more than one column named {repeated[0]!r}. Rename them.")
-    delimiter = _DELIMITERS.get(dialect.delimiter, repr(dialect.delimiter))
-    note = f"{path.name}: delimiter {delimiter}"
-    note += "" if dialect.quotes else ", quotation marks are text"
-    note += "" if has_header else ", no header (columns are numbered from 1)"
-    table = Cells(names, note=note)
-    for line, cells in rows[1 if has_header else 0 :]:
-        width = len(names)
-        if len(cells) < width or any(cells[width:]):
-            expected = f"{len(cells)} cells; the header has {width}"
-            table.problems.append(
-                (line, f"the row has {expected}. Quote cells that contain a {delimiter}")
-            )
-        else:
-            table.rows.append((line, dict(zip(names, cells[:width], strict=True))))
-    return table
+    return names, has_header
+
+
+def _cells(names: tuple[str, ...], values: list[str], dialect: _Dialect) -> dict[str, object] | str:
+    """Returns the cells of a row by column, or why there are none."""
+    width = len(names)
+    if len(values) < width or any(values[width:]):
+        expected = f"{len(values)} cells; the header has {width}"
+        return f"the row has {expected}. Quote cells that contain a {dialect.delimiter_name}"
+    return dict(zip(names, values[:width], strict=True))

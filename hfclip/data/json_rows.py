@@ -1,8 +1,9 @@
 """Reads JSON lines, and JSON files that hold a list of objects."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hfclip.data.delimited import Cells
 from hfclip.errors import DataError
@@ -14,19 +15,29 @@ def read_json_lines(path: Path) -> Cells:
     Raises:
         OSError: The file cannot be read.
     """
-    # Not splitlines, which also splits at characters that JSON allows in a string.
-    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     table = Cells((), note=f"{path.name}: a JSON object per line")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
+    with path.open("rb") as file:
+        for number, row in json_lines(file):
+            if isinstance(row, str):
+                table.problems.append((number, row))
+            else:
+                table.rows.append((number, row))
+    return _with_names(table)
+
+
+def json_lines(file: IO[bytes]) -> Iterator[tuple[int, dict[str, object] | str]]:
+    """Yields the number of each line that is not blank, and its object or why it has none."""
+    # Binary files are split at b"\n" only, so not at other characters that JSON allows in a string.
+    for number, line in enumerate(file, 1):
+        content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        if not content.strip():
             continue
         try:
-            row = json.loads(line.decode(), parse_constant=_missing)
+            row = json.loads(content.decode(), parse_constant=_missing)
         except (ValueError, RecursionError):
-            table.problems.append((number, "the line is not JSON in UTF-8"))
+            yield number, "the line is not JSON in UTF-8"
             continue
-        _add(table, number, row)
-    return _with_names(table)
+        yield number, row if isinstance(row, dict) else _no_object(row)
 
 
 def read_json_table(path: Path, rows: list[Any]) -> Cells:
@@ -54,7 +65,11 @@ def _add(table: Cells, number: int, row: Any) -> None:
     if isinstance(row, dict):
         table.rows.append((number, row))
     else:
-        table.problems.append((number, f"the row is a {type(row).__name__}; expected an object"))
+        table.problems.append((number, _no_object(row)))
+
+
+def _no_object(row: Any) -> str:
+    return f"the row is a {type(row).__name__}; expected an object"
 
 
 def _with_names(table: Cells) -> Cells:

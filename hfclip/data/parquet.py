@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfclip.data.columns import SAMPLE, Columns, find_columns
+from hfclip.data.parquet_files import open_parquet
 from hfclip.data.records import Choices, Findings, Split
-from hfclip.data.references import ParquetImage, open_parquet
+from hfclip.data.references import ParquetImage
 from hfclip.data.rows import Place, Table
 from hfclip.errors import DataError
 
@@ -72,6 +73,7 @@ def add_parquet(
 
 
 def layout_of(schema: "pyarrow.Schema") -> Layout:
+    """Returns the columns of a Parquet file, and those that hold pictures."""
     from pyarrow import types  # noqa: PLC0415
 
     embedded: dict[str, str | None] = {}
@@ -99,7 +101,19 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
 def _columns(
     path: Path, file: "pyarrow.parquet.ParquetFile", layout: Layout, choices: Choices
 ) -> Columns:
-    """Finds the columns from the first rows. Does not read the pictures for it."""
+    """Finds the columns from the first rows."""
+    sample = sample_rows(path, file, layout)
+    return find_columns(layout.names, sample, choices, str(path), layout.classes)
+
+
+def sample_rows(
+    path: Path | str, file: "pyarrow.parquet.ParquetFile", layout: Layout
+) -> list[dict[str, Any]]:
+    """Returns the cells of the first rows, with a reference in place of a picture.
+
+    Raises:
+        DataError: There are no rows.
+    """
     others = [name for name in layout.names if name not in layout.embedded]
     sample: list[dict[str, Any]] = []
     for batch in file.iter_batches(SAMPLE, columns=others, use_threads=False):
@@ -109,7 +123,7 @@ def _columns(
         raise DataError(f"{path} has no rows.")
     for row in sample:
         row.update((name, ParquetImage(str(path), 0, 0, name)) for name in layout.embedded)
-    return find_columns(layout.names, sample, choices, str(path), layout.classes)
+    return sample
 
 
 def picture_rows(
@@ -120,7 +134,7 @@ def picture_rows(
     is_embedded = columns.image in layout.embedded
     field = layout.embedded.get(columns.image)
     for group in range(file.num_row_groups):
-        by_path = field is not None and _has_no_bytes(file, group, f"{columns.image}.{field}")
+        by_path = field is not None and has_no_bytes(file, group, f"{columns.image}.{field}")
         image = f"{columns.image}.{_PATH}" if by_path else columns.image
         read = names if is_embedded and not by_path else [*names, image]
         for number, row in enumerate(file.read_row_group(group, columns=read).to_pylist()):
@@ -131,7 +145,7 @@ def picture_rows(
             yield row
 
 
-def _has_no_bytes(file: "pyarrow.parquet.ParquetFile", group: int, leaf: str) -> bool:
+def has_no_bytes(file: "pyarrow.parquet.ParquetFile", group: int, leaf: str) -> bool:
     """Returns whether all pictures of a row group are null, so that only their paths are given."""
     chunks = file.metadata.row_group(group)
     for index in range(chunks.num_columns):

@@ -10,10 +10,11 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hfclip.data.columns import is_caption_name, is_label_name
 from hfclip.data.json_rows import load_json
+from hfclip.data.parquet_files import DamagedFileError
 from hfclip.data.records import Choices, Findings, Record, Split, UnusableRowError
 from hfclip.data.references import TarImage
 from hfclip.data.rows import captions_of, label_of
@@ -92,7 +93,7 @@ def expand_pattern(pattern: str) -> list[Path]:
     Raises:
         DataError: The braces stand for too many names.
     """
-    names = list(_expand_braces(pattern))
+    names = list(expand_braces(pattern))
     found = [
         sorted(glob.glob(name)) if glob.has_magic(name) else [name]  # noqa: PTH207
         for name in names
@@ -133,8 +134,12 @@ def _names_by_index(file: Path, content: Any) -> list[str]:
     raise DataError(f"{file} does not name the classes 0, 1, 2, ...; expected a list of names.")
 
 
-def _expand_braces(pattern: str) -> Iterator[str]:
-    """Yields the names for braces with a range or alternatives, from left to right."""
+def expand_braces(pattern: str) -> Iterator[str]:
+    """Yields the names for braces with a range or alternatives, from left to right.
+
+    Raises:
+        DataError: The braces stand for too many names.
+    """
     names = [pattern]
     while any(_braces(name) for name in names):
         names = [made for name in names for made in _expand_first(name)]
@@ -166,46 +171,76 @@ def tar_samples(path: Path, links: list[str]) -> tuple[dict[str, Sample], bool]:
 
     Returns:
         The examples by name, and whether the tar has the zeros that mark its end.
+
+    Raises:
+        DataError: The file is no tar, is compressed or damaged.
+        OSError: The file cannot be read.
     """
     samples: dict[str, Sample] = {}
-    size = path.stat().st_size
+    with path.open("rb") as file:
+        is_ended = add_samples(file, str(path), path.stat().st_size, samples, links)
+    return samples, is_ended
+
+
+def add_samples(
+    file: IO[bytes], path: str, size: int, samples: dict[str, Sample], links: list[str]
+) -> bool:
+    """Adds the examples of an open tar to `samples`, also those before a damage.
+
+    Args:
+        file: The tar, which can seek.
+        path: Its path or URL, for references and errors.
+        size: The size of the file in bytes.
+        samples: The examples by name.
+        links: The names of links and devices are added here.
+
+    Returns:
+        Whether the tar has the zeros that mark its end.
+
+    Raises:
+        DamagedFileError: The file is no tar, is compressed or damaged.
+        OSError: The file cannot be read.
+    """
     try:
-        with tarfile.open(path, "r:") as tar:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
+                if member.offset_data + (member.size if member.isreg() else 0) > size:
+                    raise DamagedFileError(
+                        f"{path} is truncated in {member.name!r}. Copy it again."
+                    )
                 if member.isreg() and not member.issparse():
                     _add_member(samples, path, tar, member)
                 elif not member.isdir():
                     links.append(member.name)
-                if member.offset_data + (member.size if member.isreg() else 0) > size:
-                    raise DataError(f"{path} is truncated in {member.name!r}. Copy it again.")
                 tar.members = []  # type: ignore[attr-defined]  # it would keep all headers
             end = tar.offset
     except (tarfile.TarError, EOFError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(
+        if samples:
+            raise DamagedFileError(f"{path} is damaged ({error}). Copy it again.") from error
+        raise DamagedFileError(
             f"{path} is no uncompressed tar ({error}). Decompress it first, for example with "
             "`gzip -d`."
         ) from error
-    return samples, _is_ended(path, end)
+    return _is_ended(file, path, end, size)
 
 
-def _is_ended(path: Path, end: int) -> bool:
+def _is_ended(file: IO[bytes], path: str, end: int, size: int) -> bool:
     """Returns whether zeros follow the last member.
 
     Raises:
-        DataError: Other bytes follow. tarfile stops silently at a damaged header.
+        DamagedFileError: Other bytes follow. tarfile stops silently at a damaged header.
     """
-    with path.open("rb") as file:
-        file.seek(end)
-        while chunk := file.read(2**20):
-            if chunk.strip(b"\0"):
-                raise DataError(f"{path} is damaged near byte {end:,}. Copy it again.")
-    return path.stat().st_size > end
+    file.seek(end)
+    while chunk := file.read(2**20):
+        if chunk.strip(b"\0"):
+            raise DamagedFileError(f"{path} is damaged near byte {end:,}. Copy it again.")
+    return size > end
 
 
 def _add_member(
-    samples: dict[str, Sample], path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo
+    samples: dict[str, Sample], path: str, tar: tarfile.TarFile, member: tarfile.TarInfo
 ) -> None:
     found = _name_and_ending(member.name)
     if found is None:
@@ -215,7 +250,7 @@ def _add_member(
     if ending in sample.pictures or ending in sample.texts:
         sample.problem = f"two members are named {member.name!r}"
     elif f".{ending}" in PICTURE_ENDINGS:
-        sample.pictures[ending] = TarImage(str(path), member.offset_data, member.size)
+        sample.pictures[ending] = TarImage(path, member.offset_data, member.size)
     elif ending in _TEXTS and member.size > _LARGEST_TEXT:
         sample.problem = f".{ending} is larger than {_LARGEST_TEXT:,} bytes"
     elif ending in _TEXTS:
@@ -242,6 +277,11 @@ def _record(
 
 
 def picture_of(sample: Sample, chosen: str | None) -> TarImage:
+    """Returns the only picture of an example, or that with the chosen ending.
+
+    Raises:
+        UnusableRowError: There is no such picture, or several.
+    """
     if chosen is not None:
         picture = sample.pictures.get(chosen.lstrip(".").lower())
         if picture is None:
@@ -256,7 +296,11 @@ def picture_of(sample: Sample, chosen: str | None) -> TarImage:
 
 
 def cells_of(sample: Sample) -> dict[str, Any]:
-    """Returns the texts by ending, and the fields of .json."""
+    """Returns the texts by ending, and the fields of .json.
+
+    Raises:
+        UnusableRowError: A text is not UTF-8, or .json is not JSON.
+    """
     cells: dict[str, Any] = {}
     if _JSON in sample.texts:
         try:

@@ -57,6 +57,7 @@ class Encoder:
         self._normalize = normalize
         self.device: torch.device = model.logit_scale.device
         self.dimension: int = model.config.embed_dim
+        self.context_length = model.context_length
         self._is_cuda = self.device.type == "cuda"
         self._copies = torch.cuda.Stream(self.device) if self._is_cuda else None
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfclip.embedding.fingerprints import Fingerprints
-from hfclip.embedding.items import Item, columns_of, items_of
+from hfclip.embedding.items import Item, columns_of, item_schema, items_of
 from hfclip.embedding.parts import HIDDEN
 from hfclip.errors import DataError
 
@@ -76,7 +76,7 @@ def recorded(out: Path, items: Iterator[Item]) -> Iterator[Inputs]:
     path = folder / f"{uuid.uuid4().hex}{_ENDING}"
     prints = Fingerprints()
     try:
-        with pyarrow.ipc.new_file(path, columns_of([]).schema) as writer:
+        with pyarrow.ipc.new_file(path, item_schema()) as writer:
             while block := list(islice(items, _BLOCK)):
                 columns = columns_of(block)
                 prints.add(columns)
@@ -124,7 +124,7 @@ def _taken(blocks: "list[pyarrow.RecordBatch]", places: NDArray[np.int64]) -> "p
         blocks[block].take(pyarrow.array(rows % _BLOCK))
         for block, rows in zip(used.tolist(), np.split(ordered, starts[1:]), strict=True)
     ]
-    table = pyarrow.Table.from_batches(pieces, columns_of([]).schema)
+    table = pyarrow.Table.from_batches(pieces, item_schema())
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     return table.take(pyarrow.array(back))

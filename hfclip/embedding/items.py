@@ -1,31 +1,26 @@
-"""The inputs of a collection. An input that cannot be listed has an error and no content."""
+"""The inputs of a collection, and their columns in a plan.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+An input that cannot be listed has an error and no content.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from hfclip.data.references import FileImage, ImageRef, ParquetImage, TarImage
+from hfclip.data.references import (
+    FileImage,
+    ImageRef,
+    ParquetImage,
+    ParquetRow,
+    RemoteImage,
+    TarImage,
+)
 from hfclip.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow
-
-# The columns of a plan that describe an item, with the names of their Arrow types.
-_COLUMNS = {
-    "key": "string",
-    "text": "string",
-    "size": "int64",
-    "mtime_ns": "int64",
-    "error": "string",
-    "ref": "string",
-    "path": "string",
-    "offset": "int64",
-    "length": "int64",
-    "row_group": "int32",
-    "row_in_group": "int32",
-    "column": "string",
-    "field": "string",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +32,8 @@ class Item:
         image: A reference that reads the picture's bytes, or None.
         text: The caption of the picture, or the text itself.
         size: The size of the content in bytes, or None if it is not known without reading it.
-        mtime_ns: The time of the last change of the file, in nanoseconds, or None.
+        mtime_ns: The time of the last change of the file, in nanoseconds. For files without a time
+            and rows of tables another number that changes with the file. None if nothing is known.
         error: Why the input cannot be read, or None if that is not known yet.
     """
 
@@ -53,60 +49,106 @@ class Item:
 
         Raises:
             OSError: The file cannot be read.
-            DataError: The file is damaged or has changed.
+            DataError: The file is damaged or has changed, or the item has an error.
         """
+        if self.error is not None:
+            raise DataError(self.error)
         return self.image.read() if self.image is not None else (self.text or "").encode()
 
 
-def columns_of(items: Sequence[Item]) -> "pyarrow.Table":
-    """Returns items as the columns of a plan."""
-    import pyarrow  # noqa: PLC0415
+# The columns of a plan that describe the item itself.
+_ITEM = {
+    "key": "string",
+    "text": "string",
+    "size": "int64",
+    "mtime_ns": "int64",
+    "error": "string",
+}
+# The columns that describe the reference to a picture.
+_REFERENCE = {
+    "ref": "string",
+    "path": "string",
+    "offset": "int64",
+    "length": "int64",
+    "row_group": "int32",
+    "row_in_group": "int32",
+    "column": "string",
+    "field": "string",
+}
+# The value of the column "ref" for each class, and the columns of the class's fields.
+_KINDS: dict[str, tuple[type[ImageRef], tuple[str, ...]]] = {
+    "file": (FileImage, ("path",)),
+    "remote": (RemoteImage, ("path",)),
+    "tar": (TarImage, ("path", "offset", "length")),
+    "parquet": (ParquetRow, ("path", "row_group", "row_in_group", "column", "field")),
+    "row_group": (ParquetImage, ("path", "row_group", "row_in_group", "column", "field")),
+}
+_NAMES = {kind: name for name, (kind, _) in _KINDS.items()}
+# Added to "ref" if the path is not UTF-8. Its bytes are then percent-encoded.
+_QUOTED = "-quoted"
 
-    rows = [_row(item) for item in items]
-    return pyarrow.table(
-        {
-            name: pyarrow.array([row.get(name) for row in rows], getattr(pyarrow, kind)())
-            for name, kind in _COLUMNS.items()
-        }
+
+def item_schema() -> "pyarrow.Schema":
+    """Returns the types of the columns of `columns_of`. Only `key` is never null."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    types = _ITEM | _REFERENCE
+    return pa.schema([pa.field(name, kind, name != "key") for name, kind in types.items()])
+
+
+def columns_of(items: Iterable[Item]) -> "pyarrow.Table":
+    """Returns a table with a row for each item. `items_of` returns the same items again."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    columns: dict[str, list[Any]] = {name: [] for name in (*_ITEM, *_REFERENCE)}
+    for item in items:
+        for name in _ITEM:
+            columns[name].append(getattr(item, name))
+        reference = {} if item.image is None else _stored(item.image)
+        for name in _REFERENCE:
+            columns[name].append(reference.get(name))
+    return pa.table(columns, schema=item_schema())
+
+
+def items_of(columns: "pyarrow.Table | pyarrow.RecordBatch") -> list[Item]:
+    """Returns the items of a table with the columns of `columns_of`, and perhaps others."""
+    lists = {name: columns.column(name).to_pylist() for name in (*_ITEM, *_REFERENCE)}
+    images = [_loaded(row) for row in zip(*(lists[name] for name in _REFERENCE), strict=True)]
+    rows = zip(
+        lists["key"],
+        images,
+        lists["text"],
+        lists["size"],
+        lists["mtime_ns"],
+        lists["error"],
+        strict=True,
     )
+    return [Item(*row) for row in rows]
 
 
-def items_of(columns: "pyarrow.Table") -> list[Item]:
-    """Returns the items that the columns of a plan describe."""
-    lists = [columns.column(name).to_pylist() for name in _COLUMNS]
-    return [
-        Item(key, _reference(ref, rest), text, size, mtime, error)
-        for key, text, size, mtime, error, ref, *rest in zip(*lists, strict=True)
-    ]
+def _stored(image: ImageRef) -> dict[str, Any]:
+    name = _NAMES[type(image)]
+    values = dict(zip(_KINDS[name][1], astuple(image), strict=True))
+    path = values["path"]
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return values | {"ref": name + _QUOTED, "path": quote_from_bytes(os.fsencode(path))}
+    return values | {"ref": name}
 
 
-def _row(item: Item) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "key": item.key,
-        "text": item.text,
-        "size": item.size,
-        "mtime_ns": item.mtime_ns,
-        "error": item.error,
-    }
-    image = item.image
-    if isinstance(image, FileImage):
-        row |= {"ref": "file", "path": image.path}
-    elif isinstance(image, TarImage):
-        row |= {"ref": "tar", "path": image.path, "offset": image.offset, "length": image.size}
-    elif isinstance(image, ParquetImage):
-        row |= {"ref": "parquet", "path": image.path, "column": image.column}
-        row |= {"row_group": image.row_group, "row_in_group": image.row, "field": image.field}
-    return row
-
-
-def _reference(ref: str | None, rest: Sequence[Any]) -> ImageRef | None:
-    path, offset, length, group, row, column, field = rest
-    if ref is None:
+def _loaded(row: tuple[Any, ...]) -> ImageRef | None:
+    values = dict(zip(_REFERENCE, row, strict=True))
+    name = values["ref"]
+    if name is None:
         return None
-    if ref == "file":
-        return FileImage(path)
-    if ref == "tar":
-        return TarImage(path, offset, length)
-    if ref == "parquet":
-        return ParquetImage(path, group, row, column, field)
-    raise DataError(f"The plan has a reference of the kind {ref!r}. Update hfclip.")
+    if name.endswith(_QUOTED):
+        name = name.removesuffix(_QUOTED)
+        values["path"] = os.fsdecode(unquote_to_bytes(values["path"]))
+    if name not in _KINDS:
+        raise DataError(
+            f"The plan has a reference of the kind {name!r}, which this version of hfclip does not "
+            "know. Update hfclip."
+        )
+    kind, fields = _KINDS[name]
+    return kind(*(values[field] for field in fields))

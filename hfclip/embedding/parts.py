@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfclip.atomic import synced
-from hfclip.data.references import open_parquet
+from hfclip.data.parquet_files import open_parquet
 from hfclip.errors import DataError
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ def read_table(path: Path, columns: Sequence[str]) -> "pyarrow.Table":
         OSError: The file cannot be read.
     """
     try:
-        with open_parquet(path) as file:
+        with open_parquet(path, "embed") as file:
             return file.read(columns=list(columns), use_threads=False).select(list(columns))
     except DataError:
         raise

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hfclip.data.references import open_parquet
-from hfclip.embedding.items import Item, columns_of, items_of
+from hfclip.data.parquet_files import open_parquet
+from hfclip.embedding.items import Item, item_schema, items_of
 from hfclip.embedding.parts import (
     HIDDEN,
     complete_parts,
@@ -65,7 +65,7 @@ class Plan:
         self._out = out
         self._path = plan_path(out)
         try:
-            with open_parquet(self._path) as file:
+            with open_parquet(self._path, "embed") as file:
                 facts = file.schema_arrow.metadata or {}
                 self.digest = facts[_DIGEST].decode()
                 self.next_number = int(facts[_NEXT])
@@ -132,7 +132,7 @@ class Plan:
 
     @contextmanager
     def _opened(self) -> "Iterator[pyarrow.parquet.ParquetFile]":
-        with open_parquet(self._path) as file:
+        with open_parquet(self._path, "embed") as file:
             if (file.schema_arrow.metadata or {}).get(_DIGEST) != self.digest.encode():
                 raise DataError(f"The plan of {self._out} has changed meanwhile. Open it again.")
             yield file
@@ -192,7 +192,7 @@ def write_plan(
 
     fields = [pyarrow.field("part", pyarrow.int32()), pyarrow.field("row", pyarrow.int32())]
     facts = {_DIGEST: digest, _NEXT: str(next_number)}
-    schema = pyarrow.schema([*fields, *columns_of([]).schema], metadata=facts)
+    schema = pyarrow.schema([*fields, *item_schema()], metadata=facts)
 
     def write(path: Path) -> None:
         with parquet.ParquetWriter(

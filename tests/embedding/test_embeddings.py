@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from embedded import Row, unit_rows, write_collection
+from small_collection import Row, unit_rows, write_collection
 
 import hfclip
 from hfclip.embedding import matrix

@@ -1,0 +1,169 @@
+"""Opens Parquet files, on this machine or by URL, and reads their rows in order with flat memory.
+
+Parquet cannot read a single row. A row group may hold many gigabytes of pictures, so it is decoded
+in small batches, of which the last ones are kept. Several threads may read neighbouring rows.
+"""
+
+import os
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfclip.data.remote import is_remote, open_url
+from hfclip.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow
+    import pyarrow.parquet
+
+# Target size of a batch, in bytes of its pictures, and limits for its rows.
+_BATCH = 4 * 2**20
+_FEWEST_ROWS, _MOST_ROWS = 16, 4096
+# Batches that stay, so that threads may read rows out of order by at least _FEWEST_ROWS.
+_BATCHES_KEPT = 3
+# Row groups that are read at once. Others are closed.
+_GROUPS_KEPT = 3
+# Bytes that are read from the file at once.
+_BUFFER = 2**20
+
+
+class DamagedFileError(DataError):
+    """A file is damaged from some point on. What stands before it can be used."""
+
+
+def open_parquet(path: Path | str, extra: str = "finetune") -> "pyarrow.parquet.ParquetFile":
+    """Opens a Parquet file.
+
+    Args:
+        path: The path, or a URL as a string.
+        extra: The extra of hfclip that the error names if pyarrow is not installed.
+
+    Raises:
+        DataError: pyarrow is not installed.
+        DamagedFileError: The file is damaged.
+        OSError: The file cannot be read.
+    """
+    try:
+        from pyarrow import parquet  # noqa: PLC0415
+    except ImportError as error:
+        raise DataError(
+            f'{path} is a Parquet file, which needs pyarrow: pip install "hfclip[{extra}]"'
+        ) from error
+    source = open_url(path) if isinstance(path, str) and is_remote(path) else path
+    try:
+        # Without pre_buffer, which would read whole row groups.
+        return parquet.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # from the system
+            raise
+        raise DamagedFileError(f"{path} is not a Parquet file, or is damaged ({error}).") from error
+
+
+def read_value(path: str, row_group: int, row: int, leaf: str) -> Any:
+    """Returns one value of a column, or None if there is no such column.
+
+    Fast if rows are read about in their order.
+
+    Args:
+        path: The path or URL of the file.
+        row_group: The index of the row group.
+        row: The index of the row in it.
+        leaf: The column, or a field of it as "image.bytes", which gives {"bytes": value}.
+
+    Raises:
+        DataError: The file is damaged, or has changed since it was listed.
+        OSError: The file cannot be read.
+    """
+    return _streams.get(path, row_group, leaf).value(row)
+
+
+class _Stream:
+    """Reads one column of one row group from its beginning, and keeps the last batches."""
+
+    def __init__(self, path: str, row_group: int, leaf: str) -> None:
+        self._path, self._row_group, self._leaf = path, row_group, leaf
+        self._lock = threading.Lock()
+        self._batches: Iterator[pyarrow.RecordBatch] | None = None
+        self._kept: deque[tuple[int, Any]] = deque(maxlen=_BATCHES_KEPT)
+        self._end = 0
+
+    def value(self, row: int) -> Any:
+        with self._lock:
+            try:
+                return self._value(row)
+            except DataError:
+                self._batches = None
+                raise
+            except (OSError, ValueError, IndexError, NotImplementedError) as error:
+                self._batches = None
+                raise DataError(f"{self._path} is damaged or has changed ({error}).") from error
+
+    def _value(self, row: int) -> Any:
+        if self._batches is None or row < (self._kept[0][0] if self._kept else 0):
+            self._kept.clear()
+            self._end = 0
+            self._batches = self._read()
+        while row >= self._end:
+            batch = next(self._batches, None)
+            if batch is None:
+                raise IndexError("the row does not exist")
+            if batch.num_columns == 0:
+                return None
+            self._kept.append((self._end, batch.column(0)))
+            self._end += batch.num_rows
+        start, values = next(kept for kept in reversed(self._kept) if kept[0] <= row)
+        return values[row - start].as_py()
+
+    def _read(self) -> "Iterator[pyarrow.RecordBatch]":
+        with open_parquet(self._path, "embed") as file:
+            rows = _rows_of_batch(file.metadata.row_group(self._row_group), self._leaf)
+            yield from file.iter_batches(
+                rows, row_groups=[self._row_group], columns=[self._leaf], use_threads=False
+            )
+
+
+def _rows_of_batch(group: "pyarrow.parquet.RowGroupMetaData", leaf: str) -> int:
+    """Returns the number of rows whose values have about `_BATCH` bytes."""
+    chunks = (group.column(index) for index in range(group.num_columns))
+    size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema == leaf)
+    rows: int = _BATCH * max(group.num_rows, 1) // max(size, 1)
+    return max(_FEWEST_ROWS, min(_MOST_ROWS, rows))
+
+
+class _Streams:
+    """The row groups that were read last. Threads and forks may share it."""
+
+    def __init__(self) -> None:
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()  # a fork may copy a lock that another thread holds
+        self._kept: OrderedDict[tuple[object, ...], _Stream] = OrderedDict()
+
+    def clear(self) -> None:
+        with self._lock:
+            self._kept.clear()
+
+    def get(self, path: str, row_group: int, leaf: str) -> _Stream:
+        found = None if is_remote(path) else Path(path).stat()  # a file may be replaced
+        version = found and (found.st_ino, found.st_size, found.st_mtime_ns)
+        key = (path, row_group, leaf, version)
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = _Stream(path, row_group, leaf)
+                if len(self._kept) > _GROUPS_KEPT:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+
+_streams = _Streams()
+
+
+def forget_rows() -> None:
+    """Closes all files, so that files which were replaced are read again."""
+    _streams.clear()
