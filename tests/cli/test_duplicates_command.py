@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from embedded import Row, write_collection
 from PIL import Image
+from small_collection import Row, write_collection
 
 from hfclip.cli import main
 from hfclip.data.references import FileImage

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from clustered import clustered, texts_for
-from embedded import Row, write_collection
+from small_collection import Row, write_collection
 
 import hfclip
 from hfclip.cli import main
