@@ -13,7 +13,7 @@ from hfclip.search import index as index_module
 from hfclip.search import lists as lists_module
 from hfclip.search.exact import search
 from hfclip.search.index import Index, build_index, open_index
-from hfclip.search.lists import Lists, choose_kind, write_lists
+from hfclip.search.lists import Kind, Lists, choose_kind, write_lists
 
 pytest.importorskip("faiss")
 
@@ -104,6 +104,22 @@ def test_two_builds_give_the_same_files(folder: Path, tmp_path: Path) -> None:
     assert len(list(folder.iterdir())) == 2
 
 
+def test_the_centroids_are_not_computed_from_the_held_out_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples: list[np.ndarray] = []
+
+    def trained(faiss: Any, sample: np.ndarray, *_: Any, **__: Any) -> None:
+        samples.append(sample)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lists_module, "_trained", trained)
+    held_out = np.arange(0, 6_000, 7)
+    with pytest.raises(KeyboardInterrupt):
+        write_lists(tmp_path, ROWS, None, Kind(128, 8, 6_000), held_out)
+    assert np.array_equal(samples[0], np.delete(ROWS, held_out, axis=0))
+
+
 @pytest.mark.parametrize("files", [1, 3])
 def test_lists_in_several_files_give_the_same_candidates(tmp_path: Path, files: int) -> None:
     kind = choose_kind(*ROWS.shape)
@@ -160,11 +176,13 @@ def test_a_recall_above_that_of_the_index_is_refused(folder: Path) -> None:
 def test_an_index_of_an_earlier_state_is_refused_and_a_new_one_replaces_it(tmp_path: Path) -> None:
     folder = tmp_path / "index"
     build_index(folder, ROWS, "first")
+    (folder / "lists-0001.faiss").write_bytes(b"a larger index has more files")
     with pytest.raises(DataError, match=r"changed since.*hfclip search OUT --index"):
         open_index(folder, "second")
     build_index(folder, ROWS[:3_000], "second")
     assert open_index(folder, "second").facts.rows == 3_000
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
+    assert sorted(path.name for path in folder.iterdir()) == ["index.json", "lists-0000.faiss"]
 
 
 def test_a_missing_index_and_a_damaged_one_are_refused(folder: Path, tmp_path: Path) -> None:
