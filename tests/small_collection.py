@@ -53,6 +53,14 @@ def unit_rows(count: int, dimension: int = 4, seed: int = 0) -> list[Row]:
     ]
 
 
+def lengthened(rows: Sequence[Row]) -> list[Row]:
+    """Returns rows whose vectors are 1, 2, 3, ... times as long."""
+    return [
+        row._replace(vector=None if row.vector is None else row.vector * np.float32(times))
+        for times, row in enumerate(rows, 1)
+    ]
+
+
 def write_collection(
     out: Path,
     rows: Sequence[Row],

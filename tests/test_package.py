@@ -36,10 +36,10 @@ ROOMS = {
     "publishing": "errors config atomic layouts hub releases checkpoints sources cards model onnx",
     "loading": "errors devices network images hub releases checkpoints sources model",
     "environment": "version hub sources fast",
-    "training": "errors version config atomic devices interruption text network images layouts "
-    "hub releases checkpoints sources cards model fast data zeroshot publishing environment",
-    "embedding": "errors version config atomic devices interruption text network images layouts "
-    "hub sources model fast data loading",
+    "training": "errors version config atomic devices interruption text network images layouts hub "
+    "releases checkpoints sources cards model fast data zeroshot publishing environment",
+    "embedding": "errors version config atomic devices interruption text images layouts hub "
+    "releases sources model fast data loading",
     "search": "errors atomic text images embedding",
     "compat": "errors config devices text network images layouts hub releases checkpoints sources "
     "model",

@@ -177,11 +177,11 @@ def _build(embeddings: "Embeddings", device: str | None, recall: float) -> None:
 
 def _check_pictures(embeddings: "Embeddings", sheet: Path | None, copy_to: Path | None) -> None:
     """Checks --sheet and --copy-to before the search."""
-    from hfclip.search.sheet import check_sheet  # noqa: PLC0415
-
     if embeddings.manifest.kind == "texts" and (sheet or copy_to):
         raise click.UsageError(f"{embeddings.out} is a collection of texts, without pictures.")
     if sheet is not None:
+        from hfclip.search.sheet import check_sheet  # noqa: PLC0415  # imports torch
+
         check_sheet(sheet)
 
 
@@ -190,7 +190,7 @@ def _print(hits: "Sequence[Hit]", *, as_json: bool) -> None:
         click.echo(json.dumps([_row(hit) for hit in hits], indent=2))
         return
     if not hits:
-        echo("No result has this score.", err=True)
+        echo("No result reaches the lowest score.", err=True)
     for hit in hits:
         caption = "" if hit.caption is None else f"  {' '.join(hit.caption.split())}"
         echo(f"{hit.score:7.4f}  {hit.key}{caption}")

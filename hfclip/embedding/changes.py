@@ -18,7 +18,10 @@ from hfclip.embedding.items import Item
 from hfclip.embedding.layout import Layout, next_number, nowhere, replace_plan, with_new_parts
 from hfclip.embedding.opening import Opened
 from hfclip.embedding.plan import Plan, find_plan
-from hfclip.errors import ArgumentError
+from hfclip.errors import ArgumentError, DataError
+
+# From this number of lost embeddings on, losing most of a collection needs `drop`.
+_MANY = 1_000
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,9 @@ def update_plan(
 
     Raises:
         ArgumentError: `part_size` is not positive.
-        DataError: Two different inputs have one key, the plan or a part is damaged, or another
-            process writes parts although the plan has to change.
+        DataError: Two different inputs have one key, most embeddings would be lost without
+            `drop`, the plan or a part is damaged, or another process writes parts although the
+            plan has to change.
         OSError: A file cannot be read or written.
     """
     if part_size < 1:
@@ -85,12 +89,15 @@ def update_plan(
         if opened is not None and before is not None:
             retry_errors |= opened.manifest.max_pixels > before.max_pixels
         found = compare(out, inputs, rows, rehash=rehash, retry_errors=retry_errors)
+        gone = _gone(rows, found)
+        if opened is not None and not opened.drop:
+            _check_lost(out, rows, gone)
         layout = _layout(out, plan, rows, found, part_size)
         plan = replace_plan(out, plan, inputs, layout, opened)
         if opened is not None:
             opened.hold(changes_plan=False)
             opened.record(plan.digest, plan.count)
-        return _changes(plan, rows, found)
+        return _changes(plan, found, int(gone.sum()))
 
 
 def _layout(
@@ -123,19 +130,38 @@ def _whole(rows: Recorded, still: NDArray[np.int64]) -> NDArray[np.int32]:
     return numbers[(found == counts) & (last + 1 == counts)]
 
 
-def _changes(plan: Plan, rows: Recorded, found: Comparison) -> Changes:
-    known = found.same_key >= 0
-    taken = found.source[found.moved]
+def _gone(rows: Recorded, found: Comparison) -> NDArray[np.bool_]:
+    """Returns which rows have neither their input nor another one that uses them, bool (m,)."""
     gone = np.ones(len(rows.prints), np.bool_)
-    gone[found.same_key[known]] = False
-    gone[taken] = False
+    gone[found.same_key[found.same_key >= 0]] = False
+    gone[found.source[found.moved]] = False
+    return gone
+
+
+def _check_lost(out: Path, rows: Recorded, gone: NDArray[np.bool_]) -> None:
+    """Checks that a collection does not lose most of its embeddings by mistake.
+
+    Raises:
+        DataError: More than half of the embeddings, and at least 1,000, would be lost.
+    """
+    lost, total = int((gone & rows.complete).sum()), int(rows.complete.sum())
+    if lost >= _MANY and 2 * lost > total:
+        raise DataError(
+            f"{lost:,} of the {total:,} embedded inputs of {out} are gone. If a disk is not "
+            "mounted or a download is not complete, repair that first. If they were deleted, "
+            "remove them from the results with --drop (drop=True in Python)."
+        )
+
+
+def _changes(plan: Plan, found: Comparison, deleted: int) -> Changes:
+    known = found.same_key >= 0
     kept = known & (found.source == found.same_key)
     unchanged = int((kept | (known & (found.equal | found.retried) & ~found.moved)).sum())
     return Changes(
         plan,
         new=int((~known & ~found.moved).sum()),
         changed=int((known & ~found.moved).sum()) - unchanged,
-        deleted=int(gone.sum()),
+        deleted=deleted,
         moved=int(found.moved.sum()),
         unchanged=unchanged,
         retried=int(found.retried.sum()),

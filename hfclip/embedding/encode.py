@@ -59,7 +59,9 @@ class Encoder:
         self.dimension: int = model.config.embed_dim
         self.context_length = model.context_length
         self._is_cuda = self.device.type == "cuda"
-        self._copies = torch.cuda.Stream(self.device) if self._is_cuda else None
+        self._copies: Any = None
+        if self._is_cuda:
+            self._copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     @property
     def shares_cores(self) -> bool:
@@ -121,7 +123,7 @@ class Encoder:
         # A copy that is started now does not wait for the batch that is started next.
         result = torch.empty(features.shape, dtype=torch.float32, device="cpu", pin_memory=True)
         result.copy_(features, non_blocking=True)
-        done = torch.cuda.Event()
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record(torch.cuda.current_stream(self.device))
 
         def wait() -> Vectors:
@@ -227,9 +229,7 @@ def _prepare(
     return _Prepared(jobs, space, futures)
 
 
-def _start(
-    encoder: Encoder, workers: Workers, batch: _Prepared[_Key]
-) -> _Started[_Key]:
+def _start(encoder: Encoder, workers: Workers, batch: _Prepared[_Key]) -> _Started[_Key]:
     outcomes = [None if future is None else _outcome(future) for future in batch.futures]
     rows = [row for row, outcome in enumerate(outcomes) if isinstance(outcome, Size)]
     whole = rows == list(range(len(rows)))

@@ -42,27 +42,25 @@ def write_errors(out: Path) -> Counts:
     plan = Plan(out)
     path = out / NAME
     pending = sum(plan.sizes[number] for number in plan.pending)
-    errors = 0
-
-    def write(temporary: Path) -> None:
-        nonlocal errors
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("key", "error"))
-            for errors, row in enumerate(failed_rows(out, plan), 1):  # noqa: B007
-                writer.writerow(row)
-
-    if next(failed_rows(out, plan), None) is None:
-        path.unlink(missing_ok=True)
+    errors = sum(1 for _ in failed_rows(out, plan))
+    if errors:
+        write_synced(path, lambda temporary: _write(temporary, failed_rows(out, plan)))
     else:
-        write_synced(path, write)
+        path.unlink(missing_ok=True)
     return Counts(
-        plan.count,
-        plan.count - pending - errors,
-        errors,
-        pending,
-        path if errors else None,
+        inputs=plan.count,
+        embedded=plan.count - pending - errors,
+        errors=errors,
+        pending=pending,
+        errors_file=path if errors else None,
     )
+
+
+def _write(path: Path, rows: Iterator[tuple[str, str]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("key", "error"))
+        writer.writerows(rows)
 
 
 def failed_rows(out: Path, plan: Plan) -> Iterator[tuple[str, str]]:

@@ -25,6 +25,9 @@ _OPTIONS = {
 _TYPES: dict[str, tuple[type, ...]] = {
     "repository": (str, NoneType),
     "commit": (str, NoneType),
+    "base": (str, NoneType),
+    "subfolder": (str, NoneType),
+    "variant": (str, NoneType),
     "sha256": (str, NoneType),
     "normalized": (bool,),
     "auto_orient": (bool,),
@@ -41,7 +44,7 @@ class Manifest:
     """The model, the options and the sources of a collection.
 
     Attributes:
-        name: The name of the model as it was given.
+        name: The name of the model, or the absolute path of its files.
         repository: The repository on the Hub, or None.
         commit: The commit of the repository, or None.
         sha256: The sha256 of the weights, or None.
@@ -57,6 +60,9 @@ class Manifest:
         max_pixels: The largest number of pixels of a picture that is decoded.
         sources: The sources as they were given.
         version: The version of hfclip that wrote the manifest.
+        base: The model from which a weight file was fine-tuned, or None.
+        subfolder: The folder inside a folder or repository, or None.
+        variant: The variant of the weights, or None.
         plan_digest: The digest of the last plan.
         inputs: The number of inputs in the last plan.
         created: The time of the first run, in UTC, as in "2026-11-27T03:10:00Z".
@@ -78,6 +84,9 @@ class Manifest:
     max_pixels: int
     sources: tuple[str, ...]
     version: str
+    base: str | None = None
+    subfolder: str | None = None
+    variant: str | None = None
     plan_digest: str = ""
     inputs: int = 0
     created: str = ""

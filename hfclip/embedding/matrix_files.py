@@ -125,8 +125,8 @@ class MatrixFiles:
         finite = np.isfinite(found.values).all(axis=1)
         good = found.valid & finite
         self._add_errors(keys, table.column("error").to_pylist(), good)
-        chosen = np.flatnonzero(good)
-        if not len(chosen):
+        chosen: list[int] = np.flatnonzero(good).tolist()
+        if not chosen:
             return
         captions = vectors_of(table.column("caption_embedding").take(chosen))
         self._add_captions(captions.values, captions.valid)
@@ -149,7 +149,7 @@ class MatrixFiles:
     def _add_errors(
         self, keys: Sequence[str], errors: Sequence[str | None], good: NDArray[np.bool_]
     ) -> None:
-        bad = np.flatnonzero(~good)
+        bad: list[int] = np.flatnonzero(~good).tolist()
         reasons = [errors[place] or "the embedding is not finite" for place in bad]
         self._errors.add({"key": [keys[place] for place in bad], "error": reasons})
 

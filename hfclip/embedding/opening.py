@@ -28,7 +28,7 @@ class Opened:
         out: The folder.
         manifest: The manifest of this run.
         shared: Whether other processes may write parts at the same time.
-        drop: Whether the inputs of sources that are no longer named may disappear.
+        drop: Whether sources that are no longer named, or most inputs, may disappear.
         planning_lock: The lock of those who plan.
         writing_lock: The lock of those who write parts.
     """
@@ -120,7 +120,7 @@ def opened(
         out: The folder. It is made if it does not exist.
         manifest: The manifest of this run; `plan_digest`, `inputs` and `created` are filled later.
         shared: Whether other processes may write parts at the same time.
-        drop: Whether the inputs of sources that are no longer named may disappear.
+        drop: Whether sources that are no longer named, or most inputs, may disappear.
 
     Raises:
         DataError: Another process writes to the folder, another model or other options made its

@@ -2,20 +2,24 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hfclip.devices import choose_device
 from hfclip.embedding.decoding import MAX_PIXELS, Reader
 from hfclip.embedding.encode import Encoder, Towers
 from hfclip.embedding.manifest import Manifest
-from hfclip.errors import ArgumentError, OptimizationError
+from hfclip.errors import DataError, OptimizationError
 from hfclip.fast.optimize import optimize
 from hfclip.fast.processor import has_instructions
-from hfclip.hub.integrity import compute
+from hfclip.hub.integrity import Digest, compute, matches
+from hfclip.images.exact import Recipe
 from hfclip.loading import load
+from hfclip.releases import BUNDLED, RELEASES
 from hfclip.sources.find import find
+from hfclip.sources.naming import local_path
 from hfclip.version import __version__
 
 if TYPE_CHECKING:
@@ -38,7 +42,7 @@ class Options:
         device: The device. None selects the GPU if there is one.
         kind: Whether the inputs are pictures or texts.
         preprocess: The implementation of the preprocess.
-        precision: "fp32" or "bf16" on a CPU. A GPU computes in float16, or in bfloat16.
+        precision: "fp32", "bf16", or "auto" for float32 on a CPU and float16 on a GPU.
         raw: Whether the embeddings keep their length instead of being normalised.
         dtype: The type of the embeddings in the files.
         auto_orient: Whether to apply the EXIF orientation.
@@ -56,7 +60,7 @@ class Options:
     device: str | None = None
     kind: Literal["images", "texts"] = "images"
     preprocess: Literal["exact", "fast"] = "fast"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     raw: bool = False
     dtype: Literal["float16", "float32"] = "float16"
     auto_orient: bool = True
@@ -73,85 +77,153 @@ class Loaded:
     Attributes:
         encoder: The encoder.
         reader: Opens and preprocesses pictures.
-        manifest: The manifest of a collection with these embeddings, for a plan's digest of "".
+        manifest: The manifest of a collection with these embeddings, without sources and a plan.
     """
 
     encoder: Encoder
     reader: Reader
     manifest: Manifest
+    _model: "CLIP"
+
+    def optimized(self) -> "Loaded":
+        """Returns the fastest form of the model. This takes a second, which many inputs repay.
+
+        Raises:
+            OptimizationError: The error of the features in bfloat16 exceeds its limit.
+        """
+        if self.encoder.device.type != "cpu":
+            return self
+        fast = _fastest(self._model, self.manifest.precision)
+        return replace(self, encoder=Encoder(fast, normalize=self.manifest.normalized))
 
 
 def load_encoder(options: Options) -> Loaded:
-    """Loads the model of a run. It is optimized on a CPU.
+    """Loads the model of a run.
 
     Raises:
-        HfclipError: As `hfclip.load`; or the precision is not available on this machine.
+        HfclipError: As `hfclip.load`.
     """
     device = choose_device(options.device)
-    source = find(
-        options.model,
-        base=options.base,
-        namespace=options.namespace,
-        subfolder=options.subfolder,
-        variant=options.variant,
-    )
+    files: dict[str, Any] = {
+        "base": options.base,
+        "namespace": options.namespace,
+        "subfolder": options.subfolder,
+        "variant": options.variant,
+    }
+    source = find(options.model, **files)
+    dtype = _dtype(options.precision, device)
     model, preprocess = load(
-        options.model,
-        device,
-        dtype=_dtype(options, device),
-        preprocess=options.preprocess,
-        base=options.base,
-        namespace=options.namespace,
-        subfolder=options.subfolder,
-        variant=options.variant,
+        options.model, device, dtype=dtype, preprocess=options.preprocess, **files
     )
-    towers, precision = _fastest(model, options, device)
-    reader = Reader(preprocess, options.auto_orient, options.max_pixels, options.background)
     repository, commit = _place(source.weight_files[0])
     manifest = Manifest(
-        name=options.model,
+        name=_absolute(options.model),
         repository=repository,
         commit=commit,
+        base=None if options.base is None else _absolute(options.base),
+        subfolder=options.subfolder,
+        variant=options.variant,
         sha256=_digest(source),
-        config_digest=_config_digest(model, options),
+        config_digest=_config_digest(model),
         preprocess=options.preprocess,
-        precision=precision,
+        precision=_computed_in(options.precision, model, device),
         normalized=not options.raw,
         dimension=model.config.embed_dim,
         dtype=options.dtype,
-        version=__version__,
-        plan_digest="",
         kind=options.kind,
+        background=options.background,
+        auto_orient=options.auto_orient,
+        max_pixels=options.max_pixels,
+        sources=(),
+        version=__version__,
     )
-    return Loaded(Encoder(towers, normalize=not options.raw), reader, manifest)
+    return _loaded(model, preprocess, manifest)
 
 
-def _dtype(options: Options, device: "torch.device") -> "torch.dtype | None":
+def load_model_of(manifest: Manifest, device: str | None = None) -> Loaded:
+    """Loads the model that made the embeddings of a collection.
+
+    The model is not optimized, because a few queries do not repay the time for it.
+
+    Args:
+        manifest: The manifest of the collection.
+        device: The device. None selects the GPU if there is one.
+
+    Raises:
+        DataError: The weights or the configuration have changed since.
+        HfclipError: As `hfclip.load`.
+    """
+    files: dict[str, Any] = {
+        "revision": manifest.commit if manifest.repository else None,
+        "base": manifest.base,
+        "subfolder": manifest.subfolder,
+        "variant": manifest.variant,
+    }
+    name = manifest.repository or manifest.name
+    source = find(name, **files)
+    if manifest.sha256 is not None and not _has_digest(source, manifest.sha256):
+        raise DataError(
+            f"The weights of {name} are not those that made the embeddings (sha256 "
+            f"{manifest.sha256}). Restore them, or embed the collection again."
+        )
+    model, preprocess = load(name, device, preprocess=manifest.preprocess, **files)
+    if _config_digest(model) != manifest.config_digest:
+        raise DataError(
+            f"The configuration of {name} has changed since it made the embeddings. Restore it, or "
+            "embed the collection again."
+        )
+    return _loaded(model, preprocess, manifest)
+
+
+def _loaded(model: "CLIP", preprocess: Any, manifest: Manifest) -> Loaded:
+    reader = Reader(
+        preprocess,
+        manifest.auto_orient,
+        manifest.max_pixels,
+        manifest.background,
+        Recipe.of(model.config).resized,
+    )
+    return Loaded(Encoder(model, normalize=manifest.normalized), reader, manifest, model)
+
+
+def _dtype(precision: str, device: "torch.device") -> "torch.dtype | None":
     import torch  # noqa: PLC0415
 
-    if device.type == "cpu":
+    if device.type == "cpu":  # hfclip.optimize converts
         return None
-    return torch.bfloat16 if options.precision == "bf16" else None
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}.get(precision)
 
 
-def _fastest(model: "CLIP", options: Options, device: "torch.device") -> tuple[Towers, str]:
-    """Returns the fastest form of a model, and the precision in which it computes."""
+def _computed_in(precision: str, model: "CLIP", device: "torch.device") -> str:
+    """Returns the precision in which a model computes. Warns if it is not the chosen one."""
     if device.type != "cpu":
-        return model, str(model.dtype).removeprefix("torch.")
-    if options.precision == "bf16" and not has_instructions("bfloat16"):
-        raise ArgumentError(
-            "This processor has no instructions for bfloat16, so it would be slower. Use "
-            "--precision fp32."
-        )
-    wanted: Literal["float32", "bfloat16"] = (
-        "bfloat16" if options.precision == "bf16" else "float32"
+        return str(model.dtype).removeprefix("torch.")
+    if precision != "bf16":
+        return "float32"
+    if has_instructions("bfloat16"):
+        return "bfloat16"
+    warnings.warn(
+        "This processor has no instructions for bfloat16, which would be slower. The model "
+        "computes in float32.",
+        stacklevel=3,
     )
+    return "float32"
+
+
+def _fastest(model: "CLIP", precision: str) -> Towers:
+    """Returns the fastest form of a model on a CPU."""
     try:
-        return optimize(model, wanted), wanted
+        return optimize(model, "bfloat16" if precision == "bfloat16" else "float32")
     except OptimizationError:  # rare weights lose too much precision if optimized
-        if wanted == "bfloat16":
+        if precision == "bfloat16":
             raise
-        return model, wanted
+        return model
+
+
+def _absolute(name: str) -> str:
+    """Returns the name of a model so that it is found from another folder, too."""
+    path = None if name in BUNDLED or name in RELEASES else local_path(name)
+    return name if path is None else str(path.absolute())
 
 
 def _place(weights: Path) -> tuple[str | None, str | None]:
@@ -174,11 +246,13 @@ def _digest(source: "Source") -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _config_digest(model: "CLIP", options: Options) -> str:
-    """Returns the sha256 of all that changes embeddings and has no field of its own."""
-    facts = {
-        "config": model.config.to_dict(),
-        "auto_orient": options.auto_orient,
-        "background": options.background,
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+def _has_digest(source: "Source", sha256: str) -> bool:
+    """Returns whether weights have a sha256. A file that was verified is not read again."""
+    if len(source.weight_files) == 1:
+        return matches(source.weight_files[0], Digest("sha256", sha256))
+    return _digest(source) == sha256
+
+
+def _config_digest(model: "CLIP") -> str:
+    """Returns the sha256 of a model's configuration."""
+    return hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode()).hexdigest()

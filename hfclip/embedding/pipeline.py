@@ -9,8 +9,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hfclip.data.references import ParquetImage
+from hfclip.data.references import ParquetImage, ParquetRow
 from hfclip.embedding.decoding import Reader
 from hfclip.embedding.encode import Batch, Encoder, Job, Size, Vectors, encoded, write_pixels
 from hfclip.embedding.parts import Rows
@@ -95,9 +96,7 @@ class Pipeline:
                 yield [_job(_Place(part, row), reader) for row in range(start, end)]
 
 
-def encode_part(
-    pipeline: Pipeline, part: "PlannedPart", on_batch: OnBatch | None = None
-) -> Rows:
+def encode_part(pipeline: Pipeline, part: "PlannedPart", on_batch: OnBatch | None = None) -> Rows:
     """Returns the rows of one part, for engines that encode one part at a time."""
     _, rows = next(pipeline.encode([part], on_batch=on_batch))
     return rows
@@ -126,7 +125,7 @@ def _begin(item: "Item", reader: Reader, workers: Workers, row: "Tensor") -> Fut
         return Size(prepared.width, prepared.height, sha256(content).digest())
 
     # Rows of a Parquet file are read in order, because the file is decoded in order.
-    in_order = isinstance(item.image, ParquetImage)
+    in_order = isinstance(item.image, ParquetImage | ParquetRow)
     return workers.read_and_decode(partial(_read, item), item.size, decode, in_order=in_order)
 
 
@@ -194,7 +193,9 @@ def _empty(count: int, dimension: int) -> Columns:
     return Columns(np.zeros((count, dimension), np.float32), np.zeros(count, np.bool_))
 
 
-def _fill(columns: Columns, rows: "np.ndarray[tuple[int], np.dtype[np.int64]]", found: Vectors) -> None:
+def _fill(
+    columns: Columns, rows: "np.ndarray[tuple[int], np.dtype[np.int64]]", found: Vectors
+) -> None:
     columns.values[rows] = found
     columns.valid[rows] = True
 

@@ -1,27 +1,51 @@
 """Runs `hfclip embed`: plans, encodes what is missing, writes parts and errors.csv."""
 
-import csv
-import io
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from hfclip.atomic import write_text
-from hfclip.embedding.collection import apply, complete_parts, difference
+from hfclip.embedding.changes import Changes, update_plan
+from hfclip.embedding.compact import compact
 from hfclip.embedding.decoding import pixel_limit
-from hfclip.embedding.manifest import opened
-from hfclip.embedding.options import Options, load_encoder
-from hfclip.embedding.parts import Rows, read_part, write_part
-from hfclip.embedding.pipeline import Pipeline, as_rows
-from hfclip.embedding.plan import PartPlan, Plan, make_plan
-from hfclip.errors import ArgumentError
+from hfclip.embedding.failures import write_errors
+from hfclip.embedding.listing import list_items
+from hfclip.embedding.locations import locate
+from hfclip.embedding.opening import opened
+from hfclip.embedding.options import Loaded, Options, load_encoder
+from hfclip.embedding.parts import part_path, write_part
+from hfclip.embedding.pipeline import Pipeline
+from hfclip.embedding.plan import Plan, PlannedPart
+from hfclip.embedding.settings import Listing
+from hfclip.errors import ArgumentError, DataError
 from hfclip.interruption import stop_request
 
-ERRORS = "errors.csv"
+PART_SIZE = 5_000
+
+
+@dataclass(frozen=True)
+class Planning:
+    """How a run plans.
+
+    Attributes:
+        part_size: Inputs in a new part. A part is kept once it is complete.
+        share: (K, N) encodes only every N-th part: those whose number leaves K - 1 if divided by N.
+            Several processes may encode the shares of one collection at once.
+        rehash: Whether files are compared by content also where size and time agree.
+        retry_errors: Whether inputs that could not be read are encoded again.
+        drop: Whether the inputs of sources that are no longer named may disappear.
+        compact: Whether parts are rewritten at the end, without rows that are gone.
+    """
+
+    part_size: int = PART_SIZE
+    share: tuple[int, int] | None = None
+    rehash: bool = False
+    retry_errors: bool = False
+    drop: bool = False
+    compact: bool = False
 
 
 @dataclass(frozen=True)
@@ -29,20 +53,40 @@ class Outcome:
     """The summary of a run.
 
     Attributes:
-        inputs: The number of inputs in the parts that are complete.
+        inputs: The number of inputs.
         embedded: Those with an embedding.
-        errors: Those without.
+        errors: Those that could not be read.
+        pending: Those that other shares have not encoded yet.
+        new: Inputs that are new in this run.
+        changed: Inputs whose content has changed.
+        deleted: Inputs of the run before that are gone.
+        moved: Inputs that keep the embedding of a file with another name.
+        unchanged: Inputs that have not changed.
+        retried: Those of them that could not be read before, and were encoded again.
         encoded: The number of inputs that this run has encoded.
-        rate: Inputs a second in this run, from the first picture to the last part.
+        seconds: The time for that, without listing and loading.
+        rate: Encoded inputs a second.
         errors_file: The table of the errors, or None if there are none.
+        precision: The precision in which the model computes.
+        preprocess: The implementation of the preprocess.
     """
 
     inputs: int
     embedded: int
     errors: int
+    pending: int
+    new: int
+    changed: int
+    deleted: int
+    moved: int
+    unchanged: int
+    retried: int
     encoded: int
+    seconds: float
     rate: float
     errors_file: str | None
+    precision: str
+    preprocess: str
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the summary in JSON types."""
@@ -52,63 +96,98 @@ class Outcome:
 def embed_collection(
     sources: Sequence[str],
     out: Path,
-    options: Options,
+    options: Options | None = None,
+    listing: Listing | None = None,
+    planning: Planning | None = None,
     *,
-    part_size: int = 10_000,
-    share: tuple[int, int] | None = None,
     progress: bool = False,
 ) -> Outcome:
-    """Embeds a collection into a folder. Parts that are complete are not encoded again.
+    """Embeds a collection into a folder. What is complete there is not encoded again.
 
     Args:
-        sources: Folders, patterns, tables, tars or text files.
+        sources: Folders, patterns, text files of paths, tars, tables, or text files of texts.
         out: The folder to write.
         options: The model and the options.
-        part_size: Inputs in a part.
-        share: (K, N) to encode only every N-th part, from the K-th on.
-        progress: Whether to show a progress bar.
+        listing: How inputs are found in the sources. Its kind is that of the options.
+        planning: How the run plans.
+        progress: Whether to show progress bars, if standard error is a terminal.
 
     Raises:
         HfclipError: The sources cannot be listed, the model cannot be loaded, or the folder holds
             embeddings of another model.
-        KeyboardInterrupt: Ctrl-C was pressed. Complete parts stay.
+        KeyboardInterrupt: Ctrl-C was pressed, or the process was asked to end. Complete parts stay.
     """
-    if share is not None and not 1 <= share[0] <= share[1]:
-        raise ArgumentError(f"The share is {share}; expected (K, N) with K from 1 to N.")
-    plan = make_plan(sources, kind=options.kind, part_size=part_size)
+    options, planning = options or Options(), planning or Planning()
+    listing = replace(listing or Listing(), kind=options.kind)
+    share = _checked_share(planning)
+    _check_pyarrow()
     loaded = load_encoder(options)
-    manifest = replace(loaded.manifest, plan_digest=plan.digest)
-    pipeline = Pipeline.of(loaded.encoder, loaded.reader, options.batch_size, options.workers)
-    with opened(out, manifest):
-        found = difference(out, plan, part_size=part_size)
-        apply(out, found, dtype=options.dtype, dimension=pipeline.encoder.dimension)
-        number, count = share or (1, 1)
-        missing = list(found.encode[number - 1 :: count])
+    manifest = replace(loaded.manifest, sources=tuple(_named(source) for source in sources))
+    with opened(out, manifest, shared=planning.share is not None, drop=planning.drop) as collection:
+        changes = update_plan(
+            out,
+            _watched(list_items(sources, listing), progress=progress),
+            part_size=planning.part_size,
+            rehash=planning.rehash,
+            retry_errors=planning.retry_errors,
+            opened=collection,
+        )
+        mine = [number for number in changes.pending if number % share[1] == share[0] - 1]
         began = time.monotonic()
-        with pixel_limit(options.max_pixels):
-            encoded = _encode(pipeline, plan, missing, out, options, progress)
+        encoded = _encode(loaded, changes.plan, mine, out, options, progress) if mine else 0
         seconds = time.monotonic() - began
-        return _outcome(out, encoded, seconds)
+        outcome = _outcome(out, changes, manifest.precision, options, encoded, seconds)
+    if planning.compact:
+        compact(out, part_size=planning.part_size)
+    return outcome
+
+
+def _checked_share(planning: Planning) -> tuple[int, int]:
+    if planning.share is None:
+        return 1, 1
+    if not 1 <= planning.share[0] <= planning.share[1]:
+        raise ArgumentError(f"The share is {planning.share}; expected (K, N) with K from 1 to N.")
+    if planning.compact:
+        raise ArgumentError(
+            "A share cannot compact, because others may write. Compact in a run without a share."
+        )
+    return planning.share
+
+
+def _check_pyarrow() -> None:
+    try:
+        import pyarrow  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise DataError('Embedding needs pyarrow: pip install "hfclip[embed]"') from error
+
+
+def _named(source: str) -> str:
+    """Returns the name of a source in the manifest: "photos" for "photos/" and "./photos"."""
+    return locate(source).key.rstrip("/") or "/"
+
+
+def _watched(items: Iterator[Any], *, progress: bool) -> Iterator[Any]:
+    shown = None if progress else True
+    yield from tqdm(items, "listing", unit="input", leave=False, disable=shown)
 
 
 def _encode(
-    pipeline: Pipeline,
+    loaded: Loaded,
     plan: Plan,
-    missing: list[PartPlan],
+    numbers: Sequence[int],
     out: Path,
     options: Options,
     progress: bool,
 ) -> int:
     """Encodes and writes parts and returns the number of their inputs."""
-    total = sum(len(part.items) for part in plan.parts)
-    planned = sum(len(part.items) for part in missing)
-    encoded = errors = 0
+    fast = loaded.optimized()
+    pipeline = Pipeline(fast.encoder, fast.reader, options.batch_size, options.workers)
+    total, encoded, errors = sum(plan.sizes[number] for number in numbers), 0, 0
     unit = "text" if options.kind == "texts" else "image"
     with (
+        pixel_limit(options.max_pixels),
         stop_request("batch") as stop,
-        tqdm(
-            total=total, initial=total - planned, unit=unit, disable=None if progress else True
-        ) as bar,
+        tqdm(total=total, unit=unit, disable=None if progress else True) as bar,
     ):
 
         def show(inputs: int, failed: int) -> None:
@@ -117,51 +196,42 @@ def _encode(
             bar.set_postfix(errors=errors, refresh=False)
             bar.update(inputs)
 
-        parts = pipeline.encode((part.items for part in missing), stop, show)
-        for part, rows in zip(missing, parts, strict=False):
+        for part, rows in pipeline.encode(_missing(plan, numbers, out), stop, show):
             write_part(
-                out,
-                part.name,
-                as_rows(rows, pipeline.encoder.dimension),
-                dtype=options.dtype,
-                dimension=pipeline.encoder.dimension,
+                out, part.number, rows, dtype=options.dtype, dimension=fast.encoder.dimension
             )
             encoded += len(rows)
-        if stop.is_set() and encoded < planned:
+        if stop.is_set() and encoded < total:
             raise KeyboardInterrupt
     return encoded
 
 
-def _outcome(out: Path, encoded: int, seconds: float) -> Outcome:
-    inputs, failed = 0, []
-    for path in complete_parts(out).values():
-        rows = read_part(path)
-        inputs += len(rows.keys)
-        failed += _errors(rows)
-    file = out / ERRORS
-    if failed:
-        write_text(file, _table(failed))
-    else:
-        file.unlink(missing_ok=True)
-    rate = encoded / seconds if encoded else 0.0
+def _missing(plan: Plan, numbers: Sequence[int], out: Path) -> Iterator[PlannedPart]:
+    """Yields the parts that have no file yet. Another process may have written some."""
+    for number in numbers:
+        if not part_path(out, number).exists():
+            yield plan.part(number)
+
+
+def _outcome(
+    out: Path, changes: Changes, precision: str, options: Options, encoded: int, seconds: float
+) -> Outcome:
+    counts = write_errors(out)
     return Outcome(
-        inputs,
-        inputs - len(failed),
-        len(failed),
-        encoded,
-        rate,
-        str(file) if failed else None,
+        inputs=counts.inputs,
+        embedded=counts.embedded,
+        errors=counts.errors,
+        pending=counts.pending,
+        new=changes.new,
+        changed=changes.changed,
+        deleted=changes.deleted,
+        moved=changes.moved,
+        unchanged=changes.unchanged,
+        retried=changes.retried,
+        encoded=encoded,
+        seconds=seconds,
+        rate=encoded / seconds if encoded else 0.0,
+        errors_file=None if counts.errors_file is None else str(counts.errors_file),
+        precision=precision,
+        preprocess=options.preprocess,
     )
-
-
-def _errors(rows: Rows) -> list[tuple[str, str]]:
-    return [
-        (key, error) for key, error in zip(rows.keys, rows.errors, strict=True) if error is not None
-    ]
-
-
-def _table(failed: list[tuple[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([("key", "error"), *failed])
-    return text.getvalue()

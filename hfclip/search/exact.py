@@ -148,5 +148,7 @@ class _Best:
         self, rows: NDArray[np.float32], norms: NDArray[np.float32] | None
     ) -> NDArray[np.float32]:
         """Returns the scores of rows. Each row is summed alone, so its score is always the same."""
-        scores = (rows.astype(np.float64) * self._query).sum(axis=1)
-        return (scores if norms is None else scores / _divisors(norms)).astype(np.float32)
+        scores: NDArray[np.float64] = (rows.astype(np.float64) * self._query).sum(axis=1)
+        if norms is not None:
+            scores = scores / _divisors(norms)
+        return scores.astype(np.float32)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,7 +132,7 @@ class Searcher:
         return [Hit(keys[row], score, row, captions[row]) for row, score in found[:top]]
 
     def nearest(
-        self, vectors: NDArray[np.float32], top: int = 10
+        self, vectors: NDArray[np.floating[Any]], top: int = 10
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Finds the rows with the largest cosine similarities, for many vectors in one pass.
 

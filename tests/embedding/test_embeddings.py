@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_collection import Row, unit_rows, write_collection
+from small_collection import Row, lengthened, unit_rows, write_collection
 
 import hfclip
 from hfclip.embedding import matrix
@@ -166,11 +166,13 @@ def test_to_numpy_is_a_copy_and_to_pandas_has_all_columns(out: Path) -> None:
 
 
 def test_raw_embeddings_have_norms(tmp_path: Path) -> None:
-    rows = [row._replace(vector=row.vector * (n + 1)) for n, row in enumerate(unit_rows(12))]
+    rows = lengthened(unit_rows(12))
     embeddings = hfclip.Embeddings(write_collection(tmp_path, rows, normalized=False))
     assert embeddings.norms is not None
     np.testing.assert_allclose(embeddings.norms, np.arange(1, 13), rtol=1e-6)
-    np.testing.assert_allclose(embeddings[[5]].norms, [6], rtol=1e-6)
+    chosen = embeddings[[5]].norms
+    assert chosen is not None
+    np.testing.assert_allclose(chosen, [6], rtol=1e-6)
 
 
 def test_an_embedding_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
@@ -208,7 +210,7 @@ def test_gone_moved_and_new_inputs_show_at_once(out: Path, rows: list[Row]) -> N
     gone = {rows[10].item.key, rows[11].item.key}
     assert set(earlier.keys) - set(later.keys) == gone
     assert set(later.keys) - set(earlier.keys) == {"new/0.jpg", "new/1.jpg"}
-    assert np.array_equal(later.vectors[later.position("new/1.jpg")], new[1].vector)
+    assert np.array_equal(later.vectors[[later.position("new/1.jpg")]], vectors_of(new[1:]))
     assert len(before) == len(matrices(out)) == 1
     assert before != matrices(out)
     # The one that is open stays whole.
@@ -290,7 +292,7 @@ def test_a_collection_that_changes_while_it_is_read_is_read_again(
     out: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = matrix._write
-    calls = []
+    calls: list[int] = []
 
     def change_once(*arguments: Any) -> None:
         if not calls:

@@ -37,7 +37,9 @@ def rows(count: int = 3, width: int = 2, *, captions: bool = False) -> Rows:
         heights=[480 if ok else None for ok in valid],
         captions=["a cat"] * count if captions else [None] * count,
         caption_embeddings=Vectors(values, np.ones(count, np.bool_)) if captions else None,
-        digests=[bytes([number % 255 + 1]) * 32 if valid[number] else None for number in range(count)],
+        digests=[
+            bytes([number % 255 + 1]) * 32 if valid[number] else None for number in range(count)
+        ],
     )
 
 

@@ -37,7 +37,8 @@ def refused() -> Any:
 
 
 def unit(*values: float) -> np.ndarray:
-    return np.array(values) / np.linalg.norm(values)
+    vector = np.array(values, np.float64)
+    return vector / np.float64(np.linalg.norm(vector))
 
 
 def test_the_sum_is_weighted_and_has_length_1() -> None:
@@ -140,7 +141,9 @@ def test_a_picture_that_cannot_be_read_is_named(
 
     large = tmp_path / "large.png"
     Image.new("L", (200, 200)).save(large)
-    small = SimpleNamespace(**vars(loaded) | {"manifest": replace(MANIFEST, max_pixels=10_000)})
+    small: Any = SimpleNamespace(
+        **vars(loaded) | {"manifest": replace(MANIFEST, max_pixels=10_000)}
+    )
     for name, message in ((tmp_path / "no.png", "no such file"), (large, "10,000")):
         with pytest.raises(ImageError, match=f"{name}: .*{message}"):
             vector_of(Query(images=(name,)), embeddings, lambda: small)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_collection import Row, unit_rows, write_collection
+from small_collection import Row, lengthened, unit_rows, write_collection
 
 import hfclip
 from hfclip.embedding.items import Item
@@ -74,9 +74,8 @@ def test_a_part_of_a_collection_can_be_searched(searcher: hfclip.Searcher, rows:
 
 
 def test_the_scores_of_a_raw_collection_are_cosines(rows: list[Row], tmp_path: Path) -> None:
-    longer = [row._replace(vector=row.vector * (1 + n)) for n, row in enumerate(rows)]
     raw = hfclip.Searcher(
-        write_collection(tmp_path / "raw", longer, dimension=16, normalized=False)
+        write_collection(tmp_path / "raw", lengthened(rows), dimension=16, normalized=False)
     )
     same = hfclip.Searcher(write_collection(tmp_path / "same", rows, dimension=16))
     for found, expected in zip(
