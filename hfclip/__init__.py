@@ -15,7 +15,7 @@ from hfclip.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from hfclip.config import ClipConfig
-    from hfclip.embedding.arrays import embed_images, embed_texts
+    from hfclip.embedding.arrays import embed_images, embed_texts, iter_images
     from hfclip.embedding.embeddings import Embeddings
     from hfclip.errors import (
         ArgumentError,
@@ -77,6 +77,7 @@ _HOMES = {
     "finetune": "training.run",
     "image_transform": "images.preprocess",
     "inspect": "sources.inspect",
+    "iter_images": "embedding.arrays",
     "load": "loading",
     "optimize": "fast.optimize",
     "publish": "publishing.finetune",
@@ -152,6 +153,7 @@ __all__ = [
     "finetune",
     "image_transform",
     "inspect",
+    "iter_images",
     "load",
     "optimize",
     "publish",

@@ -2,12 +2,13 @@
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from places import Place, forget_memory
 from safetensors.torch import save_file
 
 from hfclip.config import ClipConfig
@@ -108,3 +109,13 @@ def draw(config: ClipConfig, dtype: torch.dtype = torch.float32) -> CLIP:
                 tensor.fill_(7)
     convert_weights(model, dtype)
     return model
+
+
+@pytest.fixture(params=["local", "memory"])
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Place]:
+    """Runs a test in a temporary folder, and in fsspec's file system in memory."""
+    monkeypatch.chdir(tmp_path)
+    yield Place(request.param, tmp_path)
+    forget_memory()

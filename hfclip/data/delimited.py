@@ -89,12 +89,12 @@ def read_delimited(path: Path, delimiter: str | None = None) -> Cells:
 
 
 def stream_delimited(
-    file: IO[bytes], what: str, delimiter: str | None = None
+    text: io.TextIOWrapper, what: str, delimiter: str | None = None
 ) -> tuple[tuple[str, ...], Iterator[tuple[int, dict[str, object] | str]]]:
     """Reads a table as `read_delimited` does, but row by row.
 
     Args:
-        file: The open file, at its beginning.
+        text: The file as `open_text` returns it.
         what: Its path or URL in errors.
         delimiter: The delimiter, or None to find it.
 
@@ -106,7 +106,6 @@ def stream_delimited(
         DataError: The file is no such table, or its delimiter cannot be found.
         OSError: The file cannot be read.
     """
-    text = io.TextIOWrapper(file, encoding=encoding_of(file), newline="")
     try:
         sample = text.read(_SAMPLE_SIZE)
         sample += text.readline()
@@ -137,11 +136,12 @@ def _streamed(
         raise _not_utf8(what, error, f" after line {line}") from None
 
 
-def encoding_of(file: IO[bytes]) -> str:
-    """Returns the encoding of a text file at its beginning: UTF-16 if it has a mark, else UTF-8."""
+def open_text(file: IO[bytes]) -> io.TextIOWrapper:
+    """Returns a text in UTF-8, or in UTF-16 with a byte order mark. Its lines keep their ends."""
     mark = file.read(2)
     file.seek(0)
-    return "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    is_utf16 = mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return io.TextIOWrapper(file, "utf-16" if is_utf16 else "utf-8-sig", newline="")
 
 
 def _not_utf8(what: str, error: UnicodeDecodeError, place: str = "") -> DamagedFileError:

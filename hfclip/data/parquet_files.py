@@ -6,8 +6,9 @@ in small batches, of which the last ones are kept. Several threads may read neig
 
 import os
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 # Target size of a batch, in bytes of its pictures, and limits for its rows.
 _BATCH = 4 * 2**20
 _FEWEST_ROWS, _MOST_ROWS = 16, 4096
-# Batches that stay, so that threads may read rows out of order by at least _FEWEST_ROWS.
-_BATCHES_KEPT = 3
+# Bytes of batches that stay while some of their rows were not read yet, as threads differ in pace.
+_MOST_KEPT = 64 * 2**20
+# Batches that stay although they were read, because a row may be read twice.
+_NEWEST_KEPT = 2
 # Row groups that are read at once. Others are closed.
 _GROUPS_KEPT = 3
 # Bytes that are read from the file at once.
@@ -79,6 +82,15 @@ def read_value(path: str, row_group: int, row: int, leaf: str) -> Any:
     return _streams.get(path, row_group, leaf).value(row)
 
 
+@dataclass
+class _Batch:
+    """Consecutive rows, and those of them that were not read yet."""
+
+    start: int
+    values: Any
+    unread: set[int]
+
+
 class _Stream:
     """Reads one column of one row group from its beginning, and keeps the last batches."""
 
@@ -86,7 +98,7 @@ class _Stream:
         self._path, self._row_group, self._leaf = path, row_group, leaf
         self._lock = threading.Lock()
         self._batches: Iterator[pyarrow.RecordBatch] | None = None
-        self._kept: deque[tuple[int, Any]] = deque(maxlen=_BATCHES_KEPT)
+        self._kept: list[_Batch] = []
         self._end = 0
 
     def value(self, row: int) -> Any:
@@ -101,20 +113,34 @@ class _Stream:
                 raise DataError(f"{self._path} is damaged or has changed ({error}).") from error
 
     def _value(self, row: int) -> Any:
-        if self._batches is None or row < (self._kept[0][0] if self._kept else 0):
-            self._kept.clear()
-            self._end = 0
+        if self._batches is None or not any(batch.start <= row for batch in self._kept):
+            self._kept, self._end = [], 0
             self._batches = self._read()
         while row >= self._end:
-            batch = next(self._batches, None)
-            if batch is None:
+            read = next(self._batches, None)
+            if read is None:
                 raise IndexError("the row does not exist")
-            if batch.num_columns == 0:
+            if read.num_columns == 0:
                 return None
-            self._kept.append((self._end, batch.column(0)))
-            self._end += batch.num_rows
-        start, values = next(kept for kept in reversed(self._kept) if kept[0] <= row)
-        return values[row - start].as_py()
+            self._drop()
+            rows = range(self._end, self._end + read.num_rows)
+            self._kept.append(_Batch(self._end, read.column(0), set(rows)))
+            self._end = rows.stop
+        batch = next(batch for batch in reversed(self._kept) if batch.start <= row)
+        if row - batch.start >= len(batch.values):  # its batch was dropped
+            self._batches = None
+            return self._value(row)
+        batch.unread.discard(row)
+        if not batch.unread:
+            self._drop()
+        return batch.values[row - batch.start].as_py()
+
+    def _drop(self) -> None:
+        """Drops all but the newest batches that were read, and others if they are too large."""
+        newest = self._kept[-_NEWEST_KEPT:]
+        self._kept = [batch for batch in self._kept[:-_NEWEST_KEPT] if batch.unread] + newest
+        while sum(batch.values.nbytes for batch in self._kept) > _MOST_KEPT and self._kept[1:]:
+            del self._kept[0]
 
     def _read(self) -> "Iterator[pyarrow.RecordBatch]":
         with open_parquet(self._path, "embed") as file:

@@ -221,7 +221,14 @@ def _batch_size(given: int | None, encoder: Encoder) -> int:
 
 
 def _name(picture: object, number: int) -> str:
-    return os.fspath(picture) if isinstance(picture, str | os.PathLike) else f"picture {number}"
+    if isinstance(picture, str | os.PathLike):
+        return os.fspath(picture)
+    if isinstance(picture, bytes | Image.Image):
+        return f"picture {number}"
+    raise ArgumentTypeError(
+        f"picture {number} has type {type(picture).__name__}; expected a path, bytes or a PIL "
+        "image."
+    )
 
 
 def _length(values: object) -> int | None:

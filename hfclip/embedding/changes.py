@@ -127,7 +127,8 @@ def _whole(rows: Recorded, still: NDArray[np.int64]) -> NDArray[np.int32]:
     np.maximum.at(last, np.searchsorted(numbers, rows.parts[waiting]), rows.rows[waiting])
     found = np.zeros(len(numbers), np.int64)
     found[np.searchsorted(numbers, present)] = remaining
-    return numbers[(found == counts) & (last + 1 == counts)]
+    whole: NDArray[np.int32] = numbers[(found == counts) & (last + 1 == counts)]
+    return whole
 
 
 def _gone(rows: Recorded, found: Comparison) -> NDArray[np.bool_]:

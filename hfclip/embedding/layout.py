@@ -78,13 +78,14 @@ def replace_plan(
     digest.update(layout.rows[order].tobytes())
     digest.update(inputs.prints.keys[order].tobytes())
     digest.update(inputs.prints.states[order].tobytes())
-    if plan is not None and plan.digest == digest.hexdigest():
-        return plan
-    if opened is not None:
-        opened.hold(changes_plan=True)
-    tables = _tables(inputs, layout, order)
-    plan = write_plan(out, tables, digest.hexdigest(), layout.next_number)
-    remove_unplanned(out, plan)
+    is_new = plan is None or plan.digest != digest.hexdigest()
+    if plan is None or is_new:
+        if opened is not None:
+            opened.hold(changes_plan=True)
+        tables = _tables(inputs, layout, order)
+        plan = write_plan(out, tables, digest.hexdigest(), layout.next_number)
+    if is_new or opened is None or not opened.shared:  # nobody else writes
+        remove_unplanned(out, plan)
     return plan
 
 

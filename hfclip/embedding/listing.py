@@ -12,9 +12,9 @@ from hfclip.embedding.items import Item
 from hfclip.embedding.locations import Location, ending_of, locate, picture_item
 from hfclip.embedding.parquet_rows import parquet_items
 from hfclip.embedding.settings import Listing
-from hfclip.embedding.tables import table_items
-from hfclip.embedding.tars import tar_items
-from hfclip.embedding.text_files import path_lines, text_lines
+from hfclip.embedding.table_rows import table_items
+from hfclip.embedding.tar_examples import tar_items
+from hfclip.embedding.text_lines import path_lines, text_lines
 from hfclip.errors import DataError
 
 _LIST = ".txt"
@@ -54,7 +54,10 @@ def list_items(sources: Sequence[str], listing: Listing) -> Iterator[Item]:
             is_listed |= not damaged or item is not damaged[-1]
             yield item
     if not seen:
-        raise DataError(f"{' and '.join(sources) or 'No source'} holds no input.")
+        named = [locate(source).key for source in sources]
+        raise DataError(
+            f"{' and '.join(named)} holds no input." if named else "Name at least one source."
+        )
     if not is_listed:
         raise DataError(str(damaged[0].error))
 

@@ -47,9 +47,9 @@ class Location:
 
     def inside(self, path: str) -> "Location":
         """Returns a file or folder in this folder."""
-        key = key_of(path) if self.key == "." else f"{self.key.rstrip('/')}/{key_of(path)}"
+        key = key_of(path) if self.key == "." else _joined(self.key, key_of(path))
         if self.is_remote:
-            return Location(key, f"{self.where.rstrip('/')}/{path}")
+            return Location(key, _joined(self.where, path))
         return Location(key, os.path.join(self.where, path))  # noqa: PTH118
 
     def info(self) -> FileInfo:
@@ -88,6 +88,10 @@ def locate(name: str) -> Location:
     path = os.path.expanduser(without_local_protocol(name))  # noqa: PTH111
     absolute = os.path.abspath(path)  # noqa: PTH100  # keeps links
     return Location(key_of(os.path.normpath(path)), absolute)
+
+
+def _joined(folder: str, path: str) -> str:
+    return folder + path if folder.endswith("/") else f"{folder}/{path}"
 
 
 def key_of(path: str) -> str:

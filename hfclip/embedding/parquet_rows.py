@@ -20,7 +20,7 @@ from hfclip.embedding.named import (
     text_item,
 )
 from hfclip.embedding.settings import Listing
-from hfclip.embedding.tables import find_roles
+from hfclip.embedding.table_rows import find_roles
 from hfclip.errors import DataError
 
 if TYPE_CHECKING:

@@ -193,9 +193,7 @@ def _empty(count: int, dimension: int) -> Columns:
     return Columns(np.zeros((count, dimension), np.float32), np.zeros(count, np.bool_))
 
 
-def _fill(
-    columns: Columns, rows: "np.ndarray[tuple[int], np.dtype[np.int64]]", found: Vectors
-) -> None:
+def _fill(columns: Columns, rows: NDArray[np.int64], found: Vectors) -> None:
     columns.values[rows] = found
     columns.valid[rows] = True
 

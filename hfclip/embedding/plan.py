@@ -221,6 +221,6 @@ def remove_unplanned(out: Path, plan: Plan) -> None:
         if number not in plan.sizes:
             part_path(out, number).unlink(missing_ok=True)
     for path in digest_path(out, 0).parent.glob("part-*.sha256"):
-        number = path.stem.removeprefix("part-")
-        if number.isdecimal() and int(number) not in plan.sizes:
+        digits = path.stem.removeprefix("part-")
+        if digits.isdecimal() and int(digits) not in plan.sizes:
             path.unlink(missing_ok=True)

@@ -166,6 +166,7 @@ def _single_threaded(count: int) -> ThreadPoolExecutor:
     ready = threading.Barrier(count + 1)
 
     def start() -> None:
+        torch.get_num_threads()  # the first call in a thread would take back a number set before
         torch.set_num_threads(1)
         ready.wait()
 

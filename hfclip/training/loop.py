@@ -13,10 +13,10 @@ from torch import nn
 
 from hfclip.atomic import write_text
 from hfclip.errors import TrainingError
+from hfclip.interruption import stop_request
 from hfclip.model import CLIP
 from hfclip.training.batches import Batches
 from hfclip.training.checkpoints import State, write_checkpoint
-from hfclip.interruption import stop_request
 from hfclip.training.log import Log
 from hfclip.training.optimizer import clamp_logit_scale
 from hfclip.training.step import Gradients, compute_gradients

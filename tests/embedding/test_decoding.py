@@ -10,6 +10,7 @@ from PIL import Image
 
 import hfclip
 from hfclip.embedding.decoding import Reader, blended, parse_colour, pixel_limit
+from hfclip.embedding.workers import Budget
 from hfclip.errors import ArgumentError, ImageError
 
 Prepare = Callable[..., "Reader"]
@@ -31,7 +32,8 @@ def reader(**options: object) -> Reader:
 
 
 def expected(image: Image.Image) -> torch.Tensor:
-    return hfclip.image_transform(16)(image)
+    pixels: torch.Tensor = hfclip.image_transform(16)(image)
+    return pixels
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP"])
@@ -125,6 +127,7 @@ def test_heic_is_read_with_the_extra_and_named_without(monkeypatch: pytest.Monke
     assert reader()(file.getvalue(), "a.heic").width == 64
     import sys
 
+    Image.init()
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.setattr(Image, "ID", [kind for kind in Image.ID if kind != "HEIF"])
     with pytest.raises(ImageError, match=r"HEIC needs a decoder: pip install 'hfclip\[heic\]'"):
@@ -140,3 +143,61 @@ def test_an_unknown_colour_is_refused() -> None:
     assert parse_colour("#ff8000") == (255, 128, 0)
     with pytest.raises(ArgumentError, match="'no-colour'; expected a colour"):
         parse_colour("no-colour")
+
+
+def test_a_preprocess_that_fails_for_one_picture_is_the_pictures_error_and_else_its_own() -> None:
+    def strict(image: Image.Image) -> torch.Tensor:
+        if image.mode != "RGB":
+            raise ValueError("only RGB")
+        return expected(image)
+
+    def broken(image: Image.Image) -> torch.Tensor:
+        raise ValueError(f"nothing works, not even {image.mode}")
+
+    content = saved(coloured("L"), "PNG")
+    with pytest.raises(
+        ImageError, match=r"a\.png: the preprocess fails for .* mode 'L' .*only RGB"
+    ):
+        Reader(strict)(content, "a.png")
+    with pytest.raises(ValueError, match="not even RGB"):
+        Reader(broken)(content, "a.png")
+
+
+def test_a_picture_that_grows_by_resizing_is_refused() -> None:
+    narrow = Reader(hfclip.image_transform(16), max_pixels=10_000, resized=enlarged)
+    with pytest.raises(
+        ImageError, match=r"1 x 50 pixels are too narrow: .* 16 x 800, over the limit"
+    ):
+        narrow(saved(Image.new("L", (1, 50)), "PNG"), "a.png")
+    assert narrow(saved(Image.new("L", (1, 39)), "PNG"), "a.png").height == 39
+
+
+def enlarged(size: tuple[int, int]) -> tuple[int, int]:
+    return 16, 16 * size[1] // size[0]
+
+
+class Noting(Budget):
+    """A budget that notes the requests."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.noted: list[int] = []
+
+    def take(self, count: int) -> None:
+        self.noted.append(count)
+        super().take(count)
+
+
+def test_a_budget_is_asked_for_the_decoded_size_which_is_smaller_for_a_large_jpeg() -> None:
+    budget = Noting()
+    exact = Reader(hfclip.image_transform(16)).within(budget)
+    fast = Reader(hfclip.image_transform(16, mode="fast")).within(budget)
+    large = Image.new("RGB", (1600, 1600))
+    exact(saved(large, "JPEG"), "a.jpg")
+    fast(saved(large, "JPEG"), "a.jpg")
+    fast(saved(large, "PNG"), "a.png")
+    fast(saved(large, "JPEG", progressive=True), "a.jpg")
+    fast(saved(Image.fromarray(np.zeros((100, 100), np.uint16)), "PNG"), "a.png")
+    whole = 4 * 1600 * 1600
+    scaled = whole // 64
+    assert budget.noted == [whole, scaled, whole, scaled + 3 * 1600 * 1600, 16 * 100 * 100]

@@ -1,10 +1,12 @@
+import os
+import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
 from places import Place, listed, seen, tar
 
 from hfclip.data.references import FileImage, RemoteImage, TarImage
-from hfclip.embedding.items import Item
 from hfclip.embedding.listing import list_items
 from hfclip.embedding.settings import Listing
 from hfclip.errors import DataError
@@ -61,7 +63,9 @@ def test_a_folder_without_pictures_is_refused_and_names_what_is_there(place: Pla
     with pytest.raises(DataError, match=r"docs holds no picture\.$"):
         listed(place.name("docs"))
     place.write("docs/a/part-1.parquet", "")
-    with pytest.raises(DataError, match=r"part-1\.parquet\. Give these files as '.*docs/\*\*/\*\.p"):
+    with pytest.raises(
+        DataError, match=r"part-1\.parquet\. Give these files as '.*docs/\*\*/\*\.p"
+    ):
         listed(place.name("docs"))
 
 
@@ -83,14 +87,14 @@ def test_heic_without_its_decoder_is_an_item_with_the_command(
     heic = place.write("photos/a.heic", b"\0\0\0\x18ftypheic\0\0")
     folder = place.name("photos")
     assert seen(folder) == [(heic, b"\0\0\0\x18ftypheic\0\0", None)]
-    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     assert seen(folder) == [(heic, "HEIC needs a decoder: pip install 'hfclip[heic]'", None)]
 
 
 def test_a_jpeg_with_the_ending_of_heic_needs_no_decoder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (tmp_path / "a.heic").write_bytes(b"\xff\xd8\xff\xe0 JPEG content")
     assert listed(str(tmp_path))[0].error is None
 
@@ -133,6 +137,78 @@ def test_patterns_give_matching_files_in_order(place: Place) -> None:
     assert names("?.{png,jpg}") == ["b.png", "a.jpg"]
     with pytest.raises(DataError, match=r"No file matches .*p/\*\.webp\."):
         names("*.webp")
-    with pytest.raises(DataError, match=r"p/2\.jpg does not exist; .*p/\{1\.\.2\}\.jpg stands for it"):
-        place.write("p/1.jpg")
+    place.write("p/1.jpg", b"1")
+    with pytest.raises(
+        DataError, match=r"p/2\.jpg does not exist; .*p/\{1\.\.2\}\.jpg stands for it"
+    ):
         names("{1..2}.jpg")
+
+
+def test_sources_keep_their_order_and_every_kind_can_be_mixed(place: Place) -> None:
+    place.write("p/b.jpg", b"b")
+    place.write("t/s.tar", tar([("x.jpg", b"x"), ("x.txt", b"cap")]))
+    place.write("t/l.txt", "y.jpg\n")
+    place.write("t/y.jpg", b"y")
+    names = [place.name(name) for name in ("t/s.tar", "p", "t/l.txt")]
+    expected = [
+        (f"{names[0]}/x", b"x", "cap"),
+        (f"{names[1]}/b.jpg", b"b", None),
+        (place.name("t/y.jpg"), b"y", None),
+    ]
+    assert seen(*names) == expected
+    assert seen(*names[::-1]) == expected[::-1]
+    assert seen(*names) == seen(*names)
+
+
+def test_a_pattern_without_an_ending_takes_pictures_only(place: Place) -> None:
+    for name in ("a.jpg", "a.txt", "b.cr2", "c.csv", "d.json", "e.tar"):
+        place.write(f"p/{name}", b"a.jpg")
+    at = place.name("p")
+    assert [key for key, _, _ in seen(f"{at}/*")] == [f"{at}/a.jpg", f"{at}/b.cr2"]
+    assert [key for key, _, _ in seen(f"{at}/a*.txt")] == [f"{at}/a.jpg"]
+
+
+def test_a_source_that_does_not_exist_is_named(place: Place) -> None:
+    place.write("a.jpg")
+    for name in ("b.jpg", "none/"):
+        with pytest.raises(DataError, match=rf"{name.rstrip('/')} does not exist\.$"):
+            listed(place.name("a.jpg"), place.name(name))
+    with pytest.raises(DataError, match="Name at least one source"):
+        listed()
+
+
+def test_a_folder_that_cannot_be_listed_is_an_item_with_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/1.jpg", "b/2.jpg", "c/3.jpg"):
+        Place("local", tmp_path).write(name, b"x")
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if str(path).endswith("/b"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert seen(str(tmp_path)) == [
+        (f"{tmp_path}/a/1.jpg", b"x", None),
+        (f"{tmp_path}/b", "the folder cannot be listed (Permission denied)", None),
+        (f"{tmp_path}/c/3.jpg", b"x", None),
+    ]
+    with pytest.raises(DataError, match=r"/b cannot be listed \(Permission denied\)"):
+        listed(f"{tmp_path}/b")
+
+
+def test_a_listing_opens_no_picture_and_yields_at_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(300):
+        place.write(f"p/{number:03}.jpg", b"x")
+    for kind in (FileImage, RemoteImage, TarImage):
+        monkeypatch.setattr(kind, "read", None)
+    monkeypatch.setattr("builtins.open", None)
+    items = list_items([place.name("p"), place.name("none.jpg")], Listing())
+    assert next(items).key == place.name("p/000.jpg")
+    assert len(list(islice(items, 299))) == 299
+    with pytest.raises(DataError, match="does not exist"):
+        next(items)

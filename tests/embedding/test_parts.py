@@ -26,7 +26,7 @@ from hfclip.errors import DataError
 
 
 def rows(count: int = 3, width: int = 2, *, captions: bool = False) -> Rows:
-    values = np.arange(count * width, dtype=np.float32).reshape(count, width) / 8
+    values = np.arange(count * width, dtype=np.float32).reshape(count, width) / np.float32(8)
     valid = np.ones(count, np.bool_)
     valid[1] = False
     return Rows(
@@ -137,9 +137,12 @@ def test_the_digests_are_written_before_the_part(
 ) -> None:
     renamed: list[str] = []
     rename = os.replace
-    monkeypatch.setattr(
-        os, "replace", lambda old, new: (renamed.append(Path(new).name), rename(old, new))
-    )
+
+    def noted(old: Path, new: Path) -> None:
+        renamed.append(new.name)
+        rename(old, new)
+
+    monkeypatch.setattr(os, "replace", noted)
     write_part(tmp_path, 0, rows(), dtype="float16", dimension=2)
     assert renamed == ["part-00000.sha256", "part-00000.parquet"]
 

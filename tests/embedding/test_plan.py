@@ -33,7 +33,8 @@ def test_parts_are_read_as_they_were_planned(tmp_path: Path) -> None:
     ]
     assert list(plan.parts()) == parts
     assert [plan.part(number) for number in plan.part_numbers] == parts
-    assert (plan.count, plan.sizes, plan.next_number) == (5, {0: 2, 1: 2, 2: 1}, 3)
+    assert plan.sizes == {0: 2, 1: 2, 2: 1}
+    assert (plan.count, plan.next_number) == (5, 3)
     with pytest.raises(DataError, match="has no part-00003"):
         plan.part(3)
 
@@ -97,7 +98,7 @@ def test_a_plan_that_was_replaced_is_not_mixed_with_the_new_one(tmp_path: Path) 
     reading = old.parts()
     next(reading)
     update_plan(tmp_path, iter(ITEMS[:2]), part_size=2)
-    assert next(reading).items == ITEMS[2:4]  # what is open stays
+    assert list(next(reading).items) == ITEMS[2:4]  # what is open stays
     with pytest.raises(DataError, match="has changed meanwhile"):
         old.part(1)
     with pytest.raises(DataError, match="has changed meanwhile"):

@@ -1,9 +1,8 @@
 """Lists text files: one path of a picture, or one text, a line."""
 
-import io
 from collections.abc import Iterator
 
-from hfclip.data.delimited import encoding_of
+from hfclip.data.delimited import open_text
 from hfclip.data.parquet_files import DamagedFileError
 from hfclip.embedding.items import Item
 from hfclip.embedding.locations import Location
@@ -46,11 +45,10 @@ def _undecodable(file: Location, number: int) -> Item:
 
 def _lines(file: Location) -> Iterator[tuple[int, str | None]]:
     """Yields the number and the text of each line, or None for a line that is not UTF-8."""
-    with file.open() as content:
-        encoding = encoding_of(content)
-        if encoding == "utf-16":
+    with file.open() as content, open_text(content) as text:
+        if text.encoding == "utf-16":
             try:
-                yield from enumerate(io.TextIOWrapper(content, encoding), 1)
+                yield from enumerate(text, 1)
             except UnicodeError as error:
                 raise DamagedFileError(f"{file.key} is not UTF-16 ({error}).") from None
             return

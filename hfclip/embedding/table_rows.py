@@ -1,11 +1,11 @@
 """Lists the rows of CSV, TSV and JSONL files, row by row."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any, TypeAlias
 
 from hfclip.data.columns import SAMPLE, check_column, find_caption_column, find_image_column
-from hfclip.data.delimited import stream_delimited
+from hfclip.data.delimited import open_text, stream_delimited
 from hfclip.data.json_rows import json_lines
 from hfclip.data.records import UnusableRowError
 from hfclip.data.tables import JSON_LINES
@@ -37,33 +37,38 @@ def table_items(file: Location, listing: Listing) -> Iterator[Item]:
     """
     stamp = changed_with(file.info())
     pictures = NamedPictures(file)
-    with file.open() as content:
-        names: Iterable[str]
-        rows: _Rows
+    with file.open() as content, open_text(content) as text:
+        names: tuple[str, ...] = ()
         if file.ending in JSON_LINES:
-            rows = json_lines(content)
-            names = ()
+            rows: _Rows = json_lines(content)
         else:
-            names, rows = stream_delimited(content, file.key, listing.delimiter)
+            names, rows = stream_delimited(text, file.key, listing.delimiter)
         head = list(islice(rows, SAMPLE))
         sample = [row for _, row in head if isinstance(row, dict)]
-        names = tuple(names) or tuple(dict.fromkeys(name for row in sample for name in row))
+        names = names or tuple(dict.fromkeys(name for row in sample for name in row))
         if not sample:
             raise DataError(f"{file.key} has no rows{_reason(head)}.")
         roles = find_roles(names, sample, listing, file.key)
         for number, row in chain(head, rows):
-            otherwise = f"{file.key}:{number}"
-            if isinstance(row, str):
-                yield Item(otherwise, None, None, mtime_ns=stamp, error=row)
-                continue
-            try:
-                key, text = row_key(row, roles, otherwise), row_text(row, roles)
-                if listing.kind == "texts":
-                    yield text_item(key, text, stamp)
-                else:
-                    yield pictures.item(path_of(row.get(str(roles.image))), key, text)
-            except UnusableRowError as error:
-                yield Item(otherwise, None, None, mtime_ns=stamp, error=str(error))
+            yield _item(f"{file.key}:{number}", row, roles, pictures, stamp)
+
+
+def _item(
+    name: str,
+    row: dict[str, Any] | str,
+    roles: Roles,
+    pictures: NamedPictures,
+    stamp: int | None,
+) -> Item:
+    if isinstance(row, str):
+        return Item(name, None, None, mtime_ns=stamp, error=row)
+    try:
+        key, text = row_key(row, roles, name), row_text(row, roles)
+        if roles.image is None:
+            return text_item(key, text, stamp)
+        return pictures.item(path_of(row.get(roles.image)), key, text)
+    except UnusableRowError as error:
+        return Item(name, None, None, mtime_ns=stamp, error=str(error))
 
 
 def find_roles(
@@ -80,7 +85,8 @@ def find_roles(
     Raises:
         DataError: A chosen column does not exist, or a column is missing or ambiguous.
     """
-    check_column(listing.image_column, "image_column", names, what)
+    if listing.kind == "images":
+        check_column(listing.image_column, "image_column", names, what)
     check_column(listing.caption_column, "caption_column", names, what)
     check_column(listing.key_column, "key_column", names, what)
     if listing.kind == "texts":

@@ -1,0 +1,99 @@
+"""Embeds a folder of pictures again and again, killed at random moments: see test_kill.py.
+
+Usage: killed_run.py PICTURES FOLDER KILLS
+
+The lives are forks of this process, which has imported everything, so that a life takes a fraction
+of a second. Half of them end at a random time, the others at a random operation on files. A
+collection that is complete before all kills is followed by another. Prints the folders of the
+complete collections, the uninterrupted one first, and how many kills left some parts, as JSON.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hfclip.embedding import parts
+from hfclip.embedding.options import Options
+from hfclip.embedding.run import Planning, embed_collection
+
+OPTIONS = Options(model="digits", device="cpu", batch_size=8, workers=2)
+PLANNING = Planning(part_size=20)
+LONGEST = 120.0  # seconds of a life that is not killed
+# Operations on files, at any of which a life may end.
+OPERATIONS = ((parts, "synced"), (Path, "replace"), (Path, "unlink"))
+
+
+def end_at_operation(number: int) -> None:
+    """Kills this process at an operation on files."""
+    left = [number]
+
+    def killing(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    for owner, name in OPERATIONS:
+        setattr(owner, name, killing(getattr(owner, name)))
+
+
+def live(pictures: str, out: Path, seconds: float, at_operation: int | None = None) -> bool:
+    """Runs in a fork and returns whether it ended by itself in time."""
+    process = os.fork()
+    if not process:
+        status = 1
+        try:
+            torch.set_num_threads(1)
+            if at_operation is not None:
+                end_at_operation(at_operation)
+            embed_collection([pictures], out, OPTIONS, planning=PLANNING)
+            status = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    end = time.monotonic() + seconds
+    while (found := os.waitpid(process, os.WNOHANG)) == (0, 0) and time.monotonic() < end:
+        time.sleep(0.002)
+    if found == (0, 0):
+        os.kill(process, signal.SIGKILL)
+        found = os.waitpid(process, 0)
+    if os.WIFEXITED(found[1]) and os.WEXITSTATUS(found[1]):
+        raise SystemExit(f"a run ended with status {os.WEXITSTATUS(found[1])}")
+    return found[1] == 0
+
+
+def main() -> None:
+    """Embeds without a kill, then with as many as asked for."""
+    pictures, folder, kills = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    draw = random.Random(0)  # noqa: S311  # moments, not secrets
+    began = time.monotonic()
+    assert live(pictures, folder / "0", LONGEST)
+    lasting, complete = time.monotonic() - began, [str(folder / "0")]
+    with_parts = done = 0
+    while done < kills or len(complete) == 1:
+        out = folder / str(len(complete))
+        at_operation = draw.randint(1, 30) if done % 2 else None
+        seconds = LONGEST if done % 2 else draw.uniform(0.1, 0.9) * lasting
+        if done == kills:
+            at_operation, seconds = None, LONGEST
+        if live(pictures, out, seconds, at_operation):
+            complete.append(str(out))
+            continue
+        done += 1
+        with_parts += any(out.glob("part-*.parquet"))
+    print(json.dumps({"kills": done, "with_parts": with_parts, "complete": complete}))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
