@@ -212,12 +212,12 @@ def _read(faiss: Any, path: Path) -> Any:
     flags = getattr(faiss, "IO_FLAG_MMAP", 0) if hasattr(faiss, "OnDiskInvertedLists") else 0
     try:
         part = faiss.read_index(str(path), flags)
-        lists = faiss.downcast_InvertedLists(part.invlists)
-        if hasattr(lists, "prefetch_nthread"):
-            # By default each search starts 32 threads, which take longer than the search itself.
-            lists.prefetch_nthread = 0
-        return part
     except RuntimeError as error:
         raise DataError(
             f"{path} is missing or damaged. Build the index again with --index and no query."
         ) from error
+    lists = faiss.downcast_InvertedLists(part.invlists)
+    if hasattr(lists, "prefetch_nthread"):
+        # By default each search starts 32 threads, which take longer than the search itself.
+        lists.prefetch_nthread = 0
+    return part
