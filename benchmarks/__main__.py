@@ -15,6 +15,7 @@ from benchmarks import (
     overview,
     plot,
     preprocessing,
+    search,
     store,
     tables,
     tokenization,
@@ -38,6 +39,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     encode.BENCHMARK,
     captions.BENCHMARK,
     training.BENCHMARK,
+    search.BENCHMARK,
     gains.BENCHMARK,
 )
 SECTIONS = tuple(benchmark.section for benchmark in BENCHMARKS)

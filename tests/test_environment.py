@@ -34,6 +34,7 @@ VERSIONS = {
     "ftfy": "6.3.1",
     "regex": "2025.1.1",
     "onnx": "1.19.0",
+    "faiss-cpu": None,
 }
 CAPABILITIES = {"architecture": "x86_64", "avx512_bf16": False, "avx512_vnni": True}
 SECRET = "hf_qXzSecretOfTheTests"
@@ -52,6 +53,7 @@ ftfy              6.3.1
 regex             2025.1.1
 pillow-heif       not installed
 onnx              1.19.0
+faiss-cpu         not installed
 transformers      not installed
 open_clip_torch   not installed
 platform          Linux-6.1-x86_64

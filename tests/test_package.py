@@ -40,7 +40,7 @@ ROOMS = {
     "releases checkpoints sources cards model fast data zeroshot publishing environment",
     "embedding": "errors version config atomic devices interruption text images layouts hub "
     "releases sources model fast data loading",
-    "search": "errors text images embedding",
+    "search": "errors atomic text images embedding",
     "compat": "errors config devices text network images layouts hub releases checkpoints sources "
     "model",
     "cli": "errors version images layouts hub releases sources model zeroshot fast publishing "
@@ -72,7 +72,7 @@ ORDER = {
     "tar_examples listing parts locks manifest opening plan fingerprints inputs layout comparing "
     "changes compact failures matrix_files matrix embeddings workers decoding encode pipeline "
     "arrays options run",
-    "search": "exact queries searcher copies sheet",
+    "search": "exact queries lists recall index collection_index searcher copies sheet duplicates",
 }
 
 

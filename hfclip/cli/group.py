@@ -8,6 +8,7 @@ import click
 from hfclip.cli import interrupts
 from hfclip.cli.classify import classify
 from hfclip.cli.completion import completion
+from hfclip.cli.duplicates import duplicates
 from hfclip.cli.embed import embed
 from hfclip.cli.env import env
 from hfclip.cli.finetune import finetune
@@ -71,6 +72,7 @@ for command in (
     classify,
     embed,
     search,
+    duplicates,
     models,
     download,
     verify,
