@@ -97,7 +97,7 @@ class _Linear(Function):
         residual: Tensor | None,
         dtype: torch.dtype,
     ) -> Tensor:
-        ctx.input_dtype = x.dtype
+        ctx.input_dtype, ctx.weight_dtype = x.dtype, weight.dtype
         x, weight = x.to(dtype), weight.to(dtype)
         ctx.save_for_backward(x, weight)
         return _affine(x, weight, bias, residual)
@@ -110,8 +110,8 @@ class _Linear(Function):
         of_x, of_weight, of_bias, of_residual = ctx.needs_input_grad[:4]
         return (
             (own @ weight).to(ctx.input_dtype) if of_x else None,
-            (own.t() @ x).float() if of_weight else None,
-            _column_sums(own) if of_bias else None,
+            (own.t() @ x).to(ctx.weight_dtype) if of_weight else None,
+            _column_sums(own, ctx.weight_dtype) if of_bias else None,
             gradient if of_residual else None,
             None,
         )
@@ -130,7 +130,8 @@ class _Mlp(Function):
         activation: Activation,
         dtype: torch.dtype,
     ) -> Tensor:
-        ctx.input_dtype, ctx.is_quick = x.dtype, activation == "quick_gelu"
+        ctx.input_dtype, ctx.weight_dtype = x.dtype, first.dtype
+        ctx.is_quick = activation == "quick_gelu"
         scale = QUICK if ctx.is_quick else 1
         x, first, second = (each.to(dtype) for each in (x, first, second))
         hidden = torch.addmm(first_bias.to(dtype), x, first.t(), beta=scale, alpha=scale)
@@ -155,10 +156,10 @@ class _Mlp(Function):
         scale = 1 / QUICK if ctx.is_quick else 1
         return (
             (of_active @ first).to(ctx.input_dtype) if of_x else None,
-            (of_active.t() @ x).float() if of_first else None,
-            _column_sums(of_active) if of_first_bias else None,
-            _scaled(own.t(), active, scale).float() if of_second else None,
-            _column_sums(own) if of_second_bias else None,
+            (of_active.t() @ x).to(ctx.weight_dtype) if of_first else None,
+            _column_sums(of_active, ctx.weight_dtype) if of_first_bias else None,
+            _scaled(own.t(), active, scale).to(ctx.weight_dtype) if of_second else None,
+            _column_sums(own, ctx.weight_dtype) if of_second_bias else None,
             gradient if of_residual else None,
             None,
             None,
@@ -246,8 +247,8 @@ def _scaled(first: Tensor, second: Tensor, scale: float) -> Tensor:
     return torch.addmm(unused, first, second, beta=0, alpha=scale)
 
 
-def _column_sums(matrix: Tensor) -> Tensor:
-    """Returns the sum over the rows of a matrix, (T, N) -> (N,) float32."""
-    if matrix.dtype != torch.float32:
-        return matrix.sum(dim=0, dtype=torch.float32)
+def _column_sums(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns the sum over the rows of a matrix: (T, N) -> (N,)."""
+    if matrix.dtype != dtype:
+        return matrix.sum(dim=0, dtype=dtype)
     return torch.mv(matrix.t(), matrix.new_ones(len(matrix)))
