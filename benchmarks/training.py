@@ -39,10 +39,11 @@ _LR, _CLIP = 1e-5, 1.0
 
 
 def hfclip(cache: str, kind: str) -> Iterator[Step]:
-    """Trains with the step of `hfclip finetune`: distinct captions, padded to the longest."""
+    """Trains with the step of `hfclip finetune`: distinct captions, without padding."""
     import torch
 
     from hfclip import tokenize
+    from hfclip.training.memory import kept_memory
     from hfclip.training.optimizer import choose_parameters, clamp_logit_scale, make_optimizer
     from hfclip.training.processes import Processes
     from hfclip.training.settings import Settings
@@ -69,7 +70,8 @@ def hfclip(cache: str, kind: str) -> Iterator[Step]:
         clamp_logit_scale(model)
 
     yield "load"
-    yield from _laps(step)
+    with kept_memory():
+        yield from _laps(step)
 
 
 def open_clip(cache: str, kind: str) -> Iterator[Step]:
@@ -186,14 +188,15 @@ Steps of training ViT-B/32 with random weights on batches of {PICTURES} pictures
 Pictures are preprocessed and captions tokenized before the measured time. A step computes both
 towers, the loss over the batch, all gradients, clips their norm and updates all parameters with
 AdamW (fused, for each engine). open_clip and transformers encode a caption for each picture, padded
-to 77 tokens, as their training programs do. hfclip encodes each distinct caption once, padded to
-the longest; the gradients are the same up to rounding. The captions are the first {PICTURES} of the
-benchmark of tokenizers; the labels make {len(_CLASSES)} distinct captions. Weights are float32. In
-bfloat16 the products are computed in bfloat16: open_clip and transformers use autocast. On a
-processor without instructions for bfloat16, oneDNN emulates it with those for float32, which is
-several times slower than float32: there `hfclip finetune` chooses float32, and the table compares
-the engines only. Every run is a fresh process. One step is not counted; then the median of {STEPS}
-counts, and in emulated bfloat16 one step."""
+to 77 tokens, as their training programs do. hfclip encodes each distinct caption once and without
+padding, and computes only the pooled position in the last block of each tower; the gradients are
+the same up to rounding. The captions are the first {PICTURES} of the benchmark of tokenizers; the
+labels make {len(_CLASSES)} distinct captions. Weights are float32. In bfloat16 the matrix
+products are computed in bfloat16: open_clip and transformers use autocast. On a processor without
+instructions for bfloat16, oneDNN emulates it with those for float32, several times slower than
+float32. There `hfclip finetune` chooses float32, and the table only compares the engines. Every run
+is a fresh process. One step is not counted; then the median of {STEPS} counts, and one step in
+emulated bfloat16."""
 
 
 def _peak(sample: Sample) -> float:

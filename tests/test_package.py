@@ -61,9 +61,9 @@ ORDER = {
     "tars repository contents sources checks joining splits skipped examples",
     "zeroshot": "templates labels classifier cache",
     "publishing": "export companions published_card finetune",
-    "training": "settings captions processes loss operations unchanged packed step optimizer precision batches checkpoints "
-    "folder interruption log loop base inputs metrics results card curves evaluation mix exam "
-    "outcome run",
+    "training": "settings captions processes loss operations unchanged packed step optimizer "
+    "precision batches checkpoints folder interruption log memory loop base inputs metrics results "
+    "card curves evaluation mix exam outcome run",
 }
 
 

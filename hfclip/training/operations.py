@@ -168,9 +168,7 @@ class _Mlp(Function):
 
 class _Attention(Function):
     @staticmethod
-    def forward(
-        ctx: Any, qkv: Tensor, groups: Sequence[Group], heads: int, causal: bool
-    ) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, groups: Sequence[Group], heads: int, causal: bool) -> Tensor:
         mixed = qkv.new_empty(len(qkv), qkv.shape[1] // 3)
         saved = []
         for group, rows, out in _groups(groups, qkv, mixed):
@@ -202,7 +200,9 @@ class _Attention(Function):
             scale = queries.shape[-1] ** -0.5
             own = _per_head(rows, group, ctx.heads, 1)[0].reshape(values.shape)
             of_weights = torch.bmm(own, values.mT)
-            of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+            of_scores = torch.ops.aten._softmax_backward_data(
+                of_weights, weights, -1, weights.dtype
+            )
             targets = _per_head(out, group, ctx.heads, 3)
             products = (
                 _scaled(of_scores, keys, scale),

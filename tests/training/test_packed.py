@@ -76,7 +76,9 @@ def test_bfloat16_differs_from_float32_as_autocast_does(tower: int, model: CLIP)
     for encode in (encoders(model, bf16=True)[tower], packed._Plain(plain, bf16=True)):
         found = list(results(model, encode, inputs))
         assert {each.dtype for each in found} == {torch.float32}
-        errors.append(max(float((a - b).norm() / b.norm()) for a, b in zip(found, exact)))
+        errors.append(
+            max(float((a - b).norm() / b.norm()) for a, b in zip(found, exact, strict=True))
+        )
     assert 1e-5 < errors[0] < 2 * errors[1]
 
 
