@@ -181,9 +181,7 @@ class _Attention(Function):
             else:
                 scores = _scaled(queries, keys.mT, scale)
             weights = torch.softmax(scores, dim=-1, out=scores)
-            _per_head(out, group, heads, 1)[0].copy_(
-                torch.bmm(weights, values).unflatten(0, (group.inputs, heads))
-            )
+            _per_head(out, group, heads, 1)[0].copy_(_inputs(torch.bmm(weights, values), heads))
             saved += [parts, weights]
         ctx.groups, ctx.heads = groups, heads
         ctx.save_for_backward(*saved)
@@ -200,9 +198,7 @@ class _Attention(Function):
             scale = queries.shape[-1] ** -0.5
             own = _per_head(rows, group, ctx.heads, 1)[0].reshape(values.shape)
             of_weights = torch.bmm(own, values.mT)
-            of_scores = torch.ops.aten._softmax_backward_data(
-                of_weights, weights, -1, weights.dtype
-            )
+            of_scores = _softmax_gradient(of_weights, weights)
             targets = _per_head(out, group, ctx.heads, 3)
             products = (
                 _scaled(of_scores, keys, scale),
@@ -210,7 +206,7 @@ class _Attention(Function):
                 torch.bmm(weights.mT, own),
             )
             for target, product in zip(targets, products, strict=True):
-                target.copy_(product.unflatten(0, (group.inputs, ctx.heads)))
+                target.copy_(_inputs(product, ctx.heads))
         return found, None, None, None
 
 
@@ -225,6 +221,18 @@ def _groups(
 def _per_head(rows: Tensor, group: Group, heads: int, parts: int) -> Tensor:
     """Views the rows of a group by part and head: (n * L, P * W) -> (P, n, H, L, W/H)."""
     return rows.view(*group, parts, heads, -1).permute(2, 0, 3, 1, 4)
+
+
+def _inputs(batch: Tensor, heads: int) -> Tensor:
+    """Views the matrices of all heads by input: (n * H, L, W/H) -> (n, H, L, W/H)."""
+    return batch.view(-1, heads, *batch.shape[1:])
+
+
+def _softmax_gradient(gradient: Tensor, weights: Tensor) -> Tensor:
+    """Returns the gradient of the input of a softmax that gave `weights`, in one pass."""
+    own: Any = torch.ops.aten
+    found: Tensor = own._softmax_backward_data(gradient, weights, -1, weights.dtype)  # noqa: SLF001  # it has no public name
+    return found
 
 
 def _affine(

@@ -46,9 +46,10 @@ def encoders(model: CLIP, *, bf16: bool) -> tuple[Encode, Encode]:
     dtype = torch.bfloat16 if bf16 else torch.float32
     visual = model.visual
     text = (model.transformer, model.token_embedding, model.ln_final)
-    packs_images = isinstance(visual, VisionTransformer) and is_unchanged(model, [visual])
     return (
-        _Images(visual, images, dtype) if packs_images else images,
+        _Images(visual, images, dtype)
+        if isinstance(visual, VisionTransformer) and is_unchanged(model, [visual])
+        else images,
         _Texts(model, texts, dtype) if is_unchanged(model, text) else texts,
     )
 
@@ -153,7 +154,7 @@ def _last_block(
     """
     attention, heads = block.attn, block.attn.num_heads
     query, key, value = (
-        part.unflatten(0, (heads, -1)) for part in attention.in_proj_weight.chunk(3)
+        part.view(heads, -1, part.shape[1]) for part in attention.in_proj_weight.chunk(3)
     )  # (H, W/H, W)
     query_bias, _, value_bias = attention.in_proj_bias.chunk(3)
     kept = _normalized(block.ln_1, x)
@@ -161,7 +162,7 @@ def _last_block(
         torch.cat([part[:, position] for part in split(matrix, groups)]) for matrix in (kept, x)
     )  # (N, W)
     wanted = F.linear(queries, query.flatten(0, 1), query_bias) * query.shape[1] ** -0.5
-    wanted = torch.bmm(wanted.unflatten(1, (heads, -1)).transpose(0, 1), key)  # (H, N, W)
+    wanted = torch.bmm(wanted.view(len(rows), heads, -1).transpose(0, 1), key)  # (H, N, W)
     counts = [count for count, _ in groups]
     mixed = [
         torch.bmm(torch.bmm(own, tokens.mT).softmax(dim=-1), tokens)  # (n, H, W)

@@ -29,7 +29,7 @@ def test_a_linear_layer_adds_its_bias_and_the_residual() -> None:
 
 def test_a_linear_layer_without_bias_and_residual_needs_no_gradient_of_pixels() -> None:
     x, weight = drawn(ROWS, 4).detach(), drawn(6, 4)
-    linear(x, weight, None, dtype=torch.float64).square().sum().backward()
+    torch.autograd.backward(linear(x, weight, None, dtype=torch.float64).square().sum())
     expected = 2 * (x @ weight.detach().t()).t() @ x
     torch.testing.assert_close(weight.grad, expected)
     assert x.grad is None
@@ -37,7 +37,7 @@ def test_a_linear_layer_without_bias_and_residual_needs_no_gradient_of_pixels() 
 
 def test_a_frozen_layer_passes_the_gradient_on_and_gets_none() -> None:
     x, weight, bias = drawn(ROWS, 4), drawn(6, 4).detach(), drawn(6).detach()
-    linear(x, weight, bias, dtype=torch.float64).sum().backward()
+    torch.autograd.backward(linear(x, weight, bias, dtype=torch.float64).sum())
     torch.testing.assert_close(x.grad, weight.sum(dim=0).expand(ROWS, 4))
     assert weight.grad is None
 
@@ -67,7 +67,7 @@ def test_attention_stays_within_each_input(
     qkv, heads = drawn(ROWS, 3 * 8), 2
     expected = []
     for rows in (qkv[0:3], qkv[3:6], qkv[6:10]):
-        q, k, v = (part.unflatten(1, (heads, 4)).transpose(0, 1) for part in rows.chunk(3, dim=1))
+        q, k, v = (part.view(-1, heads, 4).transpose(0, 1) for part in rows.chunk(3, dim=1))
         scores = q @ k.mT / 4**0.5  # (H, L, L)
         if causal:
             scores = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -torch.inf)

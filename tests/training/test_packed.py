@@ -1,6 +1,7 @@
 """Training encodes with fewer operations than the model, unless the model was changed."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from hfclip.model import CLIP
 from hfclip.network.layers import QuickGELU, ResidualAttentionBlock
 from hfclip.text.tokenizer import tokenize
 from hfclip.training import packed
+from hfclip.training.operations import mlp
 from hfclip.training.packed import encoders
 
 TEXTS = ["a cat", "", "two dogs that run on a beach", "a dog", "an owl at night"]
@@ -36,6 +38,10 @@ def model() -> CLIP:
     return make_model()
 
 
+def blocks(tower: Any) -> Any:
+    return tower.transformer.resblocks
+
+
 def images() -> Tensor:
     return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -46,7 +52,7 @@ def results(model: CLIP, encode: Callable[[Tensor], Tensor], inputs: Tensor) -> 
     features = encode(inputs)
     yield features.detach()
     weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(1))
-    (features * weights).sum().backward()
+    torch.autograd.backward((features * weights).sum())
     for parameter in model.parameters():
         if parameter.grad is not None:
             yield parameter.grad.clone()
@@ -86,11 +92,12 @@ def test_no_layer_computes_padding_and_the_last_block_only_what_is_pooled(
     model: CLIP, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[int] = []
-    plain = packed.mlp
+    plain: Any = mlp
 
     def counted(x: Tensor, *args: object, **options: object) -> Tensor:
         rows.append(len(x))
-        return plain(x, *args, **options)  # type: ignore[arg-type]
+        result: Tensor = plain(x, *args, **options)
+        return result
 
     monkeypatch.setattr(packed, "mlp", counted)
     tokens = tokenize(TEXTS)
@@ -103,35 +110,35 @@ def test_no_layer_computes_padding_and_the_last_block_only_what_is_pooled(
 
 
 def _hook(model: CLIP, _: pytest.MonkeyPatch) -> None:
-    model.visual.transformer.resblocks[0].register_forward_hook(lambda *_: None)
+    blocks(model.visual)[0].register_forward_hook(lambda *_: None)
 
 
 def _backward_hook(model: CLIP, _: pytest.MonkeyPatch) -> None:
-    model.visual.transformer.resblocks[0].mlp.register_full_backward_hook(lambda *_: None)
+    blocks(model.visual)[0].mlp.register_full_backward_hook(lambda *_: None)
 
 
 def _module(model: CLIP, _: pytest.MonkeyPatch) -> None:
     class Other(QuickGELU):
         pass
 
-    model.visual.transformer.resblocks[1].mlp.gelu = Other()
+    blocks(model.visual)[1].mlp.gelu = Other()
 
 
 def _layer(model: CLIP, _: pytest.MonkeyPatch) -> None:
-    model.visual.transformer.resblocks[1].mlp.append(nn.Dropout())
+    blocks(model.visual)[1].mlp.append(nn.Dropout())
 
 
 def _method(model: CLIP, _: pytest.MonkeyPatch) -> None:
-    block = model.visual.transformer.resblocks[0]
+    block = blocks(model.visual)[0]
     block.attention = lambda x: x
 
 
 def _dropout(model: CLIP, _: pytest.MonkeyPatch) -> None:
-    model.visual.transformer.resblocks[2].attn.dropout = 0.1
+    blocks(model.visual)[2].attn.dropout = 0.1
 
 
 def _recomputing(model: CLIP, _: pytest.MonkeyPatch) -> None:
-    model.visual.transformer.resblocks[2].grad_checkpointing = True
+    blocks(model.visual)[2].grad_checkpointing = True
 
 
 def _half(model: CLIP, _: pytest.MonkeyPatch) -> None:
@@ -153,14 +160,14 @@ def test_the_model_itself_encodes_a_tower_that_was_changed(
 
 def test_a_hook_sees_what_training_computes(model: CLIP) -> None:
     seen = []
-    block = model.transformer.resblocks[0]
+    block = blocks(model)[0]
     block.register_forward_hook(lambda *call: seen.append(call[2].shape))
     encoders(model, bf16=False)[1](tokenize(["a cat", "a dog"], padding="longest"))
     assert seen == [(4, 2, 16)]
 
 
 def test_another_mask_is_used(model: CLIP) -> None:
-    for block in model.transformer.resblocks:
+    for block in blocks(model):
         block.attn_mask = torch.zeros(77, 77)
     tokens = tokenize(["a cat", "two dogs"])
     encode = encoders(model, bf16=False)[1]
