@@ -1,11 +1,11 @@
 """The operations of both transformers in training, with gradients in fewer passes over memory.
 
-Tokens of all inputs are rows of one (T, W) matrix. benchmarks/results/training.md gives the speed
-of a step with these operations. Plain autograd differs from them in four ways that cost time on a
-CPU, where a pass over the activations takes as long as a tenth of a matrix product:
+Tokens of all inputs are rows of one (T, W) matrix. Together with `hfclip.training.packed`, they
+make a step of ViT-B/32 with 16 pictures and captions a quarter faster on a CPU. Plain autograd
+takes more time in four places:
 
 - It splits queries, keys and values by filling three tensors with zeros and adding them.
-- Its fused attention takes twice the time of batched products in the backward pass.
+- torch's fused attention takes twice the time of batched products, for the 50 tokens of an image.
 - It computes QuickGELU in three passes and its gradient in five. Here SiLU takes one each: the
   matrix products around it multiply by 1.702 and divide by it.
 - It sums the gradient of a bias, which is slower than a matrix-vector product.

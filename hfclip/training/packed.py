@@ -11,7 +11,8 @@ The features and the gradients are those of the model, up to rounding. The encod
 The blocks are not called as modules, so hooks on them would not fire. The model itself encodes a
 tower with hooks, or with a module or a method that was replaced.
 
-The gain for ViT-B/32 is in benchmarks/results/training.md.
+With `hfclip.training.operations`, a step of ViT-B/32 with 16 pictures and captions is a quarter
+faster. benchmarks/results/training.md compares it with open_clip and transformers.
 """
 
 from collections.abc import Callable, Sequence
