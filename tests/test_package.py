@@ -65,9 +65,9 @@ ORDER = {
     "folders coco parquet tars repository contents sources checks joining splits skipped examples",
     "zeroshot": "templates labels classifier cache",
     "publishing": "export companions published_card finetune",
-    "training": "settings captions processes loss step optimizer precision batches checkpoints "
-    "folder log loop base inputs metrics results card curves evaluation mix exam "
-    "outcome run",
+    "training": "settings captions processes loss operations unchanged packed step optimizer "
+    "precision batches checkpoints folder log memory loop base inputs metrics results card curves "
+    "evaluation mix exam outcome run",
     "embedding": "items locations folders named settings text_lines table_rows parquet_rows "
     "tar_examples listing parts locks manifest opening plan fingerprints inputs layout comparing "
     "changes compact failures matrix_files matrix embeddings workers decoding encode pipeline "

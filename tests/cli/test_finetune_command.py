@@ -68,6 +68,28 @@ def test_json_is_one_object_and_the_second_run_does_nothing(folder: Path) -> Non
     assert "nothing to do" in second.stderr
 
 
+def test_what_is_skipped_or_truncated_is_listed_up_to_the_share_that_is_allowed(
+    folder: Path, tmp_path: Path
+) -> None:
+    rows = [f"{folder}/data/red/{number:02d}.png,a red picture {number}" for number in range(12)]
+    rows[3] += " of" * 80
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["image,caption", *rows, "missing.png,none"]))
+    base, out = str(folder / "base"), tmp_path / "out"
+    command = ["finetune", str(table), "--base", base, "-o", str(out), *OPTIONS, "--steps", "1"]
+    refused = CliRunner().invoke(main, command)
+    assert refused.exit_code == 1
+    assert "1 of 13 pictures or rows cannot be used" in refused.stderr
+    assert "raise max_skipped (--max-skipped)" in refused.stderr
+    allowed = CliRunner().invoke(main, [*command, "--max-skipped", "0.1"])
+    assert allowed.exit_code == 0, allowed.output
+    assert (out / "skipped.csv").read_text().splitlines() == [
+        "key,reason",
+        "table.csv:14,no such file",
+        'table.csv:5,"truncated: 84 tokens in a caption, of which 75 are used"',
+    ]
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
