@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from exported import Export, exported_once, shared_by_processes
 from places import Place, forget_memory
 from safetensors.torch import save_file
 
@@ -95,6 +96,15 @@ def saved_model(
 ) -> SavedModel:
     """Returns each architecture in float32 and in the mixed float16 of OpenAI's releases."""
     return save_model(*request.param)
+
+
+@pytest.fixture(scope="session")
+def onnx_export(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[ClipConfig, torch.dtype], Export]:
+    """Returns a function that exports a drawn model once for all tests and test processes."""
+    shared = shared_by_processes(tmp_path_factory.getbasetemp())
+    return lambda config, dtype: exported_once(shared, config, dtype, draw)
 
 
 def draw(config: ClipConfig, dtype: torch.dtype = torch.float32) -> CLIP:
