@@ -2,12 +2,13 @@
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from forks import forking_python
 from safetensors.torch import save_file
 
 from hfclip.config import ClipConfig
@@ -94,6 +95,13 @@ def saved_model(
 ) -> SavedModel:
     """Returns each architecture in float32 and in the mixed float16 of OpenAI's releases."""
     return save_model(*request.param)
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Returns a command that runs programs as `python` does, but as forks; see tests/forks.py."""
+    with forking_python(tmp_path_factory.mktemp("forks")) as command:
+        yield command
 
 
 def draw(config: ClipConfig, dtype: torch.dtype = torch.float32) -> CLIP:
