@@ -2,10 +2,10 @@
 
 `forks.py FOLDER` makes a socket and the commands `python` and `hfclip` in FOLDER and serves until
 its standard input closes. `python` takes `-c CODE`, `-m MODULE` or a script, and runs it with its
-own arguments, environment, working directory, standard streams and exit status. `hfclip` runs the
-installed command. Each program imports hfclip and huggingface_hub itself, because they read the
-environment when they are imported. Of Python's settings, programs see PYTHONPATH and
-PYTHONWARNINGS=ignore. A test of the start of a process needs a real one.
+own arguments, environment, working directory, standard streams, SIGINT and exit status. `hfclip`
+runs the installed command. Each program imports hfclip and huggingface_hub itself, because they
+read the environment when they are imported. Of Python's settings, programs see PYTHONPATH and
+PYTHONWARNINGS=ignore. A test of a start, of memory or of SIGKILL needs a real process.
 """
 
 import atexit
@@ -34,17 +34,18 @@ SLOW = (
     "torch.onnx",
     "onnxscript",
     "httpx2",
-    "matplotlib.pyplot",
 )
 # It starts in 10 ms: it imports nothing but the socket, and no site-packages.
 COMMAND = """#!{python} -IS
-import array, json, os, socket, sys
+import array, json, os, signal, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
     request = json.dumps([{arguments!r} + sys.argv[1:], dict(os.environ), os.getcwd()]).encode()
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))
     server.sendmsg([b"%10d" % len(request)], [rights])
     server.sendall(request)
+    program = int(server.recv(10))
+    signal.signal(signal.SIGINT, lambda *_: os.kill(program, signal.SIGINT))
     status = int(server.recv(10))
 if status < 0:
     os.kill(os.getpid(), -status)
@@ -103,13 +104,14 @@ def received(client: socket.socket) -> Any:
 
 
 def attend(client: socket.socket, program: int) -> NoReturn:
-    """Waits for a program and tells its command how it ended. Kills it if the command is killed."""
+    """Tells a command its program and how it ends. Kills the program if the command is killed."""
+    client.send(b"%10d" % program)
     readable, _, _ = select.select([client, os.pidfd_open(program)], [], [])
     if client in readable:
         os.kill(program, signal.SIGKILL)
     _, status = os.waitpid(program, 0)
     with suppress(OSError):
-        client.send(b"%d" % os.waitstatus_to_exitcode(status))
+        client.send(b"%10d" % os.waitstatus_to_exitcode(status))
     os._exit(0)
 
 
@@ -164,7 +166,7 @@ def end_with(program: Callable[..., None], *arguments: Any) -> NoReturn:
         sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
         status = 1
     if not isinstance(status, int):
-        print(status, file=sys.stderr)
+        sys.stderr.write(f"{status}\n")
         status = 1
     atexit._run_exitfuncs()
     sys.stdout.flush()
