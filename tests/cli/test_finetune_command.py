@@ -105,11 +105,11 @@ def test_a_mistake_gives_one_line(folder: Path, option: list[str], message: str)
     assert "Traceback" not in result.output
 
 
-def test_two_processes_train_one_model(folder: Path) -> None:
+def test_two_processes_train_one_model(folder: Path, python: Path) -> None:
     options = ["--steps", "4", "--no-mix", "--json"]
-    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "hfclip"]
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
     done = subprocess.run(
-        [sys.executable, "-m", *launch, *arguments(folder, "two", *options)],
+        [python, "-m", *launch, python, "-m", "hfclip", *arguments(folder, "two", *options)],
         check=True,
         capture_output=True,
         text=True,
@@ -130,8 +130,10 @@ def test_two_processes_train_one_model(folder: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
-def test_ctrl_c_ends_after_the_step_with_a_checkpoint_and_status_130(folder: Path) -> None:
-    command = [sys.executable, "-m", "hfclip", *arguments(folder, "stopped", "--epochs", "200")]
+def test_ctrl_c_ends_after_the_step_with_a_checkpoint_and_status_130(
+    folder: Path, python: Path
+) -> None:
+    command = [python, "-m", "hfclip", *arguments(folder, "stopped", "--epochs", "200")]
     log = folder / "stopped" / "log.jsonl"
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
