@@ -158,7 +158,7 @@ def write_vectors(folder: Path, rows: int = ROWS) -> None:
     # Few directions have most of the variance.
     basis = draw((_DIRECTIONS, WIDTH)) / WIDTH**0.5
     basis *= np.arange(1, _DIRECTIONS + 1, dtype=np.float32)[:, None] ** -0.5
-    centers = draw((_CLUSTERS, _DIRECTIONS))
+    centers: Any = draw((_CLUSTERS, _DIRECTIONS))
 
     def pictures(count: int) -> Any:
         places = centers[random.integers(0, _CLUSTERS, count)] + 0.7 * draw((count, _DIRECTIONS))
@@ -170,13 +170,13 @@ def write_vectors(folder: Path, rows: int = ROWS) -> None:
         return _unit(0.35 * (pictures(count) - 0.7 * mean) + 0.8 * gap + noise)
 
     shape = rows, WIDTH
-    vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, shape)
+    vectors: Any = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, shape)
     for start in range(0, rows, _BLOCK):
         vectors[start : start + _BLOCK] = pictures(min(_BLOCK, rows - start))
     vectors.flush()
-    queries = {"pictures": pictures(QUERIES), "texts": texts(QUERIES)}
-    best = {f"{kind} best": brute_force(vectors, queries[kind]) for kind in KINDS}
-    np.savez(folder / "queries.npz", tuning=texts(TUNED), **queries, **best)
+    written: dict[str, Any] = {"pictures": pictures(QUERIES), "texts": texts(QUERIES)}
+    written |= {f"{kind} best": brute_force(vectors, written[kind]) for kind in KINDS}
+    np.savez(folder / "queries.npz", tuning=texts(TUNED), **written)
 
 
 def _unit(vectors: Any) -> Any:

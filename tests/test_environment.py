@@ -34,7 +34,6 @@ VERSIONS = {
     "ftfy": "6.3.1",
     "regex": "2025.1.1",
     "onnx": "1.19.0",
-    "faiss-cpu": None,
 }
 CAPABILITIES = {"architecture": "x86_64", "avx512_bf16": False, "avx512_vnni": True}
 SECRET = "hf_qXzSecretOfTheTests"
@@ -79,6 +78,7 @@ EXPECTED_JSON = {
         "Python": "3.12.1",
         **VERSIONS,
         "pillow-heif": None,
+        "faiss-cpu": None,
         "transformers": None,
         "open_clip_torch": None,
     },
