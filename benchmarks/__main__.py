@@ -7,6 +7,7 @@ import click
 
 from benchmarks import (
     captions,
+    embedding,
     encode,
     gains,
     imports,
@@ -39,6 +40,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     encode.BENCHMARK,
     captions.BENCHMARK,
     training.BENCHMARK,
+    embedding.BENCHMARK,
     search.BENCHMARK,
     gains.BENCHMARK,
 )
