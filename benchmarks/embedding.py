@@ -202,7 +202,7 @@ decoding, preprocessing, the model, and writing. {DISTINCT} files are distinct, 
 links to them. Listing the files and loading the model are not counted. Decoding alone reads and
 preprocesses {_DECODED} pictures with `load_batch`; the model alone encodes {_ENCODED} pictures,
 both in batches of {BATCH} on all cores, before the whole and after it in the same process; the mean
-counts. On a CPU both share the cores, so the limit is 1 / (1 / decoding + 1 / model). open_clip runs
+counts. On a CPU both share the cores: the limit is 1 / (1 / decoding + 1 / model). open_clip runs
 with its own preprocess and a DataLoader with a worker for each core, and saves float16. bfloat16 is
 emulated on processors without instructions for it. Every run is a fresh process."""
 
