@@ -38,7 +38,7 @@ def quickly_drawn(build: Callable[[], Model]) -> Model:
         if parameter.ndim == 0 or (parameter.ndim == 1 and name.endswith("weight")):
             continue
         scale = 0.02 if parameter.ndim == 1 else (3 * parameter[0].numel()) ** -0.5
-        for part in parameter.view(-1).split(_NUMBERS):
+        for part in torch.split(parameter.view(-1), _NUMBERS):
             torch.mul(_block()[start : start + len(part)], scale, out=part)
         start = (start + parameter.numel()) % _NUMBERS
     return model
