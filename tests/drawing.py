@@ -20,7 +20,8 @@ _NUMBERS = 1_048_583
 
 @functools.cache
 def _block() -> Tensor:
-    return torch.randn(_NUMBERS, generator=torch.Generator().manual_seed(0))
+    """Returns the numbers twice, so that a slice of up to all of them may begin anywhere."""
+    return torch.randn(_NUMBERS, generator=torch.Generator().manual_seed(0)).repeat(2)
 
 
 @torch.no_grad()
@@ -37,14 +38,10 @@ def quickly_drawn(build: Callable[[], Model]) -> Model:
         if parameter.ndim == 0 or (parameter.ndim == 1 and name.endswith("weight")):
             continue
         scale = 0.02 if parameter.ndim == 1 else (3 * parameter[0].numel()) ** -0.5
-        _fill(parameter, _block().roll(-start) * scale)
-        start += parameter.numel()
+        for part in torch.split(parameter.view(-1), _NUMBERS):
+            torch.mul(_block()[start : start + len(part)], scale, out=part)
+        start = (start + parameter.numel()) % _NUMBERS
     return model
-
-
-def _fill(parameter: Tensor, numbers: Tensor) -> None:
-    for part in parameter.view(-1).split(len(numbers)):
-        part.copy_(numbers[: len(part)])
 
 
 def undrawn(build: Callable[[], Model]) -> Model:
