@@ -84,11 +84,11 @@ def write_commands(folder: Path, address: str) -> None:
 def accepted(server: socket.socket) -> Iterator[socket.socket]:
     """Yields a connection for each program, until standard input closes."""
     while True:
-        ready, _, _ = select.select([server, sys.stdin], [], [])
+        ready, _, _ = select.select([server.fileno(), sys.stdin.fileno()], [], [])
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG) != (0, 0):
                 pass
-        if server not in ready:
+        if server.fileno() not in ready:
             return
         yield server.accept()[0]
 
@@ -106,8 +106,8 @@ def received(client: socket.socket) -> Any:
 def attend(client: socket.socket, program: int) -> NoReturn:
     """Tells a command its program and how it ends. Kills the program if the command is killed."""
     client.send(b"%10d" % program)
-    readable, _, _ = select.select([client, os.pidfd_open(program)], [], [])
-    if client in readable:
+    readable, _, _ = select.select([client.fileno(), os.pidfd_open(program)], [], [])
+    if client.fileno() in readable:
         os.kill(program, signal.SIGKILL)
     _, status = os.waitpid(program, 0)
     with suppress(OSError):
@@ -163,7 +163,7 @@ def end_with(program: Callable[..., None], *arguments: Any) -> NoReturn:
     except SystemExit as end:
         status = end.code or 0
     except BaseException:  # noqa: BLE001  # Python prints every exception too
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
         status = 1
     if not isinstance(status, int):
         sys.stderr.write(f"{status}\n")

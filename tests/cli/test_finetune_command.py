@@ -133,7 +133,7 @@ def test_two_processes_train_one_model(folder: Path, python: Path) -> None:
 def test_ctrl_c_ends_after_the_step_with_a_checkpoint_and_status_130(
     folder: Path, python: Path
 ) -> None:
-    command = [python, "-m", "hfclip", *arguments(folder, "stopped", "--epochs", "200")]
+    command = [str(python), "-m", "hfclip", *arguments(folder, "stopped", "--epochs", "200")]
     log = folder / "stopped" / "log.jsonl"
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT

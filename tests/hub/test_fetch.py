@@ -501,7 +501,7 @@ def test_a_flipped_bit_in_a_shared_xet_object_is_fetched_again(
     environment = {**hub.environment(home, xet=True), "OMP_NUM_THREADS": "1"}
 
     def load_in_a_child() -> str:
-        command = [python, "-c", CHILD, "me/clip"]
+        command = [str(python), "-c", CHILD, "me/clip"]
         result = subprocess.run(
             command, env=environment, check=False, capture_output=True, text=True
         )
