@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 from hfclip.errors import DataError, HubError
-from hfclip.hub.ask import ask
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -313,6 +312,8 @@ def _of_hub(url: str, request: Callable[[], _T]) -> _T:
                 raise error.__cause__ from None  # says why: missing, private, or no such branch
             missing.append(error)
             return None
+
+    from hfclip.hub.ask import ask  # noqa: PLC0415  # imports the client of the Hub
 
     answer = ask(asked, url)
     if missing:

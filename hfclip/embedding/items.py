@@ -5,7 +5,7 @@ An input that cannot be listed has an error and no content.
 
 import os
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -128,7 +128,9 @@ def items_of(columns: "pyarrow.Table | pyarrow.RecordBatch") -> list[Item]:
 
 def _stored(image: ImageRef) -> dict[str, Any]:
     name = _NAMES[type(image)]
-    values = dict(zip(_KINDS[name][1], astuple(image), strict=True))
+    # dataclasses.astuple would copy each value deeply.
+    fields = (getattr(image, field) for field in image.__slots__)
+    values: dict[str, Any] = dict(zip(_KINDS[name][1], fields, strict=True))
     path = values["path"]
     try:
         path.encode()
