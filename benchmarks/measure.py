@@ -19,7 +19,8 @@ from tqdm import tqdm
 from benchmarks import machine
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMEOUT = 900
+# The longest run embeds 20,000 pictures.
+TIMEOUT = 1800
 # Share of the cores' time above which other programs disturb a run.
 CALM = 0.1
 
