@@ -1,7 +1,9 @@
 """Every Python and shell block of the README and of docs/ runs, in page order."""
 
+import io
 import json
 import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +81,7 @@ def files_of_a_reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.labels, model.templates = ("zero", "seven"), ("a handwritten {}",)
     model.save_pretrained(folder / "my-labels")
     _write_pictures(folder)
+    _write_tar(folder / "digits.tar")
     (folder / "labels.txt").write_text("zero\none\ntwo\nseven\n")
     (folder / "results.json").write_text(json.dumps({"accuracy": 0.9}))
     (folder / "train.py").write_text("import clip\nassert clip.available_models()\n")
@@ -101,6 +104,18 @@ def _write_pictures(folder: Path) -> None:
             Image.fromarray(picture).save(path)
         rows.append(f"pictures/{word}/{number}.png,{word}")
     (folder / "pictures.csv").write_text("\n".join(rows) + "\n")
+
+
+def _write_tar(path: Path) -> None:
+    """Writes 1,200 upright digits to one file, which is enough for an index."""
+    with tarfile.open(path, "w") as tar:
+        for number, pixels in enumerate(load_digits().images[:1200]):
+            content = io.BytesIO()
+            Image.fromarray((pixels * 255 / 16).round().astype("uint8")).save(content, "PNG")
+            member = tarfile.TarInfo(f"{number:04}.png")
+            member.size = content.tell()
+            content.seek(0)
+            tar.addfile(member, content)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -280,7 +280,8 @@ def _asked(url: str, request: Callable[[], _T]) -> _T:
     Raises:
         DataError: The request failed. The message shows no credential.
     """
-    for pause in (*_PAUSES, None):
+    pauses = iter(_PAUSES)
+    while True:
         try:
             return _of_hub(url, request) if protocol_of(url) == "hf" else request()
         except DataError:
@@ -294,10 +295,10 @@ def _asked(url: str, request: Callable[[], _T]) -> _T:
         except HubError as error:
             raise DataError(str(error)) from None
         except Exception as error:  # noqa: BLE001  # clients raise many types
+            pause = next(pauses, None)
             if pause is None or isinstance(error, ValueError | TypeError | NotImplementedError):
                 raise unreadable(url, error) from None
             time.sleep(pause)
-    raise AssertionError("unreachable")
 
 
 def _of_hub(url: str, request: Callable[[], _T]) -> _T:
