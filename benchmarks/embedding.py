@@ -30,14 +30,14 @@ MODEL = "ViT-B/32"
 WIDTH, HEIGHT = 500, 375
 # Number of pictures in the collections that are embedded. In bfloat16 a processor without
 # instructions for it takes long.
-FEWEST, FEW, MANY = 500, 2_000, 20_000
+FEWEST, FEW, MANY = 256, 1_000, 20_000
 # Distinct pictures. The other names are hard links to them.
 DISTINCT = 500
 BATCH = 64
 _FOLDER = "collection-1"
 _QUALITY = 90
 # Number of pictures on which a half alone is measured, before the whole and after it.
-_DECODED, _ENCODED = 7 * BATCH, 4 * BATCH
+_DECODED, _ENCODED = 7 * BATCH, 3 * BATCH
 _AUTOCAST = {"float32": False, "bfloat16": True}
 
 
