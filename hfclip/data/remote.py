@@ -317,8 +317,8 @@ def _of_hub(url: str, request: Callable[[], _T]) -> _T:
     from hfclip.hub.ask import ask  # noqa: PLC0415  # imports the client of the Hub
 
     answer = ask(asked, url)
-    if missing:
-        raise missing[0]
+    for error in missing:
+        raise error
     return cast("_T", answer)
 
 
