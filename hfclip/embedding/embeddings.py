@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hfclip.embedding.items import Item
 from hfclip.embedding.manifest import read_manifest
 from hfclip.embedding.matrix import Matrix, open_matrix
+from hfclip.embedding.parts import DIGEST, read_all_digests
 from hfclip.embedding.plan import Plan
 from hfclip.errors import ArgumentError, ArgumentTypeError, DataError
 
@@ -178,6 +179,19 @@ class Embeddings:
         similar = _similar(key, keys)
         hint = f" Similar keys: {', '.join(map(repr, similar))}." if similar else ""
         raise DataError(f"{self.out} has no key {key!r}.{hint}")
+
+    def digests(self) -> NDArray[np.uint8]:
+        """Returns the sha256 of each input's content, uint8 (N, 32); zeros where it is unknown."""
+        parts, rows = (
+            self._matrix.rows.column(name).to_numpy()[np.asarray(self._rows, np.int64)]
+            for name in ("part", "row")
+        )
+        found = np.zeros((len(self), DIGEST), np.uint8)
+        for number in np.unique(parts).tolist():
+            stored = read_all_digests(self.out, number)
+            here = np.flatnonzero((parts == number) & (rows < len(stored)))
+            found[here] = stored[rows[here]]
+        return found
 
     def items(self, rows: Sequence[int]) -> list[Item]:
         """Returns the inputs of rows, which read the original pictures and texts again.
