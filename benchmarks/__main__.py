@@ -7,6 +7,7 @@ import click
 
 from benchmarks import (
     captions,
+    embedding,
     encode,
     gains,
     imports,
@@ -15,6 +16,7 @@ from benchmarks import (
     overview,
     plot,
     preprocessing,
+    search,
     store,
     tables,
     tokenization,
@@ -38,6 +40,8 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     encode.BENCHMARK,
     captions.BENCHMARK,
     training.BENCHMARK,
+    embedding.BENCHMARK,
+    search.BENCHMARK,
     gains.BENCHMARK,
 )
 SECTIONS = tuple(benchmark.section for benchmark in BENCHMARKS)

@@ -33,6 +33,7 @@ PACKAGES = (
     "regex",
     "pillow-heif",
     "onnx",
+    "faiss-cpu",
     "transformers",
     "open_clip_torch",
 )

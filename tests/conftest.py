@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from exported import Export, exported_once, shared_by_processes
+from forks import forking_python
 from places import Place, forget_memory
 from safetensors.torch import save_file
 
@@ -95,6 +97,22 @@ def saved_model(
 ) -> SavedModel:
     """Returns each architecture in float32 and in the mixed float16 of OpenAI's releases."""
     return save_model(*request.param)
+
+
+@pytest.fixture(scope="session")
+def onnx_export(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[ClipConfig, torch.dtype], Export]:
+    """Returns a function that exports a drawn model once for all tests and test processes."""
+    shared = shared_by_processes(tmp_path_factory.getbasetemp())
+    return lambda config, dtype: exported_once(shared, config, dtype, draw)
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Returns a command that runs programs as `python` does, but as forks; see tests/forks.py."""
+    with forking_python(tmp_path_factory.mktemp("forks")) as command:
+        yield command
 
 
 def draw(config: ClipConfig, dtype: torch.dtype = torch.float32) -> CLIP:

@@ -1,9 +1,9 @@
 """Finds the code blocks of a Markdown page and runs them in order, as a reader does."""
 
+import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -60,16 +60,20 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def run_blocks(
-    page: Path, blocks: Sequence[Block], folder: Path, environment: Mapping[str, str]
+    page: Path,
+    blocks: Sequence[Block],
+    folder: Path,
+    environment: Mapping[str, str],
+    python: Path,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs blocks in a new process with `folder` as the working directory."""
-    import json
+    """Runs blocks in a new process of `python` with `folder` as the working directory.
 
+    The commands `python` and `hfclip` of shell blocks are those beside `python`.
+    """
     steps = [(block.language, f"{page.name}:{block.line}", block.code) for block in blocks]
-    commands = str(Path(sys.executable).parent)  # the folder of the `hfclip` command
-    path = os.pathsep.join([commands, environment.get("PATH", "")])
+    path = os.pathsep.join([str(python.parent), environment.get("PATH", "")])
     return subprocess.run(
-        [sys.executable, "-c", _DRIVER],
+        [python, "-c", _DRIVER],
         input=json.dumps(steps),
         cwd=folder,
         env={**environment, "PATH": path},

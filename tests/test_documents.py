@@ -42,6 +42,15 @@ def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
+def blocks(page: Path) -> list[Block]:
+    """Returns the blocks of a page that are run; first, because other pages need no files."""
+    blocks = [block for block in blocks_of(page) if block.reason is None]
+    if not blocks:
+        pytest.skip("the page has no code that is run")
+    return blocks
+
+
+@pytest.fixture
 def hub(layouts: dict[str, Path]) -> Iterator[LoopbackHub]:
     with LoopbackHub() as hub:
         hub.add_account("me", TOKEN)
@@ -52,10 +61,15 @@ def hub(layouts: dict[str, Path]) -> Iterator[LoopbackHub]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Path:
+def desk(files_of_a_reader: Path, tmp_path: Path) -> Path:
     """Returns a folder with the files that the pages name."""
-    folder = tmp_path / "desk"
-    (folder / "photos").mkdir(parents=True)
+    return Path(shutil.copytree(files_of_a_reader, tmp_path / "desk"))
+
+
+@pytest.fixture(scope="module")
+def files_of_a_reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "photos").mkdir()
     for name, source in {"cat.jpg": "seven", "photos/1.jpg": "two", "photos/2.jpg": "zero"}.items():
         Image.open(DIGITS / f"{source}.png").convert("RGB").resize((64, 64)).save(folder / name)
     shutil.copytree(DIGITS, folder / "hfclip/digits")
@@ -78,7 +92,7 @@ def _write_pictures(folder: Path) -> None:
     """
     data = load_digits()
     rows = ["file,label"]
-    for number in range(200):
+    for number in range(100):
         word = WORDS[data.target[number]]
         pixels = (data.images[number] * 255 / 16).round().astype("uint8")
         for name, picture in (("pictures", np.rot90(pixels)), ("upright", pixels)):
@@ -90,26 +104,25 @@ def _write_pictures(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_code_of_a_page_runs(page: Path, hub: LoopbackHub, desk: Path, tmp_path: Path) -> None:
-    blocks = [block for block in blocks_of(page) if block.reason is None]
-    if not blocks:
-        pytest.skip("the page has no code that is run")
+def test_the_code_of_a_page_runs(
+    page: Path, blocks: list[Block], hub: LoopbackHub, desk: Path, tmp_path: Path, python: Path
+) -> None:
     environment = hub.environment(tmp_path / "home", TOKEN) | {
         "HFCLIP_NAMESPACE": "docs",
         "OMP_NUM_THREADS": "1",
     }
-    done = run_blocks(page, blocks, desk, environment)
+    done = run_blocks(page, blocks, desk, environment, python)
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
-def test_a_failing_block_is_detected(tmp_path: Path) -> None:
+def test_a_failing_block_is_detected(tmp_path: Path, python: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("text\n\n```python\nx = 1\n```\n\n```python\nassert x == 2\n```\n")
     assert blocks_of(page) == [
         Block("python", 4, "x = 1\n", None),
         Block("python", 8, "assert x == 2\n", None),
     ]
-    done = run_blocks(page, blocks_of(page), tmp_path, {})
+    done = run_blocks(page, blocks_of(page), tmp_path, {}, python)
     assert done.returncode == 1
     assert 'File "page.md:8", line 8' in done.stderr
 

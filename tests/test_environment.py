@@ -52,6 +52,7 @@ ftfy              6.3.1
 regex             2025.1.1
 pillow-heif       not installed
 onnx              1.19.0
+faiss-cpu         not installed
 transformers      not installed
 open_clip_torch   not installed
 platform          Linux-6.1-x86_64
@@ -77,6 +78,7 @@ EXPECTED_JSON = {
         "Python": "3.12.1",
         **VERSIONS,
         "pillow-heif": None,
+        "faiss-cpu": None,
         "transformers": None,
         "open_clip_torch": None,
     },

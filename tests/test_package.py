@@ -40,7 +40,7 @@ ROOMS = {
     "releases checkpoints sources cards model fast data zeroshot publishing environment",
     "embedding": "errors version config atomic devices interruption text images layouts hub "
     "releases sources model fast data loading",
-    "search": "errors text images embedding",
+    "search": "errors atomic text images embedding",
     "probing": "errors version atomic images data embedding zeroshot",
     "compat": "errors config devices text network images layouts hub releases checkpoints sources "
     "model",
@@ -66,14 +66,14 @@ ORDER = {
     "folders coco parquet tars repository contents sources checks joining splits skipped examples",
     "zeroshot": "templates labels classifier cache",
     "publishing": "export companions published_card finetune",
-    "training": "settings captions processes loss step optimizer precision batches checkpoints "
-    "folder log loop base inputs metrics results card curves evaluation mix exam "
-    "outcome run",
+    "training": "settings captions processes loss operations unchanged packed step optimizer "
+    "precision batches checkpoints folder log memory loop base inputs metrics results card curves "
+    "evaluation mix exam outcome run",
     "embedding": "items locations folders named settings text_lines table_rows parquet_rows "
     "tar_examples listing parts locks manifest opening plan fingerprints inputs layout comparing "
     "changes compact failures matrix_files matrix embeddings workers decoding encode pipeline "
     "arrays options run",
-    "search": "exact queries searcher copies sheet",
+    "search": "exact queries lists recall index collection_index searcher copies sheet duplicates",
     "probing": "labels division regression training saved pictures probe scores run",
 }
 

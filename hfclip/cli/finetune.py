@@ -56,6 +56,7 @@ def _setting(name: str, text: str, **options: Any) -> "Callable[[_F], _F]":
     help="Mix the trained weights with the base's, so that less is forgotten.  [default: mix]",
 )
 @_setting("--validation", "Share to hold out if the data has no split.", type=float)
+@_setting("--max-skipped", "Largest share of pictures or rows to skip.", type=float)
 @_setting("--limit", "Largest number of training pictures, for a trial.", type=int)
 @_setting("--seed", "Seed of split, order and crops.", type=int)
 @_setting("--weight-decay", "Weight decay of matrices.", type=float)

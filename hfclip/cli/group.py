@@ -8,6 +8,7 @@ import click
 from hfclip.cli import interrupts
 from hfclip.cli.classify import classify
 from hfclip.cli.completion import completion
+from hfclip.cli.duplicates import duplicates
 from hfclip.cli.embed import embed
 from hfclip.cli.env import env
 from hfclip.cli.finetune import finetune
@@ -74,6 +75,7 @@ for command in (
     embed,
     search,
     probe,
+    duplicates,
     models,
     download,
     verify,

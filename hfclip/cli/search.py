@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hfclip.cli.output import echo
+from hfclip.errors import DataError
 
 if TYPE_CHECKING:
     from hfclip.embedding.embeddings import Embeddings
+    from hfclip.embedding.options import Loaded
     from hfclip.search.searcher import Hit
 
 
@@ -58,6 +60,16 @@ def _weights(
 )
 @click.option("--min-score", type=float, help="Lowest cosine similarity of a result.")
 @click.option("--device", help="cpu, cuda, cuda:1, ... Default: the GPU if there is one.")
+@click.option(
+    "--index",
+    is_flag=True,
+    help="Without a query, build an index of the collection. With a query, search with it.",
+)
+@click.option(
+    "--recall",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    help="Share of the 10 best results that the index has to find.  [default: 0.95]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON array.")
 @click.option(
     "--sheet",
@@ -76,6 +88,8 @@ def search(
     sheet: Path | None,
     copy_to: Path | None,
     device: str | None,
+    index: bool,
+    recall: float | None,
     **query: Any,
 ) -> None:
     """Search a collection that `hfclip embed` has written.
@@ -87,6 +101,9 @@ def search(
     A text query is used as it is, and needs the model that made the embeddings. A search with only
     --like needs no model.
 
+    For millions of pictures, --index builds an index, which a search with --index reads. It is
+    approximate: its recall is measured when it is built and printed with each search.
+
     The exit status is 1 if a picture could not be copied, otherwise 0.
 
     \b
@@ -96,20 +113,66 @@ def search(
       hfclip search photos-embedded "a beach" "sunset" --weights 1,0.5 --json
       hfclip search photos-embedded --image holiday.jpg --top 20 --copy-to found/
       hfclip search photos-embedded --like photos/7.jpg --min-score 0.9
+      hfclip search photos-embedded --index
+      hfclip search photos-embedded --index "a red bicycle"
     """  # noqa: D301  # \b is click's syntax
-    if not (texts or query["images"] or query["like"]):
+    if recall is not None and not index:
+        raise click.UsageError("--recall is that of an index: give --index too.")
+    asked = bool(texts or query["images"] or query["like"])
+    if not (asked or index):
         raise click.UsageError('Give a QUERY such as "a red bicycle", --image or --like.')
     from hfclip.embedding.embeddings import Embeddings  # noqa: PLC0415
+    from hfclip.search.collection_index import RECALL  # noqa: PLC0415
     from hfclip.search.searcher import Searcher  # noqa: PLC0415
 
     embeddings = Embeddings(out, progress=True)
+    recall = RECALL if recall is None else recall
+    if not asked:
+        _build(embeddings, device, recall)
+        return
     _check_pictures(embeddings, sheet, copy_to)
-    hits = Searcher(embeddings, device=device).search(texts, **query)
+    searcher = Searcher(embeddings, device=device, index=index, recall=recall)
+    hits = searcher.search(texts, **query)
+    if searcher.index is not None:
+        echo(searcher.index.facts.sentence, err=True)
     _print(hits, as_json=as_json)
     if sheet is not None:
         _draw(embeddings, hits, sheet)
     if copy_to is not None and not _copy(embeddings, hits, copy_to):
         sys.exit(1)
+
+
+def _build(embeddings: "Embeddings", device: str | None, recall: float) -> None:
+    """Builds an index, unless there is one with this recall."""
+    from hfclip.search.collection_index import (  # noqa: PLC0415
+        build_collection_index,
+        open_collection_index,
+    )
+    from hfclip.search.index import WORTHWHILE  # noqa: PLC0415
+
+    if len(embeddings) < WORTHWHILE:
+        echo(
+            f"Exact search of {len(embeddings):,} rows takes a fraction of a second; an index is "
+            f"worth building from {WORTHWHILE:,} rows.",
+            err=True,
+        )
+
+    def load() -> "Loaded":
+        from hfclip.embedding.options import load_model_of  # noqa: PLC0415  # imports torch
+
+        return load_model_of(embeddings.manifest, device=device)
+
+    try:
+        found = open_collection_index(embeddings, recall)
+    except DataError:
+        found = build_collection_index(
+            embeddings,
+            load,
+            recall=recall,
+            warn=lambda sentence: echo(f"Warning: {sentence}", err=True),
+            progress=True,
+        )
+    echo(found.facts.sentence)
 
 
 def _check_pictures(embeddings: "Embeddings", sheet: Path | None, copy_to: Path | None) -> None:

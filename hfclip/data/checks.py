@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import NamedTuple
 
-from hfclip.data.records import Record, Skipped
+from hfclip.data.records import Example, Record, Skipped
 from hfclip.data.references import ImageRef
 from hfclip.errors import DataError, ImageError
 from hfclip.images.reading import core_count, open_picture
@@ -59,20 +59,33 @@ def check_pictures(
     return checked, skipped
 
 
-def note_long_captions(captions: Iterable[str], context_length: int) -> str | None:
-    """Returns a note about captions that the tokenizer will truncate, or None if there is none."""
+def find_long_captions(
+    examples: Iterable[Example], context_length: int
+) -> tuple[list[Skipped], str | None]:
+    """Finds the captions that the tokenizer will truncate.
+
+    Returns:
+        The pictures that have such a caption, with the number of its tokens, and a note; nothing
+        and None if there is none.
+    """
     tokenizer = Tokenizer()
-    distinct = dict.fromkeys(captions)
+    owned = [(example.key, text) for example in examples for text in example.captions]
+    distinct = dict.fromkeys(text for _, text in owned)
     most = context_length - _START_AND_END
     # ASCII without a character reference has at most one token per character.
     unsure = (text for text in distinct if len(text) > most or "&" in text or not text.isascii())
-    counts = (len(memoryview(tokenizer.pack(text)).cast("i")) for text in unsure)
-    long = [count for count in counts if count > most]
+    counts = {text: len(memoryview(tokenizer.pack(text)).cast("i")) for text in unsure}
+    long = {text: count for text, count in counts.items() if count > most}
     if not long:
-        return None
-    return (
+        return [], None
+    truncated = [
+        Skipped(key, f"truncated: {long[text]} tokens in a caption, of which {most} are used")
+        for key, text in owned
+        if text in long
+    ]
+    return truncated, (
         f"{len(long):,} of {len(distinct):,} distinct captions have more than {most} tokens "
-        f"(at most {max(long):,}); the rest of each is not used."
+        f"(at most {max(long.values()):,}); the rest of each is not used."
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hfclip.data.checks import check_pictures, note_long_captions
+from hfclip.data.checks import check_pictures, find_long_captions
 from hfclip.data.joining import Joined, join, note_copies, note_new_labels, note_shared
 from hfclip.data.names import no_training
 from hfclip.data.records import Choices, Dataset, Example, Findings, Skipped
@@ -58,13 +58,13 @@ def read_dataset(
         validation: The share of train for validation if the data gives no validation split.
         seed: Another seed gives another validation split.
         max_skipped: The largest share of pictures or rows that may be skipped.
-        context_length: The context length of the model, for a note on captions that are too long.
+        context_length: The context length of the model, which decides what captions are too long.
         access: The settings for the Hub.
         progress: Whether to show a progress bar if standard error is a terminal.
 
     Returns:
         The checked data set. Pictures that cannot be decoded and rows without a caption or label
-        are in `skipped`.
+        are in `skipped`. Pictures with a caption that is too long are used, and are in `truncated`.
 
     Raises:
         DataError: The data is malformed or ambiguous, or too much of it is skipped.
@@ -81,9 +81,8 @@ def read_dataset(
     joined = join(checked)
     train, held_out, test = _splits(joined, str(source), validation, seed, findings)
     used = (*train, *held_out, *test)
-    captions = (caption for example in used for caption in example.captions)
-    if note := note_long_captions(captions, context_length):
-        findings.notes.append(note)
+    truncated, note = find_long_captions(used, context_length)
+    findings.notes.extend([note] if note else [])
     if findings.skipped:
         findings.notes.append(f"Skipped {len(findings.skipped):,} pictures or rows.")
     labels = {example.label for example in used if example.label is not None}
@@ -94,6 +93,7 @@ def read_dataset(
         tuple(sorted(labels)) if all(example.label is not None for example in used) else None,
         tuple(findings.skipped),
         tuple(findings.notes),
+        tuple(truncated),
     )
 
 

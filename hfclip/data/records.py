@@ -30,7 +30,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A picture or a row that is not used, and the reason."""
+    """A picture or a row that is not used, or not as a whole, and the reason."""
 
     key: str
     reason: str
@@ -50,6 +50,7 @@ class Dataset:
         labels: The distinct class names in alphabetical order, or None if an example has no label.
         skipped: The pictures and rows that are not used.
         notes: What was found and decided, in words.
+        truncated: The pictures that are used with a part of a caption.
     """
 
     train: tuple[Example, ...]
@@ -58,6 +59,7 @@ class Dataset:
     labels: tuple[str, ...] | None
     skipped: tuple[Skipped, ...]
     notes: tuple[str, ...]
+    truncated: tuple[Skipped, ...] = ()
 
 
 @dataclass(frozen=True)

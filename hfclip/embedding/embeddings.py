@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hfclip.embedding.items import Item
 from hfclip.embedding.manifest import read_manifest
 from hfclip.embedding.matrix import Matrix, open_matrix
-from hfclip.embedding.parts import DIGEST, read_all_digests
+from hfclip.embedding.parts import digest_path, read_digests
 from hfclip.embedding.plan import Plan
 from hfclip.errors import ArgumentError, ArgumentTypeError, DataError
 
@@ -116,6 +116,17 @@ class Embeddings:
         """The width D of the embeddings."""
         return self.manifest.dimension
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all rows of the collection, in its order."""
+        rows = self._rows
+        return isinstance(rows, range) and rows == range(len(self._matrix.vectors))
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the matrix. Its name changes with the collection."""
+        return self._matrix.folder
+
     @cached_property
     def vectors(self) -> NDArray[np.float32]:
         """The embeddings, float32 (N, D), read-only. They are mapped unless rows were chosen."""
@@ -180,19 +191,6 @@ class Embeddings:
         hint = f" Similar keys: {', '.join(map(repr, similar))}." if similar else ""
         raise DataError(f"{self.out} has no key {key!r}.{hint}")
 
-    def digests(self) -> NDArray[np.uint8]:
-        """Returns the sha256 of each input's content, uint8 (N, 32); zeros where it is unknown."""
-        parts, rows = (
-            self._matrix.rows.column(name).to_numpy()[np.asarray(self._rows, np.int64)]
-            for name in ("part", "row")
-        )
-        found = np.zeros((len(self), DIGEST), np.uint8)
-        for number in np.unique(parts).tolist():
-            stored = read_all_digests(self.out, number)
-            here = np.flatnonzero((parts == number) & (rows < len(stored)))
-            found[here] = stored[rows[here]]
-        return found
-
     def items(self, rows: Sequence[int]) -> list[Item]:
         """Returns the inputs of rows, which read the original pictures and texts again.
 
@@ -220,6 +218,22 @@ class Embeddings:
             or Item(one["key"], None, None, error="it is no longer in the collection")
             for one in chosen
         ]
+
+    def digests(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Returns the sha256 of the contents of rows, uint8 (n, 32); zeros where it is unknown."""
+        numbers = np.asarray(self._rows, np.int64)[self._numbers(rows)]
+        found = np.zeros((len(numbers), 32), np.uint8)
+        parts, places = (
+            self._matrix.rows.column(name).take(numbers).to_numpy() for name in ("part", "row")
+        )
+        for number in np.unique(parts):
+            own = parts == number
+            path = digest_path(self.out, int(number))
+            length = path.stat().st_size if path.exists() else 0
+            digests = read_digests(self.out, int(number), length // found.shape[1])
+            if digests is not None and places[own].max() < len(digests):
+                found[own] = digests[places[own]]
+        return found
 
     def to_numpy(self) -> NDArray[np.float32]:
         """Returns a copy of the embeddings in memory, float32 (N, D), which may be written to."""

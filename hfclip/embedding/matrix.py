@@ -55,6 +55,7 @@ class Matrix:
     """The mapped files of a collection, read-only.
 
     Attributes:
+        folder: The folder of the files. Its name changes with the collection.
         vectors: The embeddings, float32 (N, D).
         captions: The embeddings of the captions, float32 (N, D) with NaN in rows without a
             caption, or None if there are no captions.
@@ -63,6 +64,7 @@ class Matrix:
         errors: An Arrow table with the columns key and error.
     """
 
+    folder: Path
     vectors: NDArray[np.float32]
     captions: NDArray[np.float32] | None
     norms: NDArray[np.float32] | None
@@ -161,6 +163,7 @@ def _existing(folder: Path) -> Matrix | None:
     try:
         names = set(json.loads((folder / _FILES).read_text(encoding="utf-8")))
         return Matrix(
+            folder=folder,
             vectors=_mapped(folder / "vectors.npy"),
             captions=_mapped(folder / "captions.npy") if "captions.npy" in names else None,
             norms=_mapped(folder / "norms.npy") if "norms.npy" in names else None,

@@ -28,7 +28,7 @@ _VECTORS = ("embedding", "caption_embedding")
 _NAME = re.compile(r"part-(\d{5,9})\.parquet")
 _LEFTOVER = ".part-*.part"
 # Bytes of a sha256.
-DIGEST = 32
+_DIGEST = 32
 
 
 @dataclass
@@ -165,8 +165,8 @@ def write_part(
         OSError: The file cannot be written.
     """
     table = _table(rows, dtype, dimension)
-    content = b"".join(digest or bytes(DIGEST) for digest in rows.digests)
-    if len(rows.digests) != len(rows) or len(content) != len(rows) * DIGEST:
+    content = b"".join(digest or bytes(_DIGEST) for digest in rows.digests)
+    if len(rows.digests) != len(rows) or len(content) != len(rows) * _DIGEST:
         raise DataError(f"The digests of {part_name(number)} have the wrong number or length.")
     write_synced(digest_path(out, number), lambda temporary: temporary.write_bytes(content))
     return write_synced(part_path(out, number), lambda temporary: _write(table, temporary))
@@ -326,19 +326,6 @@ def read_digests(out: Path, number: int, count: int) -> NDArray[np.uint8] | None
         content = digest_path(out, number).read_bytes()
     except FileNotFoundError:
         return None
-    if len(content) != count * DIGEST:
+    if len(content) != count * _DIGEST:
         return None
-    return np.frombuffer(content, np.uint8).reshape(count, DIGEST)
-
-
-def read_all_digests(out: Path, number: int) -> NDArray[np.uint8]:
-    """Reads the sha256 of the contents of all rows of a part, uint8 (n, 32).
-
-    Zeros stand for unknown contents. The array has no rows if the file is missing or damaged.
-    """
-    try:
-        count = digest_path(out, number).stat().st_size // DIGEST
-    except FileNotFoundError:
-        count = 0
-    found = read_digests(out, number, count)
-    return np.zeros((0, DIGEST), np.uint8) if found is None else found
+    return np.frombuffer(content, np.uint8).reshape(count, _DIGEST)

@@ -52,7 +52,7 @@ def contents_of(embeddings: "Embeddings") -> NDArray[np.uint8]:
 
     Where the collection does not know the content, equal embeddings count as equal contents.
     """
-    digests = embeddings.digests()
+    digests = embeddings.digests(np.arange(len(embeddings)))
     for row in np.flatnonzero(~digests.any(axis=1)).tolist():
         digest = hashlib.sha256(embeddings.vectors[row].tobytes()).digest()
         digests[row] = np.frombuffer(digest, np.uint8)

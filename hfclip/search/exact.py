@@ -137,7 +137,7 @@ class _Best:
         if len(self.rows) == self._count:
             limit = float(self.scores[-1]) - self._error
         chosen = np.flatnonzero(products >= limit)
-        if len(chosen) > max(2 * self._count, _SCORED):
+        if len(chosen) > 2 * self._count:
             candidates = products[chosen]
             best = np.partition(candidates, len(chosen) - self._count)[-self._count]
             chosen = chosen[candidates >= float(best) - 2 * self._error]

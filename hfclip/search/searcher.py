@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hfclip.embedding.embeddings import Embeddings
 from hfclip.errors import ArgumentError, DataError
 from hfclip.search import exact
+from hfclip.search.collection_index import RECALL, open_collection_index
 from hfclip.search.queries import Query, vector_of
 
 if TYPE_CHECKING:
@@ -37,24 +38,35 @@ class Hit(NamedTuple):
 class Searcher:
     """Searches a collection. The model is loaded once, when a query needs it.
 
-    The results are exact: every row is compared. The first 5 of 15 results are the results of a
-    search for 5.
+    The results are exact, because every row is compared, unless an index is used. The first 5 of 15
+    results are the results of a search for 5, also with an index.
 
     Attributes:
         embeddings: The collection.
+        index: The index that is used, or None.
     """
 
     def __init__(
-        self, embeddings: "Embeddings | str | os.PathLike[str]", *, device: str | None = None
+        self,
+        embeddings: "Embeddings | str | os.PathLike[str]",
+        *,
+        device: str | None = None,
+        index: bool = False,
+        recall: float = RECALL,
     ) -> None:
         """Prepares a search.
 
         Args:
             embeddings: An open collection, a part of one such as `embeddings[:1000]`, or a folder.
             device: The device of the model. None selects the GPU if there is one.
+            index: Whether to use the index that `hfclip search OUT --index` has built. A query then
+                has at most 200 results.
+            recall: The share of the 10 best results that the index has to find.
 
         Raises:
-            DataError: As `Embeddings`; or the collection has no embedding.
+            DataError: As `Embeddings`; the collection has no embedding; or `index` is True and
+                there is no index, the collection has changed since it was built, or its recall is
+                lower.
         """
         self.embeddings = (
             embeddings if isinstance(embeddings, Embeddings) else Embeddings(embeddings)
@@ -64,6 +76,7 @@ class Searcher:
             errors = len(self.embeddings.errors)
             reason = f"all {errors:,} inputs have errors" if errors else "it has no inputs"
             raise DataError(f"{self.embeddings.out} has no embedding to search: {reason}.")
+        self.index = open_collection_index(self.embeddings, recall) if index else None
 
     def search(
         self,
@@ -140,7 +153,8 @@ class Searcher:
         if queries.ndim == 2 and not (lengths > 0).all():
             raise ArgumentError("A vector has length 0 or is not finite.")
         queries = (queries / lengths).astype(np.float32)
-        return exact.search(self.embeddings.vectors, queries, top, norms=self.embeddings.norms)
+        search = exact.search if self.index is None else self.index.search
+        return search(self.embeddings.vectors, queries, top, norms=self.embeddings.norms)
 
     @cached_property
     def _loaded(self) -> "Loaded":

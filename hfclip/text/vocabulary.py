@@ -32,6 +32,12 @@ def vocabulary() -> dict[str, int]:
     return {token: index for index, token in enumerate([*_spelled_tokens(), START, END])}
 
 
+def words() -> list[str]:
+    """Returns the tokens that are whole words of letters, the most frequent first."""
+    spelled = [token.removesuffix(_WORD_END) for token in _spelled_tokens() if _WORD_END in token]
+    return [word for word in spelled if word.isalpha()]
+
+
 def tokenizer_files(context_length: int) -> dict[str, str]:
     """Returns the text of each file that `CLIPTokenizer.from_pretrained` reads, by file name."""
     lines = [f"{left} {right}" for left, right in merges()]

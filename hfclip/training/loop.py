@@ -18,6 +18,7 @@ from hfclip.model import CLIP
 from hfclip.training.batches import Batches
 from hfclip.training.checkpoints import State, write_checkpoint
 from hfclip.training.log import Log
+from hfclip.training.memory import kept_memory
 from hfclip.training.optimizer import clamp_logit_scale
 from hfclip.training.step import Gradients, compute_gradients
 
@@ -66,7 +67,11 @@ class Training:
         state, settings, plan = self.state, self.batches.settings, self.batches.plan
         processes, parameters = self.batches.processes, list(self.parameters.values())
         saved = since = time.monotonic()
-        with stop_request() as stop, closing(self.batches.from_step(state.step)) as batches:
+        with (
+            kept_memory(),
+            stop_request() as stop,
+            closing(self.batches.from_step(state.step)) as batches,
+        ):
             for batch in batches:
                 lr = settings.lr * plan.lr_share(state.step)
                 for group in self.optimizer.param_groups:

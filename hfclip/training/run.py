@@ -181,8 +181,8 @@ class _Run:
             )
             if is_finished:
                 return self._already_finished()
-            if self.processes.is_first and data.skipped:
-                write_skipped(self.request.folder / "skipped.csv", data.skipped)
+            if self.processes.is_first and (listed := data.skipped + data.truncated):
+                write_skipped(self.request.folder / "skipped.csv", listed)
             training = self._begin(model, identity, data, plan)
             if training.log is not None:
                 stack.enter_context(closing(training.log))
@@ -202,11 +202,18 @@ class _Run:
             label_column=request.label_column,
             validation=settings.validation,
             seed=settings.seed,
+            max_skipped=settings.max_skipped,
             progress=shown,
         )
         keep = None
         if request.keep is not None:
-            keep = read_dataset(request.keep, validation=0.0, seed=settings.seed, progress=shown)
+            keep = read_dataset(
+                request.keep,
+                validation=0.0,
+                seed=settings.seed,
+                max_skipped=settings.max_skipped,
+                progress=shown,
+            )
         for note in (*data.notes, *(keep.notes if keep else ())):
             self._say(note)
         if not data.validation:

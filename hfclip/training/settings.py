@@ -20,7 +20,10 @@ LONGEST_WARMUP = 500
 
 
 def _free(default: Any) -> Any:
-    """Returns a field that may differ when training goes on: it changes rounding at most."""
+    """Returns a field that may differ when training goes on: it changes rounding at most.
+
+    What `max_skipped` lets pass is in the digest of the data.
+    """
     return field(default=default, metadata={"free": True})
 
 
@@ -41,6 +44,8 @@ class Settings:
             on the validation split.
         seed: The seed of the split, the order and the augmentation.
         validation: The share of the pictures that is held out if the data has no validation split.
+        max_skipped: The largest share of pictures or rows that may be skipped, because they cannot
+            be used.
         limit: The largest number of training pictures, for a trial. None uses all.
         weight_decay: The weight decay of tensors with two or more dimensions.
         warmup: The number of warm-up steps. None: 10 % of the steps, at most 500.
@@ -67,6 +72,7 @@ class Settings:
     mix: bool = True
     seed: int = 0
     validation: float = 0.1
+    max_skipped: float = _free(0.05)
     limit: int | None = None
     weight_decay: float = 0.1
     warmup: int | None = None
@@ -192,6 +198,7 @@ _KINDS: dict[str, type] = {
     "mix": bool,
     "seed": int,
     "validation": float,
+    "max_skipped": float,
     "limit": int,
     "weight_decay": float,
     "warmup": int,
@@ -211,6 +218,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "batch_size": (2, _INFINITE, "at least 2: the loss compares pictures"),
     "seed": (0, 2**32 - 1, "0 to 2**32 - 1"),
     "validation": (0.0, 0.5, "a share of the pictures from 0 to 0.5"),
+    "max_skipped": (0.0, 1.0, "a share of the pictures from 0 to 1"),
     "limit": (2, _INFINITE, "at least 2"),
     "weight_decay": (0.0, 10.0, "0 to 10"),
     "warmup": (0, _INFINITE, "at least 0"),

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from hfclip.errors import TrainingError
 from hfclip.model import CLIP
 from hfclip.training.loss import contrastive_loss
+from hfclip.training.packed import encoders
 from hfclip.training.processes import Processes
 
 _T = TypeVar("_T")
@@ -80,12 +81,16 @@ def compute_gradients(
     device = processes.device
     pixels, tokens = (each.to(device, non_blocking=True) for each in (batch.pixels, batch.tokens))
     shares = [processes.share(size) for size in batch.positives.shape]
-    encoders = (model.encode_image, model.encode_text)
     trained = (_is_trained(model.visual), _is_trained(model.transformer))
     towers = [
-        _Tower(encode, inputs, share, total, learns, bf16)
+        _Tower(encode, inputs, share, total, learns)
         for encode, inputs, share, total, learns in zip(
-            encoders, (pixels, tokens), shares, batch.positives.shape, trained, strict=True
+            encoders(model, bf16=bf16),
+            (pixels, tokens),
+            shares,
+            batch.positives.shape,
+            trained,
+            strict=True,
         )
     ]
     positives = batch.positives.to(device)
@@ -100,12 +105,11 @@ class _Tower(NamedTuple):
     """A tower and its inputs in this process.
 
     Attributes:
-        encode: The function from inputs (n, ...) to features (n, D).
+        encode: The function from inputs (n, ...) to float32 features (n, D).
         inputs: The inputs of this process.
         share: The place of these inputs in the batch.
         total: The number of inputs in the batch.
         learns: Whether the tower has a parameter to train.
-        bf16: Whether matrix products are computed in bfloat16.
     """
 
     encode: Callable[[Tensor], Tensor]
@@ -113,24 +117,18 @@ class _Tower(NamedTuple):
     share: slice
     total: int
     learns: bool
-    bf16: bool
-
-    def features(self, inputs: Tensor) -> Tensor:
-        """Returns float32 features (n, D). A context of its own: autocast caches what it casts."""
-        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            return self.encode(inputs).float()
 
     def all_features(self, chunk: int, *, graph: bool) -> Tensor:
         """Returns the features of this process (n, D), with a graph or without."""
         with torch.set_grad_enabled(graph and self.learns):
-            return torch.cat([self.features(part) for part in torch.split(self.inputs, chunk)])
+            return torch.cat([self.encode(part) for part in torch.split(self.inputs, chunk)])
 
     def backward(self, gradient: Tensor, chunk: int) -> None:
         """Encodes each chunk again and passes on the gradient (n, D) of its features."""
         for part, wanted in zip(
             *(torch.split(each, chunk) for each in (self.inputs, gradient)), strict=True
         ):
-            torch.autograd.backward(self.features(part), wanted)
+            torch.autograd.backward(self.encode(part), wanted)
 
 
 def _attempt(

@@ -8,22 +8,16 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY_VIT, draw
+from exported import ABOUT, VIT, Export
 from huggingface_hub import ModelCard
 
 import hfclip
 from hfclip.cards import marks as card_marks
 from hfclip.cards.card import public_origin
 from hfclip.cards.licenses import LICENSES, check_license
+from hfclip.config import ClipConfig
 from hfclip.layouts.files import Source
 from hfclip.publishing.export import export
-
-ABOUT = {
-    "license": "mit",
-    "base_model": "timm/base",
-    "datasets": ["mnist"],
-    "metrics": [("mnist", "accuracy", 0.875)],
-    "description": "Mine --> and nobody's.",
-}
 
 
 def digest(path: Path) -> str:
@@ -192,19 +186,26 @@ def test_every_listed_licence_is_accepted() -> None:
         check_license(name)
 
 
-@pytest.mark.parametrize("layout", ["open_clip", "transformers", "onnx", "openai"])
-def test_an_export_keeps_the_fields_of_the_card_in_its_folder(layout: str, tmp_path: Path) -> None:
+@pytest.fixture
+def exported(
+    layout: str, tmp_path: Path, onnx_export: Callable[[ClipConfig, torch.dtype], Export]
+) -> Path:
+    """Returns the export of a folder named `model` whose card has the fields of ABOUT."""
+    if layout == "onnx":
+        return onnx_export(VIT, torch.float32).folder
     draw(TINY_VIT).save_pretrained(tmp_path / "model", model_card_kwargs=ABOUT)
-    export(tmp_path / "model", tmp_path / "out", layout)
-    text = card(tmp_path / "out")
+    return export(tmp_path / "model", tmp_path / "out", layout)
+
+
+@pytest.mark.parametrize("layout", ["open_clip", "transformers", "onnx", "openai"])
+def test_an_export_keeps_the_fields_of_the_card_in_its_folder(exported: Path) -> None:
+    text = card(exported)
     data = head_of(text)
     assert [data.license, data.base_model, data.datasets] == ["mit", "timm/base", ["mnist"]]
     assert [result.metric_value for result in data.eval_results] == [0.875]
-    (weights,) = [
-        path for path in (tmp_path / "out").iterdir() if path.suffix in {".safetensors", ".pt"}
-    ]
+    (weights,) = [path for path in exported.iterdir() if path.suffix in {".safetensors", ".pt"}]
     assert digest(weights) in text
-    assert str(tmp_path) not in text
+    assert str(exported.parent) not in text
     assert "| exported from | the folder `model` |" in text
 
 

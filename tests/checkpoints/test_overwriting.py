@@ -113,7 +113,7 @@ def spoil_after_loading(kind: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("function", [train_and_save_over, spoil_after_loading])
 def test_a_model_keeps_its_values_when_its_file_is_overwritten(
-    function: Callable[[str, Path], None], saved_vit: SavedModel, tmp_path: Path
+    function: Callable[[str, Path], None], saved_vit: SavedModel, tmp_path: Path, python: Path
 ) -> None:
     for kind in SAVERS:
         folder = tmp_path / kind
@@ -124,7 +124,7 @@ def test_a_model_keeps_its_values_when_its_file_is_overwritten(
             shutil.copyfile(saved_vit.safetensors.parent / kind, folder / kind)
             shutil.copyfile(folder / kind, folder / "original")
     child = subprocess.run(
-        [sys.executable, __file__, function.__name__, str(tmp_path)],
+        [python, __file__, function.__name__, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,

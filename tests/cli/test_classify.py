@@ -7,7 +7,6 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -355,12 +354,12 @@ def environment(home: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(("form", "per_picture"), [("--json-lines", 1), ("--no-label-cache", 3)])
 def test_results_are_written_after_each_batch(
-    tmp_path: Path, home: Path, form: str, per_picture: int
+    tmp_path: Path, home: Path, python: Path, form: str, per_picture: int
 ) -> None:
     folder = copies(tmp_path / "many", 20)
     command = ["classify", folder, "--model", "digits", "--labels", "one,seven", form]
     with subprocess.Popen(
-        [sys.executable, "-c", WAITING, *command],
+        [python, "-c", WAITING, *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -406,7 +405,7 @@ def shown(written: str) -> list[str]:
 
 @pytest.mark.parametrize("form", ["--json-lines", "--auto-orient"], ids=["lines", "text"])
 def test_results_and_the_bar_do_not_share_a_line_on_a_terminal(
-    tmp_path: Path, home: Path, form: str
+    tmp_path: Path, home: Path, python: Path, form: str
 ) -> None:
     folder = copies(tmp_path / "many", 40)
     (tmp_path / "many" / "020.png").write_bytes(b"no picture")
@@ -415,7 +414,7 @@ def test_results_and_the_bar_do_not_share_a_line_on_a_terminal(
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 300))
     with subprocess.Popen(
-        [sys.executable, *command, form],
+        [python, *command, form],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -447,12 +446,12 @@ def test_results_and_the_bar_do_not_share_a_line_on_a_terminal(
 
 @pytest.mark.parametrize("form", ["--json", "--json-lines", "--no-label-cache"])
 def test_ctrl_c_ends_with_status_130_and_the_complete_results(
-    tmp_path: Path, home: Path, form: str
+    tmp_path: Path, home: Path, python: Path, form: str
 ) -> None:
     folder = copies(tmp_path / "many", 40)
     command = ["classify", folder, "--model", "digits", "--labels", "one,seven", form]
     with subprocess.Popen(
-        [sys.executable, "-c", WAITING, *command],
+        [python, "-c", WAITING, *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -171,10 +171,10 @@ def test_help_and_models_do_not_import_torch() -> None:
     ],
 )
 def test_the_package_runs_as_a_module(
-    arguments: list[str], status: int, stdout: str, stderr: str
+    arguments: list[str], status: int, stdout: str, stderr: str, python: Path
 ) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "hfclip", *arguments], check=False, capture_output=True, text=True
+        [python, "-m", "hfclip", *arguments], check=False, capture_output=True, text=True
     )
     assert result.returncode == status
     assert result.stdout.startswith(stdout)

@@ -68,6 +68,28 @@ def test_json_is_one_object_and_the_second_run_does_nothing(folder: Path) -> Non
     assert "nothing to do" in second.stderr
 
 
+def test_what_is_skipped_or_truncated_is_listed_up_to_the_share_that_is_allowed(
+    folder: Path, tmp_path: Path
+) -> None:
+    rows = [f"{folder}/data/red/{number:02d}.png,a red picture {number}" for number in range(12)]
+    rows[3] += " of" * 80
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["image,caption", *rows, "missing.png,none"]))
+    base, out = str(folder / "base"), tmp_path / "out"
+    command = ["finetune", str(table), "--base", base, "-o", str(out), *OPTIONS, "--steps", "1"]
+    refused = CliRunner().invoke(main, command)
+    assert refused.exit_code == 1
+    assert "1 of 13 pictures or rows cannot be used" in refused.stderr
+    assert "raise max_skipped (--max-skipped)" in refused.stderr
+    allowed = CliRunner().invoke(main, [*command, "--max-skipped", "0.1"])
+    assert allowed.exit_code == 0, allowed.output
+    assert (out / "skipped.csv").read_text().splitlines() == [
+        "key,reason",
+        "table.csv:14,no such file",
+        'table.csv:5,"truncated: 84 tokens in a caption, of which 75 are used"',
+    ]
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
@@ -83,11 +105,11 @@ def test_a_mistake_gives_one_line(folder: Path, option: list[str], message: str)
     assert "Traceback" not in result.output
 
 
-def test_two_processes_train_one_model(folder: Path) -> None:
+def test_two_processes_train_one_model(folder: Path, python: Path) -> None:
     options = ["--steps", "4", "--no-mix", "--json"]
-    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "hfclip"]
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
     done = subprocess.run(
-        [sys.executable, "-m", *launch, *arguments(folder, "two", *options)],
+        [python, "-m", *launch, python, "-m", "hfclip", *arguments(folder, "two", *options)],
         check=True,
         capture_output=True,
         text=True,
@@ -108,8 +130,10 @@ def test_two_processes_train_one_model(folder: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
-def test_ctrl_c_ends_after_the_step_with_a_checkpoint_and_status_130(folder: Path) -> None:
-    command = [sys.executable, "-m", "hfclip", *arguments(folder, "stopped", "--epochs", "200")]
+def test_ctrl_c_ends_after_the_step_with_a_checkpoint_and_status_130(
+    folder: Path, python: Path
+) -> None:
+    command = [str(python), "-m", "hfclip", *arguments(folder, "stopped", "--epochs", "200")]
     log = folder / "stopped" / "log.jsonl"
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT

@@ -28,8 +28,19 @@ def test_trained_prompts_rank_the_right_digit_first(
     model: hfclip.CLIP, held_out: digits.Split
 ) -> None:
     for forms in (digits.WORDS, digits.NUMERALS):
-        for wording in digits.TRAINED_WORDINGS:
-            assert digits.accuracy(model, held_out, forms, (wording,)) >= 0.95, wording
+        single = [(wording,) for wording in digits.TRAINED_WORDINGS]
+        found = dict(zip(single, digits.accuracies(model, held_out, forms, single), strict=True))
+        assert len(found) == 24
+        assert min(found.values()) >= 0.95, found
+
+
+def test_several_accuracies_are_those_of_the_classifier(
+    model: hfclip.CLIP, held_out: digits.Split
+) -> None:
+    ensembles = [("what is {}",), digits.HELD_OUT_WORDINGS]
+    found = digits.accuracies(model, held_out, digits.NUMERALS, ensembles)
+    assert found == [digits.accuracy(model, held_out, digits.NUMERALS, each) for each in ensembles]
+    assert len({*found, 1.0}) == 3
 
 
 def test_the_card_has_the_accuracies_of_the_bundled_weights(model: hfclip.CLIP) -> None:

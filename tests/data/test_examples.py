@@ -108,16 +108,23 @@ def test_copies_of_a_picture_count_once_and_never_fall_on_both_sides(tmp_path: P
     assert any(note.startswith(different) for note in data.notes)
 
 
-def test_captions_that_will_be_truncated_are_counted(tmp_path: Path) -> None:
+def test_captions_that_will_be_truncated_are_counted_and_listed(tmp_path: Path) -> None:
     write_pictures(tmp_path, ITEMS[:3])
     captions = {"00.png": "cat " * 75, "01.png": "cat " * 76, "02.png": "cat " * 80}
-    data = read_dataset(write_captions(tmp_path, captions))
+    data = read_dataset(write_captions(tmp_path, captions), validation=0)
+    assert len(data.train) == 3
+    assert data.skipped == ()
+    assert set(data.truncated) == {
+        Skipped("table.csv:3", "truncated: 76 tokens in a caption, of which 75 are used"),
+        Skipped("table.csv:4", "truncated: 80 tokens in a caption, of which 75 are used"),
+    }
     assert (
         "2 of 3 distinct captions have more than 75 tokens (at most 80); the rest of each is not "
         "used." in data.notes
     )
     data = read_dataset(write_captions(tmp_path, captions), context_length=90)
     assert not [note for note in data.notes if "tokens" in note]
+    assert data.truncated == ()
 
 
 def test_labels_that_training_never_shows_are_noted(tmp_path: Path) -> None:

@@ -50,8 +50,7 @@ def images_for(config: ClipConfig, count: int = 2) -> Tensor:
 
 def ids_for(config: ClipConfig, lengths: list[int]) -> Tensor:
     ids = torch.ones(len(lengths), config.context_length, dtype=torch.int64)
-    for row, length in zip(ids, lengths, strict=True):
-        row[length - 1] = config.vocab_size - 1
+    ids[torch.arange(len(lengths)), torch.tensor(lengths) - 1] = config.vocab_size - 1
     return ids
 
 
@@ -112,21 +111,29 @@ def test_a_deep_copy_outlives_the_memory_of_the_model() -> None:
         assert torch.equal(ours, theirs)
 
 
-def encode(fast: FastCLIP, path: Path) -> None:
-    torch.save(features(fast, TINY_VIT), path)
+def encode(models: list[FastCLIP], path: Path) -> None:
+    torch.save([features(fast, TINY_VIT) for fast in models], path)
 
 
-@pytest.mark.parametrize("make", [hfclip.optimize, plain])
-def test_a_spawned_process_gives_identical_features(make: Any, tmp_path: Path) -> None:
-    fast = make(draw(TINY_VIT), "float32")
-    expected = features(fast, TINY_VIT)
-    process = multiprocessing.get_context("spawn").Process(
-        target=encode, args=(fast, tmp_path / "features.pt")
-    )
+@pytest.fixture(scope="module")
+def spawned(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, tuple[FastCLIP, list[Tensor]]]:
+    """Returns a model of each maker and its features, which one spawned process computes."""
+    makers: list[Any] = [hfclip.optimize, plain]
+    models = [make(draw(TINY_VIT), "float32") for make in makers]
+    path = tmp_path_factory.mktemp("spawned") / "features.pt"
+    process = multiprocessing.get_context("spawn").Process(target=encode, args=(models, path))
     process.start()
     process.join(timeout=120)
     assert process.exitcode == 0
-    for ours, theirs in zip(torch.load(tmp_path / "features.pt"), expected, strict=True):
+    return dict(zip(makers, zip(models, torch.load(path), strict=True), strict=True))
+
+
+@pytest.mark.parametrize("make", [hfclip.optimize, plain])
+def test_a_spawned_process_gives_identical_features(
+    make: Any, spawned: dict[Any, tuple[FastCLIP, list[Tensor]]]
+) -> None:
+    fast, found = spawned[make]
+    for ours, theirs in zip(found, features(fast, TINY_VIT), strict=True):
         assert torch.equal(ours, theirs)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY_RESNET, TINY_VIT
+from drawing import quickly_drawn
 from torch import Tensor, nn
 
 import hfclip
@@ -47,7 +48,7 @@ def draw(config: ClipConfig, dtype: torch.dtype = torch.float32) -> hfclip.CLIP:
     """Returns a model with weights like trained ones: no default norms, no zero biases."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        model = hfclip.CLIP(**config.to_dict()).eval()
+        model = quickly_drawn(lambda: hfclip.CLIP(**config.to_dict()))
         for name, tensor in model.state_dict().items():
             if name.endswith(("bias", "running_mean")):
                 tensor.normal_(std=0.1)

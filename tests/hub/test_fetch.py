@@ -495,13 +495,13 @@ def test_a_cache_that_cannot_be_written_is_reported(hub: LoopbackHub, tmp_path: 
 
 
 def test_a_flipped_bit_in_a_shared_xet_object_is_fetched_again(
-    hub: LoopbackHub, home: Path, cache: Path, folder: Path
+    hub: LoopbackHub, home: Path, cache: Path, folder: Path, python: Path
 ) -> None:
     hub.add_repository("me/clip", {name: folder / name for name in (CONFIG, WEIGHTS)}, xet=True)
     environment = {**hub.environment(home, xet=True), "OMP_NUM_THREADS": "1"}
 
     def load_in_a_child() -> str:
-        command = [sys.executable, "-c", CHILD, "me/clip"]
+        command = [str(python), "-c", CHILD, "me/clip"]
         result = subprocess.run(
             command, env=environment, check=False, capture_output=True, text=True
         )
@@ -547,11 +547,13 @@ def content_hash() -> str:
 
 
 @pytest.fixture
-def spawn(hub: LoopbackHub, home: Path) -> Callable[..., subprocess.Popen[str]]:
+def spawn(hub: LoopbackHub, home: Path, python: Path) -> Callable[..., subprocess.Popen[str]]:
     environment = {**hub.environment(home), "OMP_NUM_THREADS": "1"}
 
     def start(program: str = CHILD) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", program, "me/clip"]
+        # A program that is killed must be the process that this test knows.
+        runs = sys.executable if program == DOWNLOADER else python
+        command = [runs, "-c", program, "me/clip"]
         return subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

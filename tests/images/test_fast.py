@@ -1,5 +1,6 @@
 """The fast preprocess compared with the exact one, on pictures like photographs."""
 
+import functools
 import io
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -18,22 +19,31 @@ from hfclip.images.arrow import lent_pixels
 SIDE = 224
 
 
+# Some sizes have 12 megapixels, and several tests in a row use the same picture.
+@functools.lru_cache(maxsize=8)
 def drawn(size: tuple[int, int], noise: float = 6) -> Image.Image:
-    """Returns a picture of gradients, discs with sharp edges, stripes and sensor noise."""
+    """Returns a picture of gradients, discs with sharp edges, stripes and sensor noise.
+
+    Tests share it, so they must not change it.
+    """
     width, height = size
     random = np.random.default_rng(3)
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32) / min(size)
-    pixels = np.stack([200 * x, 120 + 60 * np.sin(5 * y), 200 - 150 * y], axis=-1)
+    y, x = (axis.astype(np.float32) / min(size) for axis in np.ogrid[0:height, 0:width])
+    pixels = np.empty((height, width, 3), np.float32)
+    for channel, slope in enumerate((200 * x, 120 + 60 * np.sin(5 * y), 200 - 150 * y)):
+        pixels[..., channel] = slope
     for _ in range(12):
         across, down, radius = random.uniform((0, 0, 0.03), (width / height, 1, 0.25))
         inside = (x - across) ** 2 + (y - down) ** 2 < radius**2
         pixels[inside] = random.uniform(20, 235, 3)
-    pixels[(x * 30).astype(int) % 7 == 0] *= 0.7
+    pixels[:, (x[0] * 30).astype(int) % 7 == 0] *= 0.7
     pixels += random.normal(0, noise, (height, width, 1))
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    return Image.fromarray(pixels.clip(0, 255, out=pixels).astype(np.uint8))
 
 
+@functools.lru_cache(maxsize=4)
 def photograph(number: int, size: tuple[int, int]) -> Image.Image:
+    """Returns a photograph. Tests share it, so they must not change it."""
     datasets = pytest.importorskip("sklearn.datasets")
     pixels = datasets.load_sample_images().images[number]
     return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
@@ -229,7 +239,7 @@ def test_an_image_opened_by_path_gives_the_same_pixels_as_from_memory(tmp_path: 
 
 
 def test_pixels_shared_with_pillow_outlive_the_image() -> None:
-    image = drawn((640, 480))
+    image = drawn((640, 480)).copy()
     pixels = lent_pixels(image)
     assert pixels is not None
     assert np.array_equal(pixels[..., :3], np.asarray(image))
@@ -237,7 +247,7 @@ def test_pixels_shared_with_pillow_outlive_the_image() -> None:
     assert pixels[1, 2, :3].tolist() == [7, 8, 9]
     expected = np.array(image)
     del image
-    others = [drawn((640, 480), noise) for noise in (1, 2, 3)]
+    others = [drawn((640, 480), noise).copy() for noise in (1, 2, 3)]
     assert np.array_equal(pixels[..., :3], expected)
     assert len(others) == 3
 

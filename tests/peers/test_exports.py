@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,16 +10,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import SavedModel
+from exported import OTHER_MLPS, RESNET, VIT, Export
 from torch import Tensor
 
 import hfclip
 from hfclip.config import ClipConfig
 from hfclip.publishing.export import export
 
-# The full vocabulary and context, so that the tokenizer is exported too.
-VIT = ClipConfig(32, 64, 2, 128, 16, 77, 49408, 64, 1, 2)
-OTHER_MLPS = replace(VIT, vision_mlp_width=300, transformer_mlp_width=37)
-RESNET = ClipConfig(32, 64, (1, 2, 1, 1), 8, None, 77, 49408, 64, 1, 2)
 TEXTS = ["a cat", "two dogs in the snow, seen from above", ""]
 SaveModel = Callable[[ClipConfig, torch.dtype], SavedModel]
 
@@ -100,13 +96,15 @@ def test_clip_loads_its_layout(saved: SavedModel, tmp_path: Path, clip: ModuleTy
     assert_same(saved, theirs.encode_image, theirs.encode_text)
 
 
-def test_onnxruntime_runs_both_graphs(saved: SavedModel, tmp_path: Path) -> None:
+def test_onnxruntime_runs_both_graphs(
+    saved: SavedModel, onnx_export: Callable[[ClipConfig, torch.dtype], Export]
+) -> None:
     import onnxruntime
 
-    export(saved.archive, tmp_path / "out", "onnx")
+    folder = onnx_export(saved.model.config, saved.model.dtype).folder
 
     def run(graph: str, name: str) -> Callable[[Tensor], Tensor]:
-        session = onnxruntime.InferenceSession(tmp_path / "out" / graph)
+        session = onnxruntime.InferenceSession(folder / graph)
         return lambda given: torch.from_numpy(session.run(None, {name: given.numpy()})[0])
 
     encode_text = run("text.onnx", "text")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from drawing import quickly_drawn, undrawn
 from torch import Tensor
 
 import hfclip
@@ -31,7 +32,7 @@ every_vit = pytest.mark.parametrize("config", [SMALL_VIT, FULL_VIT], ids=["small
 def random_model(config: ClipConfig) -> hfclip.CLIP:
     """Returns a model with random values in every tensor, including BatchNorm statistics."""
     torch.manual_seed(3)
-    model = hfclip.CLIP(**config.to_dict()).eval()
+    model = quickly_drawn(lambda: hfclip.CLIP(**config.to_dict()))
     for name, tensor in model.state_dict().items():
         if name.endswith(("bn1.weight", "bn2.weight", "bn3.weight", "running_var")):
             tensor.uniform_(0.5, 1.0)
@@ -42,7 +43,7 @@ def random_model(config: ClipConfig) -> hfclip.CLIP:
 
 def clip_twin(ours: hfclip.CLIP, clip: ModuleType) -> Any:
     """Builds clip-anytorch's model without its build_model, which rounds weights to float16."""
-    theirs = clip.model.CLIP(*list(ours.config.to_dict().values())[:10]).eval()
+    theirs = undrawn(lambda: clip.model.CLIP(*list(ours.config.to_dict().values())[:10]))
     theirs.load_state_dict(ours.state_dict())
     return theirs
 
@@ -97,7 +98,7 @@ def test_open_clip_gives_the_same_features(config: ClipConfig) -> None:
         "heads": config.transformer_heads,
         "layers": config.transformer_layers,
     }
-    theirs = open_clip.CLIP(config.embed_dim, vision, text, quick_gelu=True).eval()
+    theirs = undrawn(lambda: open_clip.CLIP(config.embed_dim, vision, text, quick_gelu=True))
     theirs.load_state_dict(ours.state_dict())
     assert_same_model(
         ours,
@@ -110,7 +111,7 @@ def test_open_clip_gives_the_same_features(config: ClipConfig) -> None:
 @every_vit
 def test_transformers_gives_the_same_features(config: ClipConfig) -> None:
     ours = random_model(config)
-    theirs = transformers_model(config)
+    theirs = undrawn(lambda: transformers_model(config))
     theirs.load_state_dict(to_transformers(ours.state_dict()), strict=True)
 
     def text_features(tokens: Tensor) -> Tensor:
@@ -178,7 +179,7 @@ def test_names_shapes_and_order_equal_those_of_clip(name: str, clip: ModuleType)
 @every_config
 def test_the_same_tensors_are_in_half_precision(config: ClipConfig, clip: ModuleType) -> None:
     ours = random_model(config)
-    theirs = clip.model.build_model(ours.state_dict())
+    theirs = undrawn(lambda: clip.model.build_model(ours.state_dict()))
     convert_weights(ours)
     ours_state, theirs_state = ours.state_dict(), theirs.state_dict()
     assert {key: value.dtype for key, value in ours_state.items()} == {

@@ -1,5 +1,6 @@
 """Preprocessed pixels are identical to those of clip-anytorch, open_clip and transformers."""
 
+import functools
 from itertools import product
 from types import ModuleType
 from typing import Any
@@ -26,8 +27,12 @@ SIZES = [
 MODES = ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK", "I;16"]
 
 
+@functools.cache
 def picture(mode: str, size: tuple[int, int]) -> Image.Image:
-    """Returns a picture of noise over a gradient, on which resizing has a visible effect."""
+    """Returns a picture of noise over a gradient, on which resizing has a visible effect.
+
+    Tests share it, so they must not change it.
+    """
     random = np.random.default_rng(5)
     width, height = size
     slope = np.linspace(0, 155, width)[None, :, None] + np.zeros((height, 1, 3))

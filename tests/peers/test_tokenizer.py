@@ -2,7 +2,9 @@
 
 # ruff: noqa: RUF001, S311 - letters that look like others are intended; nothing is secret
 
+import functools
 import random
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -29,8 +31,12 @@ references = st.lists(
 
 
 @pytest.fixture(scope="module")
-def theirs(clip: ModuleType) -> Any:
-    return clip.clip._tokenizer
+def theirs(clip: ModuleType) -> Iterator[Any]:
+    """Returns clip's tokenizer, which encodes each text once. `clip.tokenize` uses it too."""
+    tokenizer = clip.clip._tokenizer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer, "encode", functools.cache(tokenizer.encode))
+        yield tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +61,7 @@ def test_twenty_thousand_captions_have_the_same_ids_and_decode_to_the_same_text(
     assert different == []
 
 
+@pytest.mark.usefixtures("theirs")
 def test_twenty_thousand_captions_make_the_same_batch(
     clip: ModuleType, every_caption: list[str]
 ) -> None:
@@ -63,8 +70,11 @@ def test_twenty_thousand_captions_make_the_same_batch(
     assert torch.equal(batch.long(), clip.tokenize(every_caption, truncate=True))
 
 
-def test_a_batch_cut_at_another_length_is_the_same(clip: ModuleType) -> None:
-    texts = captions()[:2_000]
+@pytest.mark.usefixtures("theirs")
+def test_a_batch_cut_at_another_length_is_the_same(
+    clip: ModuleType, every_caption: list[str]
+) -> None:
+    texts = every_caption[:2_000]
     ours = tokenize(texts, 9, True)
     assert torch.equal(ours.long(), clip.tokenize(texts, 9, True))
 

@@ -8,10 +8,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import TINY_VIT, SavedModel
+from exported import OTHER_MLPS, RESNET, VIT, Export
 
 from hfclip.cli import main
 from hfclip.config import ClipConfig
 from hfclip.errors import ConfigError, ExportError
+from hfclip.model import CLIP
 from hfclip.publishing.export import EXPORTS, export
 
 
@@ -19,37 +21,47 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.fixture
-def folder(saved_model: SavedModel, tmp_path: Path) -> Path:
-    saved_model.model.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+SaveModel = Callable[[ClipConfig, torch.dtype], SavedModel]
+OnnxExport = Callable[[ClipConfig, torch.dtype], Export]
+
+
+def exported(model: CLIP, layout: str, folder: Path) -> Export:
+    """Saves a model and exports it, both into new folders inside `folder`."""
+    model.save_pretrained(folder / "model")
+    return Export(folder / "model", export(folder / "model", folder / "out", layout))
 
 
 @pytest.mark.parametrize("layout", EXPORTS)
-def test_weights_are_identical_after_a_round_trip(layout: str, folder: Path) -> None:
-    out, back = folder.with_name("out"), folder.with_name("back")
-    if layout == "transformers" and "ResNet" in (folder / "README.md").read_text():
+def test_weights_are_identical_after_a_round_trip(
+    layout: str, saved_model: SavedModel, onnx_export: OnnxExport, tmp_path: Path
+) -> None:
+    model = saved_model.model
+    if layout == "transformers" and model.config.is_resnet:
         pytest.skip("transformers has no ResNet")
-    export(folder, out, layout)
+    if layout == "onnx":
+        made = onnx_export(RESNET if model.config.is_resnet else VIT, model.dtype)
+    else:
+        made = exported(model, layout, tmp_path)
+    out, back = made.folder, tmp_path / "back"
     export(out / "model.pt" if layout == "openai" else out, back, "hfclip")
-    assert sha256(back / "model.safetensors") == sha256(folder / "model.safetensors")
-    assert (back / "config.json").read_bytes() == (folder / "config.json").read_bytes()
+    assert sha256(back / "model.safetensors") == sha256(made.source / "model.safetensors")
+    assert (back / "config.json").read_bytes() == (made.source / "config.json").read_bytes()
 
 
 @pytest.mark.parametrize("layout", [layout for layout in EXPORTS if layout != "openai"])
 def test_models_with_other_mlps_are_identical_after_a_round_trip(
-    layout: str, save_model: Callable[[ClipConfig, torch.dtype], SavedModel], tmp_path: Path
+    layout: str, save_model: SaveModel, onnx_export: OnnxExport, tmp_path: Path
 ) -> None:
     config = replace(TINY_VIT, vision_mlp_width=100, transformer_mlp_width=37)
-    save_model(config, torch.float32).model.save_pretrained(tmp_path / "model")
-    export(tmp_path / "model", tmp_path / "out", layout)
-    export(tmp_path / "out", tmp_path / "back", "hfclip")
+    if layout == "onnx":
+        made = onnx_export(OTHER_MLPS, torch.float32)
+    else:
+        made = exported(save_model(config, torch.float32).model, layout, tmp_path)
+    back = export(made.folder, tmp_path / "back", "hfclip")
     for name in ("model.safetensors", "config.json"):
-        assert sha256(tmp_path / "back" / name) == sha256(tmp_path / "model" / name)
-    for name in ("out", "back"):
-        assert (
-            "64 with MLPs of width 37, 1 attention" in (tmp_path / name / "README.md").read_text()
-        )
+        assert sha256(back / name) == sha256(made.source / name)
+    for folder in (made.folder, back):
+        assert "64 with MLPs of width 37, 1 attention" in (folder / "README.md").read_text()
 
 
 def test_a_path_with_a_tilde_is_written_in_the_home_folder(
@@ -86,13 +98,13 @@ def test_onnx_without_its_extra_names_the_package_to_install(
 
 
 def test_the_graphs_are_small_and_contain_no_local_paths(
-    saved_vit: SavedModel, tmp_path: Path
+    save_model: SaveModel, onnx_export: OnnxExport, tmp_path: Path
 ) -> None:
-    export(saved_vit.archive, tmp_path / "one", "onnx")
-    export(saved_vit.archive, tmp_path / "two", "onnx")
+    one = onnx_export(VIT, torch.float32).folder
+    two = export(save_model(VIT, torch.float32).archive, tmp_path / "two", "onnx")
     for name in ("image.onnx", "text.onnx"):
-        graph = (tmp_path / "one" / name).read_bytes()
-        assert graph == (tmp_path / "two" / name).read_bytes()
+        graph = (one / name).read_bytes()
+        assert graph == (two / name).read_bytes()
         assert len(graph) < 100_000
         assert str(Path.cwd()).encode() not in graph
         assert b".py" not in graph

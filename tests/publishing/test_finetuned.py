@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,7 +188,7 @@ def test_nothing_is_stale_in_a_repository_that_does_not_exist_yet(tmp_path: Path
 
 
 def test_the_accuracy_is_the_same_everywhere_to_the_last_digit(
-    hub: LoopbackHub, finished: tuple[Path, float], tmp_path: Path
+    hub: LoopbackHub, finished: tuple[Path, float], tmp_path: Path, python: Path
 ) -> None:
     folder, accuracy = finished
     assert 0.5 < accuracy < 1
@@ -206,7 +205,7 @@ def test_the_accuracy_is_the_same_everywhere_to_the_last_digit(
 
     def run(*command: str) -> str:
         return subprocess.run(
-            [sys.executable, *command],
+            [python, *command],
             env=environment,
             cwd=tmp_path,
             check=True,

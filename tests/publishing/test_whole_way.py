@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,7 +84,7 @@ def accuracy(model: hfclip.CLIP, images: Tensor, split: digits.Split) -> float:
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # a warning of the client
 def test_the_accuracy_of_a_fine_tune_is_the_same_everywhere(
-    hub: LoopbackHub, tmp_path: Path
+    hub: LoopbackHub, tmp_path: Path, python: Path
 ) -> None:
     train, test = digits.load_split()
     model, _ = hfclip.load("digits", "cpu")
@@ -115,7 +114,7 @@ def test_the_accuracy_of_a_fine_tune_is_the_same_everywhere(
 
     def run(*command: str) -> str:
         return subprocess.run(
-            [sys.executable, *command],
+            [python, *command],
             env=environment,
             cwd=tmp_path,
             check=True,

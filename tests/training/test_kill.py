@@ -14,12 +14,12 @@ KILLS = 20
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.parametrize("processes", [1, 2])
 def test_twenty_kills_change_no_bit(
-    processes: int, coloured: Path, base: Path, tmp_path: Path
+    processes: int, coloured: Path, base: Path, tmp_path: Path, python: Path
 ) -> None:
     program = Path(__file__).parents[1] / "killed.py"
     arguments = [str(each) for each in (coloured, base, tmp_path, processes, KILLS)]
     done = subprocess.run(
-        [sys.executable, str(program), *arguments],
+        [python, str(program), *arguments],
         check=False,
         capture_output=True,
         text=True,

@@ -62,11 +62,13 @@ def test_plain_accumulation_does_not_give_it(whole: dict[str, Tensor]) -> None:
     assert error(found, whole) > 1000 * BOUND
 
 
-def test_two_processes_give_the_gradient_of_one(whole: dict[str, Tensor], tmp_path: Path) -> None:
+def test_two_processes_give_the_gradient_of_one(
+    whole: dict[str, Tensor], tmp_path: Path, python: Path
+) -> None:
     program = Path(__file__).parents[1] / "gradients.py"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
     subprocess.run(
-        [*command, str(program), str(tmp_path), "32", "3"],
+        [python, "-m", *launch, python, str(program), str(tmp_path), "32", "3"],
         check=True,
         capture_output=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},

@@ -1,0 +1,185 @@
+"""Runs programs as forks of a process that has imported torch, which costs 2 seconds each time.
+
+`forks.py FOLDER` makes a socket and the commands `python` and `hfclip` in FOLDER and serves until
+its standard input closes. `python` takes `-c CODE`, `-m MODULE` or a script, and runs it with its
+own arguments, environment, working directory, standard streams, SIGINT and exit status. `hfclip`
+runs the installed command. Each program imports hfclip and huggingface_hub itself, because they
+read the environment when they are imported. Of Python's settings, programs see PYTHONPATH and
+PYTHONWARNINGS=ignore. A test of a start, of memory or of SIGKILL needs a real process.
+"""
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+# Packages that take long to import and do not import huggingface_hub.
+SLOW = (
+    "torch",
+    "torchvision.transforms.v2.functional",
+    "torch._dynamo",
+    "torch.onnx",
+    "onnxscript",
+    "httpx2",
+)
+# It starts in 10 ms: it imports nothing but the socket, and no site-packages.
+COMMAND = """#!{python} -IS
+import array, json, os, signal, socket, sys
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect({address!r})
+    request = json.dumps([{arguments!r} + sys.argv[1:], dict(os.environ), os.getcwd()]).encode()
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))
+    server.sendmsg([b"%10d" % len(request)], [rights])
+    server.sendall(request)
+    program = int(server.recv(10))
+    signal.signal(signal.SIGINT, lambda *_: os.kill(program, signal.SIGINT))
+    status = int(server.recv(10))
+if status < 0:
+    os.kill(os.getpid(), -status)
+sys.exit(status)
+"""
+
+
+@contextmanager
+def forking_python(folder: Path) -> Iterator[Path]:
+    """Starts the server and yields the path of the command `python`; `hfclip` is beside it."""
+    server = subprocess.Popen(
+        [sys.executable, __file__, str(folder)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    with server.stdout:
+        assert server.stdout.readline() == b"ready\n"
+    try:
+        yield folder / "python"
+    finally:
+        server.stdin.close()
+        server.wait(10)
+
+
+def write_commands(folder: Path, address: str) -> None:
+    installed = str(Path(sys.executable).parent / "hfclip")
+    for name, arguments in {"python": [], "hfclip": [installed]}.items():
+        text = COMMAND.format(python=sys.executable, address=address, arguments=arguments)
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+
+
+def accepted(server: socket.socket) -> Iterator[socket.socket]:
+    """Yields a connection for each program, until standard input closes."""
+    while True:
+        ready, _, _ = select.select([server.fileno(), sys.stdin.fileno()], [], [])
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+        if server.fileno() not in ready:
+            return
+        yield server.accept()[0]
+
+
+def received(client: socket.socket) -> Any:
+    """Takes over the standard streams of a command and returns its arguments, as it sent them."""
+    head, streams, _, _ = socket.recv_fds(client, 10, 3)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    with client.makefile("rb") as file:
+        return json.loads(file.read(int(head)))
+
+
+def attend(client: socket.socket, program: int) -> NoReturn:
+    """Tells a command its program and how it ends. Kills the program if the command is killed."""
+    client.send(b"%10d" % program)
+    readable, _, _ = select.select([client.fileno(), os.pidfd_open(program)], [], [])
+    if client.fileno() in readable:
+        os.kill(program, signal.SIGKILL)
+    _, status = os.waitpid(program, 0)
+    with suppress(OSError):
+        client.send(b"%10d" % os.waitstatus_to_exitcode(status))
+    os._exit(0)
+
+
+def serve(folder: Path) -> Any:
+    """Serves, and returns what to run only in the process that runs it."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(folder / "socket"))
+        server.listen()
+        write_commands(folder, server.getsockname())
+        os.write(1, b"ready\n")
+        for client in accepted(server):
+            with client:
+                if os.fork():
+                    continue
+                server.close()
+                request = received(client)
+                if program := os.fork():
+                    attend(client, program)
+            return request
+    return None
+
+
+def run(arguments: list[str], environment: dict[str, str], folder: str) -> None:
+    """Runs a program in this process as Python does."""
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    if environment.get("PYTHONWARNINGS") == "ignore":
+        warnings.simplefilter("ignore")
+    kind, name = arguments[:2] if arguments[0] in {"-c", "-m"} else ("script", arguments[0])
+    path = environment.get("PYTHONPATH", "")
+    first = str(Path(name).parent.resolve()) if kind == "script" else folder
+    sys.path[:] = [first, *filter(None, path.split(os.pathsep)), *sys.path[1:]]
+    sys.argv = arguments if kind == "script" else [kind, *arguments[2:]]
+    if kind == "-m":
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    elif kind == "-c":
+        main = sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(name, "<string>", "exec"), main.__dict__)  # noqa: S102
+    else:
+        runpy.run_path(name, run_name="__main__")
+
+
+def end_with(program: Callable[..., None], *arguments: Any) -> NoReturn:
+    """Ends this process after a program, without the second that clearing all modules takes."""
+    status: Any = 0
+    try:
+        program(*arguments)
+    except SystemExit as end:
+        status = end.code or 0
+    except BaseException:  # noqa: BLE001  # Python prints every exception too
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    if not isinstance(status, int):
+        sys.stderr.write(f"{status}\n")
+        status = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    for module in SLOW:
+        with suppress(ImportError):
+            importlib.import_module(module)
+    loaded = {name.partition(".")[0] for name in sys.modules}
+    assert not {"hfclip", "huggingface_hub"} & loaded, "they read the environment when imported"
+    gc.freeze()  # a collection in a fork would copy the memory of all objects
+    if request := serve(Path(sys.argv[1])):
+        end_with(run, *request)
