@@ -100,14 +100,16 @@ def ranked(
         rank: Ranks the labels for some of the rows.
         label_count: The number of labels.
     """
+    import numpy as np  # noqa: PLC0415
+
     size = max(1, min(_ROWS, _SCORES // label_count))
     for one in collections:
         for begin in range(0, len(one), size):
             some = one[begin : begin + size]
-            is_zero = ~some.vectors.any(axis=1)
-            outcomes = iter(rank(some[~is_zero] if is_zero.any() else some))
-            for key, zero in zip(some.keys, is_zero.tolist(), strict=True):
-                yield key, ImageError(f"{key}: the embedding is zero") if zero else next(outcomes)
+            has_length = np.asarray(some.vectors.any(axis=1))
+            outcomes = iter(rank(some if has_length.all() else some[has_length]))
+            for key, good in zip(some.keys, has_length.tolist(), strict=True):
+                yield key, next(outcomes) if good else ImageError(f"{key}: the embedding is zero")
         for key, reason in one.errors.items():
             text = reason if reason.startswith(key) else f"{key}: {reason}"
             yield key, ImageError(text)

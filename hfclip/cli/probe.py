@@ -152,7 +152,7 @@ def _lines(report: "ProbeReport") -> "Iterator[str]":
     if report.scores.confusions:
         yield "\nMost frequent confusions of the probe:"
     for confusion in report.scores.confusions[:_CONFUSIONS]:
-        yield f"  {confusion.label} taken for {confusion.guess}: {confusion.count:,}"
+        yield f"  {confusion.label} taken for {confusion.guess}: {confusion.pictures:,}"
 
 
 def _table(probe: "Scores", zero_shot: "Scores") -> "Iterator[str]":

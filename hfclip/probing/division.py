@@ -113,11 +113,11 @@ def divide(
         )
     if not len(given["validation"]):
         return _with_validation(rows, given["train"], given["test"], ("train", "test"), validation)
-    held_out = _without(rows, given["validation"], given["test"])
-    train = _without(rows, given["train"], np.concatenate([held_out, given["test"]]))
-    left_out = len(sides) - len(train) - len(held_out) - len(given["test"])
+    chosen = _without(rows, given["validation"], given["test"])
+    train = _without(rows, given["train"], np.concatenate([chosen, given["test"]]))
+    left_out = len(sides) - len(train) - len(chosen) - len(given["test"])
     names = ("train", "validation", "test")
-    return _checked(Division(train, held_out, given["test"], names, left_out))
+    return _checked(Division(train, chosen, given["test"], names, left_out))
 
 
 def _with_validation(

@@ -50,16 +50,16 @@ class Quality(NamedTuple):
     Attributes:
         right: The number of rows whose first class is right.
         loss: The sum of the cross entropies of rows whose class was in training.
-        count: The number of rows.
+        rows: The number of rows.
     """
 
     right: int
     loss: float
-    count: int
+    rows: int
 
     def plus(self, other: "Quality") -> "Quality":
         """Returns the quality on these and other rows."""
-        return Quality(self.right + other.right, self.loss + other.loss, self.count + other.count)
+        return Quality(self.right + other.right, self.loss + other.loss, self.rows + other.rows)
 
 
 def check_installed() -> None:

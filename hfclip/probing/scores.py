@@ -22,7 +22,7 @@ class Confusion(NamedTuple):
 
     label: str
     guess: str
-    count: int
+    pictures: int
 
 
 class Scores(NamedTuple):

@@ -109,7 +109,7 @@ def train_with(
     c = DEFAULT_C
     if len(validation_rows):
         c, found = best_c(quality)
-        accuracy = found.right / found.count
+        accuracy = found.right / found.rows
     solution = fit(vectors[both], targets[both], c)
     done()
     return Trained(solution, c, accuracy, len(both))
@@ -140,7 +140,7 @@ def train_few(vectors: Vectors, targets: Targets, on_fit: OnFit | None = None) -
     c = DEFAULT_C
     if folds:
         c, found = best_c(quality)
-        accuracy = found.right / found.count
+        accuracy = found.right / found.rows
     solution = fit(vectors, targets, c)
     done()
     return Trained(solution, c, accuracy, len(targets))
