@@ -44,8 +44,8 @@ ROOMS = {
     "probing": "errors version atomic images data embedding zeroshot",
     "compat": "errors config devices text network images layouts hub releases checkpoints sources "
     "model",
-    "cli": "errors version atomic images layouts hub releases sources model zeroshot fast publishing "
-    "loading environment training embedding search probing",
+    "cli": "errors version atomic images layouts hub releases sources model zeroshot fast "
+    "publishing loading environment training embedding search probing",
 }
 # The modules of each folder, lowest first: a module imports only what stands before it.
 ORDER = {

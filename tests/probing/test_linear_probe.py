@@ -242,5 +242,5 @@ def test_pictures_are_classified_as_their_embeddings(tmp_path: Path) -> None:
         atol=1e-5,
     )
     digit(3).save(tmp_path / "new.png")
-    with pytest.raises(ImageError, match="none.png"):
+    with pytest.raises(ImageError, match=r"none\.png"):
         probe.rank_pictures([tmp_path / "new.png", tmp_path / "none.png"])

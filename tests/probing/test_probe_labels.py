@@ -69,7 +69,7 @@ def test_a_column_is_no_source_and_the_error_says_what_is(tmp_path: Path) -> Non
     embeddings = collection(tmp_path / "out", ["p/cat/1.jpg"])
     with pytest.raises(ArgumentError, match=r"'species'.*--caption-column species.*--labels-file"):
         labels_from(embeddings, "species")
-    with pytest.raises(LabelError, match="No picture of .* has a caption"):
+    with pytest.raises(LabelError, match=r"No picture of .* has a caption"):
         labels_from(embeddings, "caption")
 
 
