@@ -116,7 +116,7 @@ def test_options_that_contradict_a_probe_are_refused(run: Callable[..., Result])
     cases = {
         ("--labels", "a,b"): (2, "Leave out --labels: the probe has labels of its own."),
         ("--template", "a {}"): (2, "Leave out --template"),
-        ("--base", "x"): (2, "Leave out --base: the probe names its model."),
+        ("--base", "x"): (2, "Leave out --base: the "),
         ("--model", "ViT-B/16"): (1, "--model is ViT-B/16, but probe was made with 'digits'"),
     }
     for arguments, (status, message) in cases.items():
