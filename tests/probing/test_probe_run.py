@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from digit_folder import embed_digits, write_digits
 from sklearn.linear_model import LogisticRegression
 from small_collection import unit_rows, write_collection
@@ -13,7 +14,9 @@ from small_collection import unit_rows, write_collection
 import hfclip
 from hfclip.embedding.parts import digest_path
 from hfclip.errors import ArgumentError, DataError, LabelError
+from hfclip.probing.division import Indices, divide, drawn
 from hfclip.probing.run import ProbeOptions, ProbeReport, probe_collection
+from hfclip.probing.training import contents_of
 
 FOLDERS = ProbeOptions(
     labels_from="folder", templates=("a handwritten {}",), device="cpu", test=0.3
@@ -67,21 +70,14 @@ def test_the_probe_is_scikit_learns_on_training_and_validation(
     classifier = hfclip.ZeroShotClassifier(
         hfclip.load("digits", device="cpu")[0], sorted(set(labels)), ["a handwritten {}"]
     )
-    import torch
-
     zero_shot = classifier.rank_features(torch.from_numpy(turned.to_numpy()[rest]), 1)
     assert report.zero_shot.accuracy == pytest.approx(
         float(np.mean([one[0].label for one in zero_shot] == labels[rest]))
     )
 
 
-def _training_rows(
-    embeddings: hfclip.Embeddings, report: ProbeReport
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _training_rows(embeddings: hfclip.Embeddings, report: ProbeReport) -> Indices:
     """Returns the rows of training and validation, from the division's own rules."""
-    from hfclip.probing.division import divide, drawn
-    from hfclip.probing.training import contents_of
-
     labels = [key.split("/")[1] for key in embeddings.keys]
     places = {label: place for place, label in enumerate(sorted(set(labels)))}
     targets = np.array([places[label] for label in labels], np.int64)
@@ -164,8 +160,6 @@ def test_equal_pictures_are_never_on_two_sides(tmp_path: Path) -> None:
 
 
 def test_unknown_contents_are_compared_by_their_embeddings(tmp_path: Path) -> None:
-    from hfclip.probing.training import contents_of
-
     rows = unit_rows(10)
     rows[7] = rows[7]._replace(vector=rows[2].vector)
     out = write_collection(tmp_path / "out", rows)
