@@ -198,7 +198,7 @@ class LinearProbe:
         from hfclip.probing.pictures import encode_pictures  # noqa: PLC0415  # imports torch
 
         found: list[list[Guess]] = []
-        for batch in encode_pictures(self.loaded, map(os.fspath, pictures)):
+        for batch in encode_pictures(self.loaded, (os.fspath(one) for one in pictures)):
             for error in batch.errors.values():
                 raise error
             found += self.rank(batch.vectors, top)

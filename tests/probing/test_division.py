@@ -80,7 +80,8 @@ def test_given_splits_are_kept() -> None:
 
 
 def test_validation_is_divided_off_train_where_it_is_not_given() -> None:
-    splits: list[Split | None] = ["train"] * 20 + ["test"] * 5
+    names: tuple[Split, Split] = ("train", "test")
+    splits = [names[number >= 20] for number in range(25)]
     division = divide(rows([number % 2 for number in range(25)]), splits)
     assert division.test.tolist() == [20, 21, 22, 23, 24]
     assert (len(division.train), len(division.validation)) == (18, 2)
@@ -88,7 +89,8 @@ def test_validation_is_divided_off_train_where_it_is_not_given() -> None:
 
 
 def test_without_a_test_the_given_validation_is_the_test() -> None:
-    splits: list[Split | None] = ["train"] * 20 + ["validation"] * 5
+    names: tuple[Split, Split] = ("train", "validation")
+    splits = [names[number >= 20] for number in range(25)]
     division = divide(rows([number % 2 for number in range(25)]), splits)
     assert division.test.tolist() == [20, 21, 22, 23, 24]
     assert (len(division.train), len(division.validation)) == (18, 2)
