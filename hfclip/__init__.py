@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from hfclip.images.preprocess import image_transform
     from hfclip.loading import available_models, load
     from hfclip.model import CLIP
+    from hfclip.probing.probe import LinearProbe
     from hfclip.publishing.export import export
     from hfclip.publishing.finetune import publish
     from hfclip.search.searcher import Searcher
@@ -65,6 +66,7 @@ _HOMES = {
     "Download": "sources.download",
     "Embeddings": "embedding.embeddings",
     "Inspection": "sources.inspect",
+    "LinearProbe": "probing.probe",
     "Searcher": "search.searcher",
     "Verification": "sources.verify",
     "ZeroShotClassifier": "zeroshot.classifier",
@@ -130,6 +132,7 @@ __all__ = [
     "Inspection",
     "IntegrityError",
     "LabelError",
+    "LinearProbe",
     "ModelNotFoundError",
     "NetworkError",
     "OptimizationError",

@@ -41,10 +41,11 @@ ROOMS = {
     "embedding": "errors version config atomic devices interruption text images layouts hub "
     "releases sources model fast data loading",
     "search": "errors atomic text images embedding",
+    "probing": "errors version atomic images data embedding zeroshot",
     "compat": "errors config devices text network images layouts hub releases checkpoints sources "
     "model",
-    "cli": "errors version images layouts hub releases sources model zeroshot fast publishing "
-    "loading environment training embedding search",
+    "cli": "errors version atomic images layouts hub releases sources model zeroshot fast "
+    "publishing loading environment training embedding search probing",
 }
 # The modules of each folder, lowest first: a module imports only what stands before it.
 ORDER = {
@@ -73,6 +74,7 @@ ORDER = {
     "changes compact failures matrix_files matrix embeddings workers decoding encode pipeline "
     "arrays options run",
     "search": "exact queries lists recall index collection_index searcher copies sheet duplicates",
+    "probing": "labels division regression training saved pictures probe scores run",
 }
 
 

@@ -1,13 +1,14 @@
-"""`hfclip classify`: ranks labels for pictures."""
+"""`hfclip classify`: ranks labels for pictures, and for the embeddings of collections."""
 
 import sys
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from hfclip.cli import collections
 from hfclip.cli.completion import complete_models
 from hfclip.cli.encoding import Encoders, encode_labels
 from hfclip.cli.label_options import complete, read_labels, read_templates
@@ -21,10 +22,22 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from hfclip.embedding.embeddings import Embeddings
+    from hfclip.images.reading import FoundImages
+    from hfclip.model import CLIP
+    from hfclip.probing.probe import LinearProbe
     from hfclip.zeroshot.classifier import ZeroShotClassifier
+    from hfclip.zeroshot.labels import Guess
 
 # Pictures per batch.
 BATCH = 16
+
+# The options that say where the files of a model are.
+_PLACES = ("base", "namespace", "subfolder", "variant")
+# The options of which a manifest says everything.
+_MADE = (*_PLACES, "auto_orient")
+# The options that a probe replaces.
+_ZERO_SHOT = ("labels", "labels_file", "template", "templates", "templates_file", "label_cache")
 
 _TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -37,6 +50,12 @@ _TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "fine-tuned model has labels of its own.",
 )
 @click.option("--labels-file", type=_TEXT_FILE, help="A text file with one label per line.")
+@click.option(
+    "--probe",
+    "probe_folder",
+    type=click.Path(path_type=Path),
+    help="A folder that `hfclip probe` wrote. It replaces labels, templates and model.",
+)
 @click.option(
     "--model",
     default="ViT-B/32",
@@ -71,7 +90,7 @@ _TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Number of labels."
 )
 @click.option("--device", help="cpu, cuda, cuda:1, ... Default: the GPU if there is one.")
-@click.option("--json", "form", flag_value="json", help="Print one JSON array at the end.")
+@click.option("--json", "form", flag_value="json", help="Print one JSON array.")
 @click.option(
     "--json-lines",
     "form",
@@ -92,21 +111,10 @@ _TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 def classify(
     images: tuple[str, ...],
-    labels: str | None,
-    labels_file: Path | None,
-    model: str,
-    namespace: str | None,
-    base: str | None,
-    subfolder: str | None,
-    variant: str | None,
-    template: tuple[str, ...],
-    templates: str | None,
-    templates_file: Path | None,
+    probe_folder: Path | None,
     top: int,
-    device: str | None,
     form: Literal["json", "json-lines"] | None,
-    auto_orient: bool,
-    label_cache: bool,
+    **options: Any,
 ) -> None:
     """Rank labels for pictures.
 
@@ -114,6 +122,9 @@ def classify(
     cannot be read does not stop the others; the exit status is then 1. In a folder, files without
     the ending of a picture are skipped and listed. Ctrl-C prints the complete results; the exit
     status is then 130.
+
+    IMAGE may also be a folder that `hfclip embed` wrote. Its embeddings are classified with the
+    model that made them, and no picture is read.
 
     A model that `hfclip finetune` trained on labels needs neither --labels nor --template.
 
@@ -125,38 +136,135 @@ def classify(
       hfclip classify cat.jpg --labels "a cat,a dog" --template "a photo of {}"
       hfclip classify photos/ --labels-file labels.txt --templates imagenet
       hfclip classify photos/ --labels "indoors,outdoors" --top 1 --json-lines > places.jsonl
+      hfclip classify photos-embedded --labels "indoors,outdoors" --json-lines > places.jsonl
+      hfclip classify photos/ --probe my-probe
       hfclip classify "**/*.jpg" --labels-file birds.txt --templates-file prompts.txt --json
       hfclip classify cat.jpg --labels "cat,dog" --model ViT-B/16 --namespace me --device cuda
       hfclip classify cat.jpg --model me/my-clip
       cat cat.jpg | hfclip classify - --labels "cat,dog"
     """  # noqa: D301  # \b is click's syntax
-    given = read_labels(labels, labels_file, model)
-    given_captions = read_templates(template, templates, templates_file)
+    folders = collections.collections_in(images)
+    if folders:
+        collections.refuse(_MADE, "the manifest of the collection says how it was made.")
+    if probe_folder is not None:
+        collections.refuse(_ZERO_SHOT, "the probe has labels of its own.")
+        collections.refuse(_MADE, "the probe names its model.")
+        results, total = _by_probe(probe_folder, images, folders, top, options)
+    elif folders:
+        results, total = _collections_by_labels(folders, top, options)
+    else:
+        results, total = _pictures_by_labels(images, top, options)
+    sys.exit(1 if _print(results, total, form) else 0)
+
+
+def _by_probe(
+    folder: Path, images: tuple[str, ...], folders: list[Path], top: int, options: dict[str, Any]
+) -> tuple[Iterator[Result], int]:
+    """Returns the results by a linear probe, and their number."""
+    from hfclip.probing.probe import LinearProbe  # noqa: PLC0415
+
+    probe = LinearProbe.load(folder, device=options["device"])
+    if collections.is_given("model"):
+        collections.check_model(options["model"], probe.manifest, folder)
+    if folders:
+        opened = collections.opened(folders)
+        for one in opened:
+            probe.check(one.manifest)
+        ranked = collections.ranked(opened, lambda rows: probe.rank(rows, top), len(probe.labels))
+        return ranked, collections.count_of(opened)
+    found = _found(images)
+    pictures = _probed(found.names, probe, top) if found.names else iter(())
+    return chain(empty_folders(found), pictures), len(found) + len(found.empty_folders)
+
+
+def _probed(names: list[str], probe: "LinearProbe", top: int) -> Iterator[Result]:
+    """Yields the labels that a probe gives to each picture, or its error if it cannot be read."""
+    from hfclip.probing.pictures import MANY, encode_pictures  # noqa: PLC0415
+
+    loaded = probe.loaded.optimized() if len(names) >= MANY else probe.loaded
+    for batch in encode_pictures(loaded, names):
+        ranked = iter(probe.rank(batch.vectors, top))
+        for place, name in enumerate(batch.names):
+            yield name, batch.errors[place] if place in batch.errors else next(ranked)
+
+
+def _collections_by_labels(
+    folders: list[Path], top: int, options: dict[str, Any]
+) -> tuple[Iterator[Result], int]:
+    """Returns the zero-shot results of collections, and their number."""
+    opened = collections.opened(folders)
+    manifest = opened[0].manifest
+    if collections.is_given("model"):
+        collections.check_model(options["model"], manifest, folders[0])
+    given, captions = _given(options, manifest.name)
+    import torch  # noqa: PLC0415
+
+    from hfclip.embedding.options import load_model_of  # noqa: PLC0415
+
+    model = load_model_of(manifest, device=options["device"]).model
+    classifier = _classifier(model, given, captions, manifest.name, options, 0)
+
+    def rank(rows: "Embeddings") -> "list[list[Guess]]":
+        return classifier.rank_features(torch.from_numpy(rows.to_numpy()), top)
+
+    ranked = collections.ranked(opened, rank, len(classifier.labels))
+    return ranked, collections.count_of(opened)
+
+
+def _pictures_by_labels(
+    images: tuple[str, ...], top: int, options: dict[str, Any]
+) -> tuple[Iterator[Result], int]:
+    """Returns the zero-shot results of pictures, and their number."""
+    name = options["model"]
+    given, captions = _given(options, name)
+    found = _found(images)
+    results: Iterator[Result] = iter(empty_folders(found))
+    if found.names:  # otherwise no model is needed
+        from hfclip.loading import load  # noqa: PLC0415
+
+        places = {
+            option: options[option] for option in ("base", "namespace", "subfolder", "variant")
+        }
+        network, preprocess = load(name, options["device"], **places)
+        classifier = _classifier(network, given, captions, name, options, len(found))
+        ranked = _classify(found.names, classifier, preprocess, top, options["auto_orient"])
+        results = chain(results, ranked)
+    return results, len(found) + len(found.empty_folders)
+
+
+def _found(images: tuple[str, ...]) -> "FoundImages":
     from hfclip.images.reading import find_images  # noqa: PLC0415
 
     found = find_images(images)
     report_skipped(found)
-    results: Iterator[Result] = iter(empty_folders(found))
-    if found.names:  # otherwise no model is needed
-        from hfclip.loading import load  # noqa: PLC0415
-        from hfclip.zeroshot.classifier import ZeroShotClassifier  # noqa: PLC0415
+    return found
 
-        network, preprocess = load(
-            model,
-            device,
-            base=base,
-            namespace=namespace,
-            subfolder=subfolder,
-            variant=variant,
-        )
-        choices, captions = complete(given, given_captions, network, model)
-        encoders = Encoders(network)
-        features = encode_labels(encoders, choices, captions, remember=label_cache)
-        encoder = encoders.for_pictures(len(found))
-        classifier = ZeroShotClassifier(encoder, choices, features=features)
-        ranked = _classify(found.names, classifier, preprocess, top, auto_orient)
-        results = chain(results, ranked)
-    sys.exit(1 if _print(results, len(found) + len(found.empty_folders), form) else 0)
+
+def _given(
+    options: dict[str, Any], model: str
+) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    """Returns the labels and templates of the options, or None where the model must have them."""
+    labels = read_labels(options["labels"], options["labels_file"], model)
+    return labels, read_templates(
+        options["template"], options["templates"], options["templates_file"]
+    )
+
+
+def _classifier(
+    network: "CLIP",
+    labels: tuple[str, ...] | None,
+    captions: tuple[str, ...] | None,
+    name: str,
+    options: dict[str, Any],
+    count: int,
+) -> "ZeroShotClassifier":
+    """Returns the classifier for a number of pictures."""
+    from hfclip.zeroshot.classifier import ZeroShotClassifier  # noqa: PLC0415
+
+    choices, templates = complete(labels, captions, network, name)
+    encoders = Encoders(network)
+    features = encode_labels(encoders, choices, templates, remember=options["label_cache"])
+    return ZeroShotClassifier(encoders.for_pictures(count), choices, features=features)
 
 
 def _classify(

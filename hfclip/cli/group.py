@@ -14,6 +14,7 @@ from hfclip.cli.env import env
 from hfclip.cli.finetune import finetune
 from hfclip.cli.models import download, inspect, models, verify
 from hfclip.cli.output import show_warning
+from hfclip.cli.probe import probe
 from hfclip.cli.publish import export, publish
 from hfclip.cli.search import search
 from hfclip.errors import HfclipError
@@ -59,6 +60,7 @@ def main() -> None:
       hfclip download ViT-B/32
       hfclip embed photos/ -o photos-embedded
       hfclip search photos-embedded "a red bicycle"
+      hfclip probe photos-embedded --labels-from folder -o my-probe
       hfclip models
       hfclip inspect model.safetensors
       hfclip export ViT-B/32 clip-b32 --layout transformers
@@ -72,6 +74,7 @@ for command in (
     classify,
     embed,
     search,
+    probe,
     duplicates,
     models,
     download,

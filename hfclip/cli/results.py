@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from textwrap import indent
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hfclip.cli.output import echo
 from hfclip.errors import ImageError
 
 if TYPE_CHECKING:
-    from hfclip.zeroshot.classifier import Guess
+    from hfclip.zeroshot.labels import Guess
 
 # The name of a picture, and its ranked labels or its error.
 Result: TypeAlias = "tuple[str, list[Guess] | ImageError]"
@@ -30,13 +31,20 @@ def print_text(results: Iterable[Result]) -> int:
 
 
 def print_json(results: Iterable[Result]) -> int:
-    """Prints one JSON array at the end, or after Ctrl-C. Returns the number of errors."""
-    rows: list[dict[str, Any]] = []
+    """Prints one JSON array, also after Ctrl-C. Returns the number of errors.
+
+    The rows are printed as they come, so the memory does not grow with their number.
+    """
+    broken = 0
+    last: str | None = None
     try:
-        rows.extend(map(_row, results))  # keeps the rows before an exception
-    finally:
-        echo(json.dumps(rows, indent=2))
-    return sum("error" in row for row in rows)
+        for row in map(_row, results):
+            echo("[" if last is None else f"{last},")
+            last = indent(json.dumps(row, indent=2), "  ")
+            broken += "error" in row
+    finally:  # the array is whole after an exception, too
+        echo("[]" if last is None else f"{last}\n]")
+    return broken
 
 
 def print_json_lines(results: Iterable[Result]) -> int:

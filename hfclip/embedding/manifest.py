@@ -124,6 +124,15 @@ class Manifest:
         _check_types(content)
         return cls(**content)
 
+    @property
+    def model(self) -> str:
+        """The model in words: its name, repository, commit and sha256."""
+        return _model(self)
+
+    def has_model_of(self, other: "Manifest") -> bool:
+        """Returns whether the weights and the configuration of the models are the same."""
+        return _weights(self) == _weights(other) and self.config_digest == other.config_digest
+
     def check_same(self, other: "Manifest") -> None:
         """Checks that another run makes the same embeddings as this manifest describes.
 

@@ -78,12 +78,13 @@ class Loaded:
         encoder: The encoder.
         reader: Opens and preprocesses pictures.
         manifest: The manifest of a collection with these embeddings, without sources and a plan.
+        model: The model.
     """
 
     encoder: Encoder
     reader: Reader
     manifest: Manifest
-    _model: "CLIP"
+    model: "CLIP"
 
     def optimized(self) -> "Loaded":
         """Returns the fastest form of the model. This takes a second, which many inputs repay.
@@ -93,7 +94,7 @@ class Loaded:
         """
         if self.encoder.device.type != "cpu":
             return self
-        fast = _fastest(self._model, self.manifest.precision)
+        fast = _fastest(self.model, self.manifest.precision)
         return replace(self, encoder=Encoder(fast, normalize=self.manifest.normalized))
 
 
@@ -173,6 +174,21 @@ def load_model_of(manifest: Manifest, device: str | None = None) -> Loaded:
             "embed the collection again."
         )
     return _loaded(model, preprocess, manifest)
+
+
+def is_model(name: str, manifest: Manifest) -> bool:
+    """Returns whether a name or a path stands for the model of a collection.
+
+    Names on the Hub are compared as names. A file or folder may also have the same weights.
+
+    Raises:
+        HfclipError: A file or folder of this name is no model.
+    """
+    if _absolute(name) in (manifest.name, manifest.repository):
+        return True
+    if name in BUNDLED or name in RELEASES or local_path(name) is None:
+        return False
+    return manifest.sha256 is not None and _has_digest(find(name), manifest.sha256)
 
 
 def _loaded(model: "CLIP", preprocess: Any, manifest: Manifest) -> Loaded:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from os import PathLike
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from PIL import Image
@@ -18,6 +18,7 @@ from hfclip.network.layers import normalize
 from hfclip.text.tokenizer import tokenize
 from hfclip.zeroshot.labels import (
     DEFAULT_TEMPLATE,
+    Guess,
     Template,
     check_labels,
     check_templates,
@@ -33,13 +34,6 @@ Preprocess: TypeAlias = Callable[[Image.Image], Tensor]
 Images: TypeAlias = "Tensor | Picture | Iterable[Picture]"
 
 _PICTURE_TYPES = (str, PathLike, bytes, Image.Image)
-
-
-class Guess(NamedTuple):
-    """A label and its probability among the given labels."""
-
-    label: str
-    probability: float
 
 
 class Encoder(Protocol):
@@ -147,13 +141,57 @@ class ZeroShotClassifier:
             ArgumentError: `top` is less than 1.
             HfclipError: As in `probabilities`.
         """
+        count = self._count(top)
+        return self._ranked(self.probabilities(images), count)
+
+    @torch.no_grad()
+    def feature_probabilities(self, features: Tensor) -> Tensor:
+        """Returns the probability of each label for image features: (B, D) -> (B, N) float32.
+
+        Args:
+            features: Features of the same model, of any floating-point dtype and any length, on any
+                device. They are normalized.
+
+        Returns:
+            Probabilities on the model's device, computed in float32. Each row sums to 1.
+
+        Raises:
+            ShapeError: The features have the wrong shape or dtype.
+        """
+        width = len(self.weights)
+        if features.ndim != 2 or features.shape[1] != width or not features.is_floating_point():
+            raise ShapeError(
+                f"The features are {_describe(features)}; expected a floating-point tensor "
+                f"(B, {width}), as `encode_image` returns it."
+            )
+        weights = self.weights.float()
+        unit = normalize(features.to(weights.device).float())
+        return (self.model.logit_scale.float().exp() * unit @ weights).softmax(dim=-1)
+
+    def rank_features(self, features: Tensor, top: int | None = None) -> list[list[Guess]]:
+        """Returns the `top` most probable labels (all by default) for each row of image features.
+
+        Args:
+            features: Features (B, D), as in `feature_probabilities`.
+            top: The number of labels, at least 1.
+
+        Raises:
+            ArgumentError: `top` is less than 1.
+            ShapeError: As in `feature_probabilities`.
+        """
+        count = self._count(top)
+        return self._ranked(self.feature_probabilities(features), count)
+
+    def _count(self, top: int | None) -> int:
         if top is not None and top < 1:
             raise ArgumentError(f"`top` is {top}; expected at least 1, or None for all labels.")
-        count = len(self.labels) if top is None else min(top, len(self.labels))
-        probabilities, order = self.probabilities(images).topk(count)
+        return len(self.labels) if top is None else min(top, len(self.labels))
+
+    def _ranked(self, probabilities: Tensor, count: int) -> list[list[Guess]]:
+        best, order = probabilities.topk(count)
         return [
             [Guess(self.labels[i], p) for i, p in zip(row, chances, strict=True)]
-            for row, chances in zip(order.tolist(), probabilities.tolist(), strict=True)
+            for row, chances in zip(order.tolist(), best.tolist(), strict=True)
         ]
 
     def _classify(self, images: Tensor) -> Tensor:

@@ -4,13 +4,21 @@ import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from textwrap import shorten
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from hfclip.errors import ArgumentTypeError, LabelError
 
 DEFAULT_TEMPLATE = "a photo of a {}"
 
 Template: TypeAlias = str | Callable[[str], str]
+
+
+class Guess(NamedTuple):
+    """A label and its probability among the given labels."""
+
+    label: str
+    probability: float
+
 
 _shorten = reprlib.Repr()
 _shorten.maxlist = _shorten.maxtuple = 5

@@ -1,0 +1,1 @@
+"""Linear probes: a logistic regression on the embeddings of a collection."""
