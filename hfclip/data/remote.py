@@ -309,8 +309,9 @@ def _of_hub(url: str, request: Callable[[], _T]) -> _T:
         try:
             return request()
         except FileNotFoundError as error:
-            if isinstance(error.__cause__, Exception):
-                raise error.__cause__ from None  # says why: missing, private, or no such branch
+            cause = error.__cause__
+            if isinstance(cause, Exception):
+                raise cause from None  # says why: missing, private, or no such branch
             missing.append(error)
             return None
 
