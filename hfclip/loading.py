@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args, overload
 
 import torch
 
-from hfclip.checkpoints.read import read_checkpoint
+from hfclip.checkpoints.read import Checkpoint, read_checkpoint
 from hfclip.devices import Device, choose_device
 from hfclip.errors import ArgumentError
 from hfclip.hub.fetch import Access
@@ -14,7 +14,7 @@ from hfclip.images.preprocess import PreprocessMode, transform_of
 from hfclip.model import CLIP
 from hfclip.network.clip import convert_weights
 from hfclip.releases import RELEASES
-from hfclip.sources.find import find
+from hfclip.sources.find import Found, find
 
 if TYPE_CHECKING:
     from torchvision.transforms import Compose
@@ -146,7 +146,7 @@ def load(
         ArgumentError: `dtype` or `preprocess` has an unsupported value.
     """
     target = choose_device(device)
-    dtype = dtype or (torch.float16 if target.type == "cuda" else torch.float32)
+    dtype = dtype or _usual_dtype(target)
     if dtype not in _DTYPES:
         raise ArgumentError(f"dtype is {dtype}; expected {', '.join(map(str, _DTYPES))}.")
     if preprocess not in get_args(PreprocessMode):
@@ -161,12 +161,43 @@ def load(
         subfolder=subfolder,
         variant=variant,
     )
-    model = CLIP.from_checkpoint(read_checkpoint(source))
-    convert_weights(model, dtype)
-    transform = transform_of(Recipe.of(model.config), preprocess)
-    model = model.to(target)
+    model, transform = _built(read_checkpoint(source), target, dtype, preprocess)
     if jit:
         from hfclip.network.scripted import script  # noqa: PLC0415  # jit is rare and costs an import
 
         return script(model), transform
     return model, transform
+
+
+def load_source(
+    source: Found,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    preprocess: PreprocessMode = "exact",
+) -> "tuple[CLIP, Compose]":
+    """Loads the model of files that `hfclip.sources.find` found, and its transform.
+
+    Args:
+        source: The files.
+        device: The device of the model.
+        dtype: The dtype, as for `load`.
+        preprocess: The implementation of the preprocess, as for `load`.
+
+    Raises:
+        CheckpointError: The weights are damaged, unsafe or do not fit the configuration.
+        ConfigError: The configuration is invalid.
+    """
+    return _built(read_checkpoint(source), device, dtype or _usual_dtype(device), preprocess)
+
+
+def _built(
+    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, preprocess: PreprocessMode
+) -> "tuple[CLIP, Compose]":
+    model = CLIP.from_checkpoint(checkpoint)
+    convert_weights(model, dtype)
+    transform = transform_of(Recipe.of(model.config), preprocess)
+    return model.to(device), transform
+
+
+def _usual_dtype(device: torch.device) -> torch.dtype:
+    return torch.float16 if device.type == "cuda" else torch.float32

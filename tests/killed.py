@@ -18,13 +18,13 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 from accelerate import PartialState
+from killing import killer, replace
 
 from hfclip.training import checkpoints
 from hfclip.training.run import finetune
@@ -52,22 +52,10 @@ OPERATIONS = (
 
 def end_at_operation(number: int) -> None:
     """Kills this process at an operation on files while a checkpoint is written."""
-    left = [number]
-
-    def killing(function: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **kwargs)
-
-        return wrapper
-
-    write = checkpoints.write_checkpoint
+    killing, write = killer(number), checkpoints.write_checkpoint
 
     def writing(*args: Any) -> Path:
-        for owner, name in OPERATIONS:
-            setattr(owner, name, killing(getattr(owner, name)))
+        replace(OPERATIONS, killing)
         return write(*args)
 
     sys.modules["hfclip.training.loop"].write_checkpoint = writing  # type: ignore[attr-defined]

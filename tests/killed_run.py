@@ -14,11 +14,10 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
+from killing import killer, replace
 
 from hfclip.embedding import parts
 from hfclip.embedding.options import Options
@@ -31,23 +30,6 @@ LONGEST = 120.0  # seconds of a life that is not killed
 OPERATIONS = ((parts, "synced"), (Path, "replace"), (Path, "unlink"))
 
 
-def end_at_operation(number: int) -> None:
-    """Kills this process at an operation on files."""
-    left = [number]
-
-    def killing(function: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **kwargs)
-
-        return wrapper
-
-    for owner, name in OPERATIONS:
-        setattr(owner, name, killing(getattr(owner, name)))
-
-
 def live(pictures: str, out: Path, seconds: float, at_operation: int | None = None) -> bool:
     """Runs in a fork and returns whether it ended by itself in time."""
     process = os.fork()
@@ -56,7 +38,7 @@ def live(pictures: str, out: Path, seconds: float, at_operation: int | None = No
         try:
             torch.set_num_threads(1)
             if at_operation is not None:
-                end_at_operation(at_operation)
+                replace(OPERATIONS, killer(at_operation))
             embed_collection([pictures], out, OPTIONS, planning=PLANNING)
             status = 0
         finally:

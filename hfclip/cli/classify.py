@@ -11,12 +11,17 @@ import click
 from hfclip.cli import collections
 from hfclip.cli.completion import complete_models
 from hfclip.cli.encoding import Encoders, encode_labels
-from hfclip.cli.label_options import complete, read_labels, read_templates
+from hfclip.cli.label_options import (
+    TEXT_FILE,
+    complete,
+    read_labels,
+    read_templates,
+    template_options,
+)
 from hfclip.cli.output import echo
 from hfclip.cli.part_options import part_options
 from hfclip.cli.pictures import empty_folders, report_skipped
 from hfclip.cli.results import PRINTERS, Result, progress
-from hfclip.zeroshot.templates import TEMPLATES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,8 +44,6 @@ _MADE = (*_PLACES, "auto_orient")
 # The options that a probe replaces.
 _ZERO_SHOT = ("labels", "labels_file", "template", "templates", "templates_file", "label_cache")
 
-_TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
@@ -49,7 +52,7 @@ _TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help='The labels, separated by commas: "a cat,a dog". A '
     "fine-tuned model has labels of its own.",
 )
-@click.option("--labels-file", type=_TEXT_FILE, help="A text file with one label per line.")
+@click.option("--labels-file", type=TEXT_FILE, help="A text file with one label per line.")
 @click.option(
     "--probe",
     "probe_folder",
@@ -73,19 +76,7 @@ _TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="The model that a weight file was fine-tuned from: a name, folder or repository.",
 )
 @part_options
-@click.option(
-    "--template",
-    "template",
-    multiple=True,
-    help="A caption with {} for the label. Repeat to average several. Default: the templates of a "
-    'fine-tuned model, else "a photo of a {}".',
-)
-@click.option(
-    "--templates",
-    type=click.Choice(list(TEMPLATES)),
-    help="Average the 80 templates of OpenAI's evaluation on ImageNet.",
-)
-@click.option("--templates-file", type=_TEXT_FILE, help="A text file with one template per line.")
+@template_options()
 @click.option(
     "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Number of labels."
 )

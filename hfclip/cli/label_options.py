@@ -1,9 +1,10 @@
-"""Reads labels and templates from the options of `hfclip classify`."""
+"""The options for labels and templates, and what they say."""
 
 import codecs
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,12 +17,47 @@ from hfclip.zeroshot.templates import TEMPLATES
 if TYPE_CHECKING:
     from hfclip.model import CLIP
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 # Byte-order marks that Windows writes at the start of a text file.
 _ENCODINGS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+
+
+def template_options(purpose: str = "") -> Callable[[_Function], _Function]:
+    """Returns a decorator that adds the options from which `read_templates` reads.
+
+    Args:
+        purpose: What the help adds to "A caption with {} for the label".
+    """
+    options = (
+        click.option(
+            "--template",
+            "template",
+            multiple=True,
+            help=f"A caption with {{}} for the label{purpose}. Repeat to average several. Default: "
+            'the templates of a fine-tuned model, else "a photo of a {}".',
+        ),
+        click.option(
+            "--templates",
+            type=click.Choice(list(TEMPLATES)),
+            help="Average the 80 templates of OpenAI's evaluation on ImageNet.",
+        ),
+        click.option(
+            "--templates-file", type=TEXT_FILE, help="A text file with one template per line."
+        ),
+    )
+
+    def decorate(command: _Function) -> _Function:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def read_labels(labels: str | None, path: Path | None, model: str) -> tuple[str, ...] | None:

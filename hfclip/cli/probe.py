@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hfclip.cli.label_options import read_templates
+from hfclip.cli.label_options import TEXT_FILE, read_templates, template_options
 from hfclip.cli.output import echo
-from hfclip.zeroshot.templates import TEMPLATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 # The classes and the confusions that are printed.
 _CLASSES, _CONFUSIONS = 30, 5
-_TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
@@ -31,7 +29,7 @@ _TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option(
     "--labels-file",
-    type=_TEXT_FILE,
+    type=TEXT_FILE,
     help="A CSV file with the columns key and label, and an optional column split.",
 )
 @click.option(
@@ -62,19 +60,7 @@ _TEXT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="With --shots, how often they are drawn.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the division.")
-@click.option(
-    "--template",
-    "template",
-    multiple=True,
-    help="A caption with {} for the label, for zero-shot. Repeat to average several. Default: the "
-    'templates of a fine-tuned model, else "a photo of a {}".',
-)
-@click.option(
-    "--templates",
-    type=click.Choice(list(TEMPLATES)),
-    help="Average the 80 templates of OpenAI's evaluation on ImageNet.",
-)
-@click.option("--templates-file", type=_TEXT_FILE, help="A text file with one template per line.")
+@template_options(", for zero-shot")
 @click.option("--device", help="cpu, cuda, cuda:1, ... Default: the GPU if there is one.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 def probe(

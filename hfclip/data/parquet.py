@@ -64,7 +64,7 @@ def add_parquet(
                     "in the file."
                 )
             table = Table(columns, place, split, classes)
-            rows = enumerate(picture_rows(path, file, layout, columns), 1)
+            rows = enumerate(_picture_rows(path, file, layout, columns), 1)
             table.add(((f"{name}:{number}", row) for number, row in rows), findings)
         except DataError:
             raise
@@ -126,7 +126,7 @@ def sample_rows(
     return sample
 
 
-def picture_rows(
+def _picture_rows(
     path: Path, file: "pyarrow.parquet.ParquetFile", layout: Layout, columns: Columns
 ) -> Iterator[dict[str, Any]]:
     """Yields the cells of each row, with a reference in place of a picture."""

@@ -73,7 +73,7 @@ def add_tar(
         OSError: The file cannot be read.
     """
     links: list[str] = []
-    samples, is_ended = tar_samples(path, links)
+    samples, is_ended = _tar_samples(path, links)
     if not is_ended:
         findings.notes.append(f"{path.name} has no end mark; check that it was copied to its end.")
     for key, sample in samples.items():
@@ -168,7 +168,7 @@ def _expand_first(name: str) -> list[str]:
     return [name[: found.start()] + text + name[found.end() :] for text in made]
 
 
-def tar_samples(path: Path, links: list[str]) -> tuple[dict[str, Sample], bool]:
+def _tar_samples(path: Path, links: list[str]) -> tuple[dict[str, Sample], bool]:
     """Reads the headers and texts of a tar. Adds the names of links and devices to `links`.
 
     Returns:

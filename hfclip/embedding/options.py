@@ -16,7 +16,7 @@ from hfclip.fast.optimize import optimize
 from hfclip.fast.processor import has_instructions
 from hfclip.hub.integrity import Digest, compute, matches
 from hfclip.images.exact import Recipe
-from hfclip.loading import load
+from hfclip.loading import load_source
 from hfclip.releases import BUNDLED, RELEASES
 from hfclip.sources.find import find
 from hfclip.sources.naming import local_path
@@ -105,17 +105,15 @@ def load_encoder(options: Options) -> Loaded:
         HfclipError: As `hfclip.load`.
     """
     device = choose_device(options.device)
-    files: dict[str, Any] = {
-        "base": options.base,
-        "namespace": options.namespace,
-        "subfolder": options.subfolder,
-        "variant": options.variant,
-    }
-    source = find(options.model, **files)
-    dtype = _dtype(options.precision, device)
-    model, preprocess = load(
-        options.model, device, dtype=dtype, preprocess=options.preprocess, **files
+    source = find(
+        options.model,
+        base=options.base,
+        namespace=options.namespace,
+        subfolder=options.subfolder,
+        variant=options.variant,
     )
+    dtype = _dtype(options.precision, device)
+    model, preprocess = load_source(source, device, dtype, options.preprocess)
     repository, commit = _place(source.weight_files[0])
     manifest = Manifest(
         name=_absolute(options.model),
@@ -154,20 +152,21 @@ def load_model_of(manifest: Manifest, device: str | None = None) -> Loaded:
         DataError: The weights or the configuration have changed since.
         HfclipError: As `hfclip.load`.
     """
-    files: dict[str, Any] = {
-        "revision": manifest.commit if manifest.repository else None,
-        "base": manifest.base,
-        "subfolder": manifest.subfolder,
-        "variant": manifest.variant,
-    }
+    target = choose_device(device)
     name = manifest.repository or manifest.name
-    source = find(name, **files)
+    source = find(
+        name,
+        revision=manifest.commit if manifest.repository else None,
+        base=manifest.base,
+        subfolder=manifest.subfolder,
+        variant=manifest.variant,
+    )
     if manifest.sha256 is not None and not _has_digest(source, manifest.sha256):
         raise DataError(
             f"The weights of {name} are not those that made the embeddings (sha256 "
             f"{manifest.sha256}). Restore them, or embed the collection again."
         )
-    model, preprocess = load(name, device, preprocess=manifest.preprocess, **files)
+    model, preprocess = load_source(source, target, preprocess=manifest.preprocess)
     if _config_digest(model) != manifest.config_digest:
         raise DataError(
             f"The configuration of {name} has changed since it made the embeddings. Restore it, or "

@@ -96,12 +96,6 @@ class Pipeline:
                 yield [_job(_Place(part, row), reader) for row in range(start, end)]
 
 
-def encode_part(pipeline: Pipeline, part: "PlannedPart", on_batch: OnBatch | None = None) -> Rows:
-    """Returns the rows of one part, for engines that encode one part at a time."""
-    _, rows = next(pipeline.encode([part], on_batch=on_batch))
-    return rows
-
-
 def _job(place: _Place, reader: Reader) -> Job[_Place]:
     item = place.item
     begins = None if item.image is None and item.error is None else partial(_begin, item, reader)

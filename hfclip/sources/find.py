@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from hfclip.config import ClipConfig
 from hfclip.errors import (
@@ -32,6 +33,10 @@ from hfclip.sources.partial_cache import check_layout_is_known, check_shards_are
 
 # The environment variable with the account whose copies of the releases are used.
 NAMESPACE_VARIABLE = "HFCLIP_NAMESPACE"
+
+
+# The files that `find` returns, for callers that pass them on.
+Found: TypeAlias = Source
 
 
 def find(
