@@ -135,8 +135,9 @@ def embed_collection(
             opened=collection,
         )
         mine = [number for number in changes.pending if number % share[1] == share[0] - 1]
+        fast = loaded.optimized() if mine else loaded
         began = time.monotonic()
-        encoded = _encode(loaded, changes.plan, mine, out, options, progress) if mine else 0
+        encoded = _encode(fast, changes.plan, mine, out, options, progress) if mine else 0
         seconds = time.monotonic() - began
         # In turns, so that the share that ends last lists the errors of all.
         with collection.planning_lock:
@@ -177,7 +178,7 @@ def _watched(items: Iterator[Any], *, progress: bool) -> Iterator[Any]:
 
 
 def _encode(
-    loaded: Loaded,
+    fast: Loaded,
     plan: Plan,
     numbers: Sequence[int],
     out: Path,
@@ -185,7 +186,6 @@ def _encode(
     progress: bool,
 ) -> int:
     """Encodes and writes parts and returns the number of their inputs."""
-    fast = loaded.optimized()
     pipeline = Pipeline(fast.encoder, fast.reader, options.batch_size, options.workers)
     total, encoded, errors = sum(plan.sizes[number] for number in numbers), 0, 0
     unit = "text" if options.kind == "texts" else "image"
