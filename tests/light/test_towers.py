@@ -192,7 +192,9 @@ def test_gelu_is_exact_to_a_part_in_a_million() -> None:
 def test_each_float16_number_is_widened_to_the_bit_as_by_numpy() -> None:
     every = np.arange(2**16, dtype=np.uint16).view(np.float16)
     finite = every[np.isfinite(every)]  # these take another way than those beside infinity or NaN
-    for halves in (finite, every, np.tile(finite, 3)[:-5], finite[:0], finite[:6].reshape(2, 3).T):
+    infinite = np.array([1, -np.inf], np.float16)
+    turned = finite[:6].reshape(2, 3).T
+    for halves in (finite, every, np.tile(finite, 3)[:-5], finite[:0], infinite, turned):
         found, expected = widened(halves), halves.astype(np.float32)
         assert found.shape == expected.shape
         assert np.array_equal(found.view(np.uint32), expected.view(np.uint32))
