@@ -51,6 +51,10 @@ class WeightsMismatchError(CheckpointError):
     """Weights do not fit the model: keys are missing or unexpected, or shapes differ."""
 
 
+class NeedsTorchError(HfclipError, RuntimeError):
+    """Something needs torch: a weight file that NumPy cannot read, or torch is not installed."""
+
+
 class TextTooLongError(HfclipError, RuntimeError):
     """A text has more tokens than the model's context length."""
 

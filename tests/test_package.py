@@ -27,6 +27,7 @@ ROOMS = {
     "releases": "config",
     "checkpoints": "errors config network layouts",
     "sources": "errors config layouts hub releases checkpoints",
+    "light": "errors config text images layouts hub checkpoints sources",
     "cards": "errors version config layouts hub",
     "model": "errors config atomic devices network layouts hub checkpoints sources cards",
     "onnx": "errors layouts model",
@@ -56,9 +57,10 @@ ORDER = {
     "layouts": "labels files weight_files kinds section openai open_clip preprocessor transformers "
     "native detect write",
     "hub": "causes patience integrity listings errors ask fetch push",
-    "checkpoints": "finite safe_unpickle archive names shapes read fit",
+    "checkpoints": "finite safe_unpickle archive names shapes assembly comparing read fit",
     "sources": "addresses naming configuration folder partial_cache find cached download verify "
     "inspect",
+    "light": "half weights shapes layers vit resnet model loading",
     "cards": "marks licenses card renewal",
     "onnx": "graphs",
     "fast": "kernels attention processor onednn encoders optimize",
