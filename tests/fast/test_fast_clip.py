@@ -238,7 +238,7 @@ def test_rows_are_padded_a_little_to_few_sizes() -> None:
 def test_texts_of_many_lengths_reach_the_kernels_in_few_sizes(
     precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """oneDNN keeps memory for each size. Without padding, 300 random batches had 230 sizes."""
+    """oneDNN keeps memory for each size. Without padding, most random batches have a new size."""
     fast = hfclip.optimize(draw(TINY_VIT), precision)
     sizes: set[tuple[str, int]] = set()
     kernel = onednn._QuantizedLinear if precision == "int8" else onednn._PackedLinear
@@ -258,7 +258,7 @@ def test_texts_of_many_lengths_reach_the_kernels_in_few_sizes(
     monkeypatch.setattr(kernel, "__call__", watched)
     monkeypatch.setattr(torch, "bmm", watched_bmm)
     draws = random.Random(0)  # noqa: S311  # no secret
-    for _ in range(300):
+    for _ in range(150):
         lengths = draws.choices(range(2, TINY_VIT.context_length + 1), k=draws.randint(1, 60))
         fast.encode_text(ids_for(TINY_VIT, lengths))
     few = {attention.padded_rows(rows) for rows in range(1, 1025)}

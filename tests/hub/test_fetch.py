@@ -23,7 +23,7 @@ import hfclip
 from hfclip import releases
 from hfclip.config import ClipConfig
 from hfclip.hub import fetch as hfclip_hub
-from hfclip.hub import integrity
+from hfclip.hub import integrity, patience
 from hfclip.hub.fetch import Access
 from hfclip.network.clip import convert_weights
 
@@ -297,6 +297,13 @@ FAULTS: list[tuple[str, Fault]] = [
 every_fault = pytest.mark.parametrize("fault", [f for _, f in FAULTS], ids=[n for n, _ in FAULTS])
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shortens both limits to a second, for tests of what happens after them or beyond them."""
+    monkeypatch.setattr(patience, "STALL", 1.0)
+    monkeypatch.setattr(patience, "LIMIT", 1.0)
+
+
 @every_fault
 def test_a_temporary_fault_does_no_harm(fault: Fault, hub: LoopbackHub, cache: Path) -> None:
     order = hub.fault(fault, WEIGHTS)
@@ -336,6 +343,7 @@ def test_an_unavailable_hub_is_given_up_in_ten_seconds(
 
 
 @pytest.mark.parametrize("fault", [Hang(), Status(503), Reset()], ids=["silence", "503", "reset"])
+@pytest.mark.usefixtures("impatient")
 def test_cached_models_load_while_the_hub_is_unavailable(
     fault: Fault, hub: LoopbackHub, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -361,8 +369,9 @@ def test_a_refused_connection_is_reported_at_once(
     assert "cannot be fetched: the connection to http://127.0.0.1:9 failed" in str(caught.value)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_slow_download_is_waited_for(hub: LoopbackHub) -> None:
-    hub.fault(Slow(seconds=7), WEIGHTS)
+    hub.fault(Slow(seconds=2.5), WEIGHTS)
     assert load()
 
 
