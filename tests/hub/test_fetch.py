@@ -559,7 +559,7 @@ def spawn(hub: LoopbackHub, home: Path, python: Path) -> Callable[..., subproces
     environment = {**hub.environment(home), "OMP_NUM_THREADS": "1"}
 
     def start(program: str = CHILD) -> subprocess.Popen[str]:
-        command = [python, "-c", program, "me/clip"]
+        command = [str(python), "-c", program, "me/clip"]
         return subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

@@ -393,7 +393,7 @@ def test_a_killed_upload_leaves_the_repository_and_the_next_try_completes(
     hub.add_repository("me/my-clip", {"notes.txt": b"before"})
     head = head_of(hub)
     environment = hub.environment(tmp_path / "home", TOKEN)
-    command = [python, "-m", "hfclip.cli", "publish", str(base), "me/my-clip"]
+    command = [str(python), "-m", "hfclip.cli", "publish", str(base), "me/my-clip"]
     for path in ("/_lfs/*", "/me/my-clip.git/*", "/api/models/*/commit/*"):
         process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
         order = hub.fault(Before(process.kill), path, method="P*", times=1)
