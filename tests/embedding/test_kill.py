@@ -16,7 +16,7 @@ KILLS = 20
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_twenty_kills_lose_no_row_and_change_no_bit(tmp_path: Path) -> None:
+def test_twenty_kills_lose_no_row_and_change_no_bit(tmp_path: Path, python: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     draw = np.random.default_rng(0)
@@ -26,7 +26,7 @@ def test_twenty_kills_lose_no_row_and_change_no_bit(tmp_path: Path) -> None:
     (pictures / "150.png").write_bytes(b"broken")
     done = subprocess.run(
         [
-            sys.executable,
+            python,
             str(Path(__file__).parents[1] / "killed_run.py"),
             pictures,
             tmp_path,
