@@ -88,13 +88,13 @@ def test_batches_do_not_cross_parts(pictures: Path, tmp_path: Path) -> None:
 
 
 def test_a_second_run_encodes_exactly_what_is_new_or_changed(tmp_path: Path) -> None:
-    folder, out, count = tmp_path / "pictures", tmp_path / "out", 1_000
+    folder, out, count = tmp_path / "pictures", tmp_path / "out", 5_000
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (count + count // 10, 8, 8), np.uint8)
     files = [saved(Image.fromarray(each), "PNG") for each in pixels]
     for number in range(count):
         (folder / f"{number:04}.png").write_bytes(files[number])
-    embed(folder, out, "--part-size", "200")
+    embed(folder, out, "--part-size", "1000")
     before = live_rows(out)
     twentieth = count // 20
     order = np.random.default_rng(1).permutation(count)
@@ -107,7 +107,7 @@ def test_a_second_run_encodes_exactly_what_is_new_or_changed(tmp_path: Path) -> 
         (folder / f"{number:04}.png").rename(folder / f"moved-{number:04}.png")
     for place in range(twentieth):
         (folder / f"new-{place}.png").write_bytes(files[count + twentieth + place])
-    summary = embed(folder, out, "--part-size", "200").summary
+    summary = embed(folder, out, "--part-size", "1000").summary
     names = ("new", "changed", "deleted", "moved", "encoded", "unchanged", "inputs")
     assert [summary[name] for name in names] == [
         *(twentieth, twentieth, twentieth, twentieth, 2 * twentieth),
