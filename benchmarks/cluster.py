@@ -8,25 +8,17 @@ simulated. Options change the size, or describe a scenario of your own.
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import click
 
 from benchmarks.simulation import Cluster, SimulatedCrew
-from hfclip.embedding.scheduling import (
-    Event,
-    Finished,
-    Given,
-    GivenUp,
-    Policy,
-    Repeated,
-    Retried,
-    Stopped,
-    run_parts,
-)
+from hfclip.embedding.events import Event, Finished, Given, GivenUp, Repeated, Stopped
+from hfclip.embedding.scheduling import Policy, run_parts
 
-_HOUR, _MINUTE = 3_600.0, 60.0
+_HOUR = 3_600.0
 
 # Measured on 2 cores of an AMD EPYC of family 25 (results/encode.md, results/preprocess.md):
 # ViT-B/32 in bfloat16 with batches of 16, and JPEG files of 640 x 480 decoded on both cores.
@@ -35,6 +27,8 @@ RATE = 1 / (1 / ENCODED + 1 / DECODED)
 """Images a second of a worker with 2 cores, which decode and compute in turns."""
 
 PARTS, PART_SIZE = 20_000, 5_000
+OUTAGE = 10 * 60.0
+"""Seconds for which the storage does not answer."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,7 @@ class Job:
     cluster: Cluster
     parts: int = PARTS
     part_size: int = PART_SIZE
-    policy: Policy = Policy()
+    policy: Policy = field(default_factory=Policy)
     restarts: tuple[float, ...] = ()
 
 
@@ -152,3 +146,180 @@ def simulate(job: Job) -> Outcome:
         idle_hours=(total - crew.busy) / _HOUR,
         stopped=tally.stopped,
     )
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What goes wrong.
+
+    Attributes:
+        title: A sentence about it, for the table.
+        changes: Attributes of the cluster.
+        bad_parts: Whether one part always fails, and another one always kills its worker.
+        outage: When the storage stops answering for `OUTAGE`, as a share of the ideal time.
+        restart: When the process of the scheduler is killed, as a share of the ideal time.
+        copies: Whether parts that are late are given to a second worker.
+    """
+
+    title: str
+    changes: Mapping[str, float] = field(default_factory=dict)
+    bad_parts: bool = False
+    outage: float | None = None
+    restart: float | None = None
+    copies: bool = True
+
+    def job(self, cluster: Cluster, parts: int = PARTS, part_size: int = PART_SIZE) -> Job:
+        """Returns the job of this scenario on a cluster."""
+        ideal = parts * part_size / cluster.rate / cluster.workers
+        cluster = replace(cluster, **self.changes)  # type: ignore[arg-type]  # all are numbers
+        if self.bad_parts:
+            failing, killing = frozenset({parts // 3}), frozenset({parts // 2})
+            cluster = replace(cluster, failing=failing, killing=killing)
+        if self.outage is not None:
+            cluster = replace(cluster, outages=((self.outage * ideal, OUTAGE),))
+        return Job(
+            cluster=cluster,
+            parts=parts,
+            part_size=part_size,
+            policy=Policy() if self.copies else replace(Policy(), slow=math.inf),
+            restarts=() if self.restart is None else (self.restart * ideal,),
+        )
+
+
+_USUAL = {"spread": 0.2, "variety": 0.1, "stragglers": 0.002}
+_DEATHS, _SPOT = {"deaths": 0.5}, {"losses": 0.5}
+
+SCENARIOS: Mapping[str, Scenario] = {
+    "even": Scenario("all workers are equally fast, and nothing fails"),
+    "usual": Scenario(
+        "nodes differ by 20%, parts by 10%, and 1 of 500 attempts takes 10 times as long", _USUAL
+    ),
+    "no-copies": Scenario("the same, without second attempts", _USUAL, copies=False),
+    "deaths": Scenario("the usual, and each worker is killed every 2 hours", _USUAL | _DEATHS),
+    "spot": Scenario(
+        "the usual, and each node is taken away every 2 hours; another comes after 5 minutes",
+        _USUAL | _SPOT,
+    ),
+    "bad-parts": Scenario(
+        "the usual, 1 part always fails, and 1 always kills its worker", _USUAL, bad_parts=True
+    ),
+    "outage": Scenario(
+        "the usual, and the storage does not answer for 10 minutes", _USUAL, outage=0.5
+    ),
+    "late-outage": Scenario("the same during the last parts", _USUAL, outage=1.0),
+    "restart": Scenario(
+        "the usual, and the driver is killed at half time and started again", _USUAL, restart=0.5
+    ),
+    "all": Scenario(
+        "all of these",
+        _USUAL | _DEATHS | _SPOT,
+        bad_parts=True,
+        outage=0.4,
+        restart=0.9,
+    ),
+}
+
+HEADER = (
+    "| scenario | hours | against the ideal | parts given up | second attempts | parts done twice "
+    "| worker-hours lost | worker-hours idle |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: "
+    "| ---: |"
+)
+
+
+def row(title: str, outcome: Outcome) -> str:
+    """Returns the row of a scenario in the table, in Markdown."""
+    total = outcome.useful_hours + outcome.lost_hours + outcome.idle_hours
+    cells = [
+        title,
+        f"{outcome.hours:.2f}",
+        f"{outcome.hours / outcome.ideal_hours:.2f} x",
+        f"{outcome.given_up + outcome.pending:,}",
+        f"{outcome.copies:,}",
+        f"{outcome.twice:,}",
+        f"{outcome.lost_hours:.1f} ({outcome.lost_hours / total:.1%})",
+        f"{outcome.idle_hours:.1f} ({outcome.idle_hours / total:.1%})",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("names", nargs=-1, type=click.Choice(list(SCENARIOS)))
+@click.option("--workers", type=click.IntRange(min=1), default=1_000, show_default=True)
+@click.option(
+    "--node-size",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Workers on a node.",
+)
+@click.option("--parts", type=click.IntRange(min=1), default=PARTS, show_default=True)
+@click.option(
+    "--part-size",
+    type=click.IntRange(min=1),
+    default=PART_SIZE,
+    show_default=True,
+    help="Inputs of a part.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=round(RATE, 1),
+    show_default=True,
+    help="Inputs a second of a worker.",
+)
+@click.option(
+    "--start",
+    type=click.FloatRange(min=0),
+    default=30,
+    show_default=True,
+    help="Seconds until a worker is ready.",
+)
+@click.option(
+    "--overhead",
+    type=click.FloatRange(min=0),
+    default=2,
+    show_default=True,
+    help="Seconds of each part for its plan and its upload.",
+)
+@click.option(
+    "--replacement",
+    type=click.FloatRange(min=0),
+    default=300,
+    show_default=True,
+    help="Seconds until a node takes the place of another.",
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=60,
+    show_default=True,
+    help="Seconds for which a worker tries to reach the storage before its part fails.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a scenario.")
+def main(names: tuple[str, ...], parts: int, part_size: int, as_json: bool, **options: Any) -> None:
+    """Simulate `hfclip embed --engine ray`: all scenarios, or those that are named.
+
+    The scheduler is that of hfclip. Workers, nodes and storage are simulated. Times in the table
+    are simulated, too; the same options give the same table.
+
+    \b
+    Examples:
+      python -m benchmarks.cluster
+      python -m benchmarks.cluster usual spot --workers 64 --rate 4000
+    """  # noqa: D301  # \b is click's own mark
+    if not as_json:
+        click.echo(HEADER)
+    for name in names or SCENARIOS:
+        scenario = SCENARIOS[name]
+        outcome = simulate(scenario.job(Cluster(**options), parts, part_size))
+        if as_json:
+            click.echo(json.dumps({"scenario": name, **asdict(outcome)}))
+        else:
+            click.echo(row(scenario.title, outcome))
+        if outcome.stopped:
+            click.echo(f"{name}: {outcome.stopped}; {outcome.pending:,} parts are left.", err=True)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks.cluster")

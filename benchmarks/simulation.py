@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
-from hfclip.embedding.scheduling import Done, Failed, Joined, Lost, Report
+from hfclip.embedding.crew import Done, Failed, Joined, Lost, Report
 
 _HOUR = 3_600.0
 _DEAD = "the process of the worker was killed"
