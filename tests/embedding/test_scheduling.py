@@ -314,6 +314,19 @@ def test_a_run_in_which_every_part_is_given_up_stops() -> None:
     assert events[-1] == Stopped("5 parts in succession were given up")
 
 
+def test_a_run_in_which_every_attempt_fails_stops_after_half_an_hour() -> None:
+    def answer(worker: str, part: int, before: int) -> tuple[float, list[Report]]:
+        report = Done(worker, part) if part < 2 else Failed(worker, part, "unknown")
+        return 10.0, [report]
+
+    script = Script(TWO, answer)
+    events = run(script, range(1_000), Policy(drought=1_800.0))
+    assert sorted(of(Finished, events)) == [0, 1]
+    assert isinstance(events[-1], Stopped)
+    assert "no part was completed in 1,8" in events[-1].reason
+    assert 1_810.0 <= script.time < 1_900.0
+
+
 def test_without_workers_it_ticks() -> None:
     events = run_parts({0: 1}, Script({}, done(1.0)), Policy(tick=7.0))
     script_ticks = [next(events) for _ in range(3)]
