@@ -20,8 +20,8 @@ _OPTIONS = (
     ),
     click.option(
         "--address",
-        help="Ray cluster, such as 10.0.0.1:6379 or auto.  [default: the one on this machine, else "
-        "Ray is started for this run]",
+        help="Ray cluster, such as 10.0.0.1:6379; auto for the one on this machine; local to start "
+        "Ray for this run.  [default: auto if a cluster runs, else local]",
     ),
     click.option(
         "--cpus-per-worker",

@@ -16,8 +16,8 @@ class Cluster:
 
     Attributes:
         address: The address of a cluster, such as "10.0.0.1:6379"; "auto" for the one that runs on
-            this machine. None uses that one, too, or else starts Ray on this machine and ends it
-            afterwards.
+            this machine; "local" to start Ray on this machine and end it afterwards. None is like
+            "auto" if a cluster runs on this machine, else like "local".
         workers: The number of processes that encode. None for as many as fit.
         cpus_per_worker: The cores of each. They decode, and compute if there is no GPU. None
             divides the cores by the workers, or gives 4 cores to each.

@@ -18,6 +18,8 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+# The address for a Ray that is started for the run.
+_NEW = "local"
 # Shared memory for objects in bytes, the least that Ray accepts with some reserve: calls and
 # results have less than a kilobyte.
 _OBJECT_STORE = 100 * 2**20
@@ -50,6 +52,8 @@ class Session:
         if self._ray.is_initialized():
             return self
         address = self.cluster.address or os.environ.get("RAY_ADDRESS")
+        if address == _NEW:
+            return self
         try:
             self._init(address=address or "auto")
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
@@ -127,7 +131,7 @@ class Session:
         if not self._ray.is_initialized():
             try:
                 self._init(
-                    address="local",
+                    address=_NEW,
                     include_dashboard=False,
                     object_store_memory=_OBJECT_STORE,
                 )

@@ -134,9 +134,9 @@ class _Run:
             yield from self._assign(now)
             for report in self._crew.wait(self._patience(now)):
                 yield from self._handle(report)
-                if (reason := self._hopeless()) is not None:
-                    yield Stopped(reason)
-                    return
+            if (reason := self._hopeless()) is not None:
+                yield Stopped(reason)
+                return
             yield self._state()
 
     def _hopeless(self) -> str | None:
