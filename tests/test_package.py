@@ -72,7 +72,7 @@ ORDER = {
     "embedding": "items locations folders named settings text_lines table_rows parquet_rows "
     "tar_examples listing parts locks manifest opening plan fingerprints inputs layout comparing "
     "changes compact failures matrix_files matrix embeddings workers decoding encode pipeline "
-    "arrays options crew events scheduling run",
+    "arrays options work crew events scheduling cluster nodes ray_session ray_crew ray run",
     "search": "exact queries lists recall index collection_index searcher copies sheet duplicates",
     "probing": "labels division regression training saved pictures probe scores run",
 }

@@ -10,6 +10,7 @@ import click
 
 from hfclip.cli import interrupts
 from hfclip.cli.completion import complete_models
+from hfclip.cli.engine_options import cluster_of, engine_options
 from hfclip.cli.output import echo, sentence
 from hfclip.cli.part_options import part_options
 
@@ -109,7 +110,8 @@ def _part_of(
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Threads that decode pictures.  [default: all cores]",
+    help="Threads that decode pictures; with --engine ray, the processes that encode.  [default: "
+    "all cores]",
 )
 @click.option(
     "--part-size",
@@ -129,6 +131,7 @@ def _part_of(
 @click.option("--drop", is_flag=True, help="Remove the inputs of sources that are no longer named.")
 @click.option("--compact", is_flag=True, help="Rewrite the parts without the rows that are gone.")
 @click.option("--device", help="cpu, cuda, cuda:1, ...  [default: the GPU if there is one]")
+@engine_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def embed(sources: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
     """Embed a collection of pictures or texts.
@@ -153,6 +156,7 @@ def embed(sources: tuple[str, ...], out: Path, as_json: bool, **options: Any) ->
       hfclip embed products.csv -o products-embedded --key-column sku
       hfclip embed hf://datasets/org/name/data/*.parquet -o name-embedded --no-captions
       hfclip embed captions.txt --text -o captions-embedded
+      hfclip embed photos/ -o photos-embedded --engine ray --workers 16 --gpus-per-worker 1
     """  # noqa: D301  # \b is click's syntax
     from hfclip.embedding.decoding import parse_colour  # noqa: PLC0415
     from hfclip.embedding.options import Options  # noqa: PLC0415
@@ -164,6 +168,7 @@ def embed(sources: tuple[str, ...], out: Path, as_json: bool, **options: Any) ->
     options["share"] = options.pop("part_of")
     options["kind"] = "texts" if options.pop("as_text") else "images"
     options["captions"] = not options.pop("no_captions")
+    cluster = cluster_of(options)
     if options["background"] is not None:
         options["background"] = parse_colour(options["background"])
 
@@ -182,6 +187,7 @@ def embed(sources: tuple[str, ...], out: Path, as_json: bool, **options: Any) ->
                 chosen(Options),
                 chosen(Listing),
                 chosen(Planning),
+                cluster=cluster,
                 progress=True,
             )
     except KeyboardInterrupt:

@@ -51,6 +51,8 @@ class Policy:
             and at least twice the number of its workers.
         rest: The first rest. Each further failure doubles it.
         hopeless: Parts given up in succession after which the run stops.
+        drought: The time without a complete part after which the run stops, if at least
+            `hopeless` attempts failed in it.
         tick: The longest time between two events.
     """
 
@@ -65,6 +67,7 @@ class Policy:
     streak: int = 3
     rest: float = 5.0
     hopeless: int = 5
+    drought: float = 1_800.0
     tick: float = 1.0
 
 
@@ -122,7 +125,8 @@ class _Run:
         self._nodes: Counter[str] = Counter()
         self._trouble: dict[str, _Trouble] = {}
         self._rates: list[float] = []  # seconds for an input, of each finished part, ascending
-        self._given_up = 0
+        self._given_up = 0  # since the last complete part
+        self._failures, self._since = 0, crew.now()  # also since then
 
     def events(self) -> Iterator[Event]:
         while self._open:
@@ -130,10 +134,21 @@ class _Run:
             yield from self._assign(now)
             for report in self._crew.wait(self._patience(now)):
                 yield from self._handle(report)
-                if self._given_up >= self._policy.hopeless:
-                    yield Stopped(f"{self._given_up} parts in succession were given up")
-                    return
+            if (reason := self._hopeless()) is not None:
+                yield Stopped(reason)
+                return
             yield self._state()
+
+    def _hopeless(self) -> str | None:
+        """Returns why the run shall stop, or None."""
+        if self._given_up >= self._policy.hopeless:
+            return f"{self._given_up} parts in succession were given up"
+        seconds = self._crew.now() - self._since
+        if seconds >= self._policy.drought and self._failures >= self._policy.hopeless:
+            return (
+                f"no part was completed in {seconds:,.0f} s, and {self._failures} attempts failed"
+            )
+        return None
 
     # Giving parts.
 
@@ -256,7 +271,7 @@ class _Run:
             yield Repeated(report.worker, report.part, seconds)
             return
         del self._open[report.part]
-        self._given_up = 0
+        self._given_up, self._failures, self._since = 0, 0, self._crew.now()
         yield Finished(report.worker, report.part, report.result, seconds)
 
     def _failed(self, report: Failed) -> Iterator[Event]:
@@ -311,6 +326,7 @@ class _Run:
         of_node = max(self._policy.streak, 2 * self._nodes[node]) if node in self._nodes else 0
         limits = {worker: self._policy.streak, node: of_node or self._policy.streak}
         now = self._crew.now()
+        self._failures += 1
         for name, limit in limits.items():
             trouble = self._trouble.setdefault(name, _Trouble())
             trouble.streak += 1

@@ -1,0 +1,170 @@
+"""Connects to Ray, or starts it on this machine for one run."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from types import TracebackType
+from typing import Any
+
+from hfclip.devices import choose_device
+from hfclip.embedding.cluster import Cluster
+from hfclip.embedding.manifest import Manifest
+from hfclip.embedding.options import Loaded, Options, load_encoder
+from hfclip.errors import DataError, EngineError
+
+# No statistics about the use are sent; a worker without a GPU keeps the variables of CUDA.
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+# The address for a Ray that is started for the run.
+_NEW = "local"
+# Shared memory for objects in bytes, the least that Ray accepts with some reserve: calls and
+# results have less than a kilobyte.
+_OBJECT_STORE = 100 * 2**20
+
+
+class Session:
+    """A connection to Ray, for a `with` statement. It ends a Ray that it has started.
+
+    Attributes:
+        cluster: The settings.
+        options: The options of the run.
+        is_own: Whether it has started Ray on this machine.
+    """
+
+    def __init__(self, cluster: Cluster, options: Options) -> None:
+        cluster.check(options)
+        self.cluster, self.options = cluster, options
+        self.is_own = False
+        self._ray: Any = None
+        self._connected = False
+
+    def __enter__(self) -> "Session":
+        """Connects to the cluster, if one is named or runs on this machine.
+
+        Raises:
+            DataError: Ray is not installed.
+            EngineError: The cluster cannot be reached.
+        """
+        self._ray = _imported()
+        if self._ray.is_initialized():
+            return self
+        address = self.cluster.address or os.environ.get("RAY_ADDRESS")
+        if address == _NEW:
+            return self
+        try:
+            self._init(address=address or "auto")
+        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            if address is not None:
+                raise EngineError(
+                    f"The Ray cluster at {address} cannot be reached ({first_line(error)}). Start "
+                    "it, or leave out --address to start Ray on this machine."
+                ) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._connected:
+            self._ray.shutdown()
+            self._connected = False
+
+    @cached_property
+    def uses_gpu(self) -> bool:
+        """Whether the workers compute on GPUs."""
+        cluster, device = self.cluster, self.options.device
+        if cluster.gpus_per_worker is not None or device is not None:
+            return bool(cluster.gpus_per_worker) or device == "cuda"
+        if self._ray.is_initialized():
+            return float(self._ray.cluster_resources().get("GPU", 0)) > 0
+        return choose_device(None).type == "cuda"
+
+    def load_encoder(self) -> Loaded:
+        """Loads the model on the CPU. Its manifest is that of the workers.
+
+        Raises:
+            HfclipError: As `hfclip.load`.
+        """
+        return load_encoder(replace(self.options, device="cpu"), for_gpu=self.uses_gpu)
+
+    def worker_options(self, manifest: Manifest, threads: int) -> Options:
+        """Returns the options of a worker, with absolute paths and its own device.
+
+        Args:
+            manifest: The manifest of the run.
+            threads: The threads that decode, if the options do not name a number.
+        """
+        return replace(
+            self.options,
+            model=manifest.name,
+            base=manifest.base,
+            device="cuda" if self.uses_gpu else "cpu",
+            workers=self.options.workers or threads,
+        )
+
+    def nodes(self) -> list[Mapping[str, float]]:
+        """Returns the resources of each node that is alive."""
+        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+
+    def size(self) -> str:
+        """Returns the CPUs and GPUs of the cluster, in words."""
+        return _words(self._ray.cluster_resources())
+
+    def free(self) -> str:
+        """Returns how many CPUs and GPUs are free, in words."""
+        free, every = self._ray.available_resources(), self._ray.cluster_resources()
+        kinds = [kind for kind in ("CPU", "GPU") if every.get(kind)]
+        counts = [f"{free.get(kind, 0):g} of {every[kind]:g} {kind}s are free" for kind in kinds]
+        return ", ".join(counts) or "the cluster has no CPUs"
+
+    def started(self) -> Any:
+        """Returns the module ray with a cluster. Starts Ray on this machine if there is none.
+
+        Raises:
+            EngineError: Ray cannot be started.
+        """
+        if not self._ray.is_initialized():
+            try:
+                self._init(
+                    address=_NEW,
+                    include_dashboard=False,
+                    object_store_memory=_OBJECT_STORE,
+                )
+                self.is_own = True
+            except Exception as error:  # Ray documents none
+                raise EngineError(
+                    f"Ray cannot be started on this machine ({first_line(error)})."
+                ) from error
+        return self._ray
+
+    def _init(self, **arguments: Any) -> None:
+        self._ray.init(log_to_driver=False, logging_level="FATAL", **arguments)
+        self._connected = True
+
+
+def _imported() -> Any:
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray  # noqa: PLC0415
+    except ImportError as error:
+        raise DataError('--engine ray needs Ray: pip install "hfclip[ray]"') from error
+    return ray
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error without its period."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".")
+
+
+def _words(resources: Mapping[str, float]) -> str:
+    counts = [f"{resources.get('CPU', 0):g} CPUs"]
+    if resources.get("GPU"):
+        counts.append(f"{resources['GPU']:g} GPUs")
+    return " and ".join(counts)
