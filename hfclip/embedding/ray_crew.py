@@ -64,13 +64,13 @@ class RayCrew:
     progress: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._class = self.ray.remote(Worker).options(
+        self._class = self.ray.remote(
             num_cpus=self.share.cpus,
             num_gpus=self.share.gpus,
             max_restarts=0,
             max_task_retries=0,
             concurrency_groups={"control": 1},
-        )
+        )(Worker)
         self._members: dict[str, _Member] = {}
         self._calls: dict[Any, _Call] = {}
         self._later: list[tuple[float, Callable[[], None]]] = []

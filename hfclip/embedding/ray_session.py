@@ -1,9 +1,11 @@
 """Connects to Ray, or starts it on this machine for one run."""
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -13,13 +15,17 @@ from hfclip.embedding.manifest import Manifest
 from hfclip.embedding.options import Loaded, Options, load_encoder
 from hfclip.errors import DataError, EngineError
 
-# No statistics about the use are sent; a worker without a GPU keeps the variables of CUDA.
+# No statistics about the use are sent, a worker without a GPU keeps the variables of CUDA, and the
+# terminal stays free of logs.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 # The address for a Ray that is started for the run.
 _NEW = "local"
+# Seconds in which a cluster must answer.
+_REACHABLE = 5.0
 # Shared memory for objects in bytes, the least that Ray accepts with some reserve: calls and
 # results have less than a kilobyte.
 _OBJECT_STORE = 100 * 2**20
@@ -51,17 +57,13 @@ class Session:
         self._ray = _imported()
         if self._ray.is_initialized():
             return self
-        address = self.cluster.address or os.environ.get("RAY_ADDRESS")
-        if address == _NEW:
+        named = self.cluster.address or os.environ.get("RAY_ADDRESS")
+        address = _started_here() if named in (None, "auto") else named
+        if named in (None, _NEW):
+            if named is None and address is not None and _answers(address):
+                self._init(address=address)
             return self
-        try:
-            self._init(address=address or "auto")
-        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-            if address is not None:
-                raise EngineError(
-                    f"The Ray cluster at {address} cannot be reached ({first_line(error)}). Start "
-                    "it, or leave out --address to start Ray on this machine."
-                ) from error
+        self._connect(address or "auto")
         return self
 
     def __exit__(
@@ -142,6 +144,30 @@ class Session:
                 ) from error
         return self._ray
 
+    def _connect(self, address: str) -> None:
+        """Connects to a cluster that the caller has named.
+
+        Raises:
+            EngineError: The cluster cannot be reached.
+        """
+        if address.startswith("ray://"):
+            raise EngineError(
+                f"{address} is an address of Ray Client. Start hfclip on a node of the cluster, "
+                "with the address host:6379 or auto."
+            )
+        reason = "nothing answers there"
+        if address == "auto" or _answers(address):
+            try:
+                self._init(address=address)
+            except Exception as error:  # noqa: BLE001  # Ray documents none
+                reason = first_line(error)
+            else:
+                return
+        raise EngineError(
+            f"The Ray cluster {address} cannot be reached ({reason}). Start it, or leave out "
+            "--address to start Ray on this machine."
+        )
+
     def _init(self, **arguments: Any) -> None:
         self._ray.init(log_to_driver=False, logging_level="FATAL", **arguments)
         self._connected = True
@@ -168,3 +194,22 @@ def _words(resources: Mapping[str, float]) -> str:
     if resources.get("GPU"):
         counts.append(f"{resources['GPU']:g} GPUs")
     return " and ".join(counts)
+
+
+def _started_here() -> str | None:
+    """Returns the address of the cluster that `ray start` has started on this machine, or None."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108
+    try:
+        return Path(folder, "ray", "ray_current_cluster").read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+
+
+def _answers(address: str) -> bool:
+    """Returns whether something listens at an address. Ray itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHABLE):
+            return True
+    except (OSError, ValueError):
+        return False

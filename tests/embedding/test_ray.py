@@ -2,9 +2,9 @@
 
 import os
 import signal
+import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ from pictures import draw_folder, embed, rows_of
 from PIL import Image
 
 from hfclip.embedding import ray as engine
-from hfclip.embedding import ray_crew
+from hfclip.embedding import scheduling
 from hfclip.embedding.cluster import Cluster
-from hfclip.embedding.events import Event, Finished, Retried, Tick
+from hfclip.embedding.events import Event, Finished, Retried
+from hfclip.embedding.nodes import versions
 from hfclip.embedding.options import Options
 from hfclip.embedding.parts import complete_parts, part_path
 from hfclip.embedding.ray_crew import RayCrew
 from hfclip.embedding.run import Outcome, Planning, embed_collection
-from hfclip.errors import ArgumentError, EngineError
 
 ray = pytest.importorskip("ray")
 pytestmark = [
@@ -105,7 +105,7 @@ def worker_processes() -> list[int]:
 def events(monkeypatch: pytest.MonkeyPatch) -> "list[tuple[Event, str]]":
     """Collects the events of runs, each with the node of its worker."""
     found: list[tuple[Event, str]] = []
-    run_parts = engine.run_parts
+    run_parts = scheduling.run_parts
 
     def collected(sizes: Any, crew: RayCrew) -> Iterator[Event]:
         for event in run_parts(sizes, crew):
@@ -142,8 +142,6 @@ def test_two_workers_on_two_nodes_write_the_files_of_a_local_run(
     errors = (tmp_path / "ray" / "errors.csv").read_bytes()
     assert errors == (tmp_path / "local" / "errors.csv").read_bytes()
     assert sorted(finished(events)) == list(range(9))
-    places = {place for event, place in events if isinstance(event, Finished)}
-    assert places == {node["NodeID"] for node in ray.nodes()}
 
 
 def test_a_collection_of_both_engines_is_that_of_one(
@@ -164,8 +162,9 @@ def test_a_collection_of_both_engines_is_that_of_one(
 def test_other_numbers_of_threads_differ_by_one_unit_in_the_last_place(
     nodes: Any, pictures: Path, tmp_path: Path, threads: None
 ) -> None:
-    nodes.add_node(num_cpus=2, object_store_memory=100 * 2**20).node_id  # noqa: B018
+    node = nodes.add_node(num_cpus=2, object_store_memory=100 * 2**20)
     run(pictures, tmp_path / "ray", workers=1, cpus_per_worker=2)
+    nodes.remove_node(node)
     embed(pictures, tmp_path / "local", "--part-size", "7")
     found, expected = (
         rows_of(tmp_path / name).embeddings.values.astype(np.float16) for name in ("ray", "local")
@@ -184,7 +183,7 @@ def test_a_worker_killed_five_times_loses_no_row(
     killed: list[int] = []
 
     def kill() -> None:
-        while len(killed) < 5 and not finished_run.is_set():
+        while len(killed) < 5 and not ended.is_set():
             for process in worker_processes():
                 if process not in killed:
                     time.sleep(0.05)
@@ -193,11 +192,11 @@ def test_a_worker_killed_five_times_loses_no_row(
                     break
             time.sleep(0.02)
 
-    finished_run = threading.Event()
+    ended = threading.Event()
     killer = threading.Thread(target=kill)
     killer.start()
     outcome = run(folder, out, part_size=5)
-    finished_run.set()
+    ended.set()
     killer.join()
     assert len(killed) == 5
     assert (outcome.encoded, outcome.embedded, outcome.pending) == (120, 120, 0)
@@ -205,3 +204,91 @@ def test_a_worker_killed_five_times_loses_no_row(
     assert sorted(finished(events)) == list(range(24))
     assert sum(isinstance(event, Retried) for event, _ in events) == 5
     assert any("is tried again, because attempt 1" in str(each.message) for each in recwarn)
+
+
+def test_both_nodes_work_and_one_that_is_taken_away_loses_no_row(
+    nodes: Any, tmp_path: Path, events: "list[tuple[Event, str]]"
+) -> None:
+    folder, out = slow_folder(tmp_path / "pictures", 100), tmp_path / "out"
+    extra = nodes.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+
+    def take_away() -> None:
+        while not ended.is_set():
+            if any(place == extra.node_id for event, place in events):
+                time.sleep(0.1)
+                nodes.remove_node(extra, allow_graceful=False)
+                return
+            time.sleep(0.02)
+
+    ended = threading.Event()
+    thief = threading.Thread(target=take_away)
+    thief.start()
+    with pytest.warns(UserWarning, match="is tried again"):
+        outcome = run(folder, out, part_size=5, workers=3)
+    ended.set()
+    thief.join()
+    assert (outcome.encoded, outcome.embedded) == (100, 100)
+    assert rows_of(out).keys == [str(path) for path in sorted(folder.iterdir())]
+    assert sorted(finished(events)) == list(range(20))
+    places = {place for event, place in events if isinstance(event, Finished)}
+    assert len(places - {extra.node_id, ""}) == 2
+
+
+def test_more_workers_than_cpus_are_named_and_those_that_fit_work(
+    nodes: Any, pictures: Path, tmp_path: Path
+) -> None:
+    with pytest.warns(UserWarning, match=r"room for 2 of 5 workers, which need 1 CPU each"):
+        outcome = run(pictures, tmp_path / "out", workers=5)
+    assert (outcome.encoded, outcome.pending) == (60, 0)
+
+
+def test_a_run_says_what_it_waits_for_and_ends_after_its_patience(
+    nodes: Any, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_QUIET", 1.0)
+    monkeypatch.setattr(engine, "_REPEATED", 1.0)
+
+    @ray.remote(num_cpus=1)
+    class Holder:
+        def ready(self) -> bool:
+            return True
+
+    holders = [Holder.remote() for _ in range(2)]
+    assert ray.get([holder.ready.remote() for holder in holders]) == [True, True]
+    free = r"1 CPU for a worker \(0 of 2 CPUs are free\)"
+    with (
+        pytest.warns(UserWarning, match=f"^Waits for {free}"),
+        pytest.raises(EngineError, match=f"No worker has come in 3 s. The run waits for {free}"),
+    ):
+        run(pictures, tmp_path / "out", patience=3.0)
+    threading.Timer(2.0, lambda: [ray.kill(holder) for holder in holders]).start()
+    with pytest.warns(UserWarning, match=f"^Waits for {free}"):
+        assert run(pictures, tmp_path / "out", patience=100.0).encoded == 60
+
+
+def test_a_node_with_another_version_refuses_before_it_works(
+    nodes: Any, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "versions", lambda: {**versions(), "torch": "1.2.3"})
+    out = tmp_path / "out"
+    reason = rf"No node can work: {socket.gethostname()}: torch is .*; the run uses 1.2.3"
+    with (
+        pytest.warns(UserWarning, match=f"{socket.gethostname()} does not work: torch is"),
+        pytest.raises(EngineError, match=reason),
+    ):
+        run(pictures, out)
+    assert complete_parts(out) == []
+
+
+def test_a_part_that_cannot_be_written_is_given_up_and_named(
+    nodes: Any, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    (out / ".hfclip" / "content" / "part-00003.sha256").mkdir(parents=True)
+    (out / ".hfclip" / "content" / "part-00003.sha256" / "file").touch()
+    with (
+        pytest.warns(UserWarning, match="part-00003 is tried again"),
+        pytest.raises(EngineError, match=r"1 parts were given up: part-00003 \(.*directory"),
+    ):
+        run(pictures, out, policy=Policy(attempts=2, pause=0.1))
+    assert complete_parts(out) == [0, 1, 2, 4, 5, 6, 7, 8]
