@@ -3,8 +3,9 @@
 The scheduler knows the workers only through a `Crew`. It does not import Ray, so a simulation of a
 cluster runs the same code. Its rules:
 
-- A part that fails is tried again after a growing pause, behind the parts that are new, and first
-  on other nodes. After a number of failures it is given up, and the others go on.
+- A part that fails is tried again after a growing pause, and first on other nodes. It comes before
+  new parts, so that the run does not wait for it at the end, unless nothing else succeeds either.
+  After a number of failures it is given up, and the others go on.
 - A part whose worker dies is tried again, too. A part that kills its worker several times is given
   up. A node that is taken away is no fault of the part.
 - When no part is left to give, a part that takes much longer than the others is given to another
@@ -61,7 +62,7 @@ class Policy:
     losses: int = 20
     pause: float = 10.0
     longest_pause: float = 600.0
-    slow: float = 3.0
+    slow: float = 2.0
     least: float = 10.0
     copies: int = 3
     streak: int = 3
@@ -158,7 +159,7 @@ class _Run:
             if self._rests(worker, now):
                 continue
             part = self._next(self._node_of[worker], now)
-            if part is None and not self._retries:
+            if part is None:
                 late = self._late(now) if late is None else late
                 part = late.pop() if late else None
             if part is None:
@@ -176,8 +177,13 @@ class _Run:
         return any(name in self._trouble and self._trouble[name].until > now for name in names)
 
     def _next(self, node: str, now: float) -> int | None:
-        """Returns a new part, or one to try again, for a worker on a node."""
-        if self._fresh:
+        """Returns a part to try again, or a new one, for a worker on a node.
+
+        A part that has failed comes before the new ones, so that the run does not wait for it at
+        the end. While no part is completed, new ones come first: something is wrong for all, and
+        each attempt would count against a part.
+        """
+        if self._fresh and self._failures >= self._policy.hopeless:
             return self._fresh.popleft()
         for place, (due, part) in enumerate(self._retries):
             if due > now:
@@ -185,7 +191,7 @@ class _Run:
             if self._may_try(node, part) or now - due >= _ELSEWHERE:
                 del self._retries[place]
                 return part
-        return None
+        return self._fresh.popleft() if self._fresh else None
 
     def _may_try(self, node: str, part: int) -> bool:
         """Returns whether a part has not failed on this node, or has failed on all of them."""
@@ -219,7 +225,7 @@ class _Run:
         if self._idle:
             times += [due for due, _ in self._retries[:1] if due > now]
             times += [trouble.until for trouble in self._trouble.values() if trouble.until > now]
-            if not self._fresh and not self._retries:
+            if not self._fresh:
                 starts = (self._late_from(work) for work in self._working.values())
                 times += [start for start in starts if start > now]
         return min(times) - now

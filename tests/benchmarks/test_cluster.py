@@ -40,10 +40,10 @@ def test_two_workers_share_four_parts() -> None:
 
 
 def test_a_part_that_kills_its_worker_is_given_up_after_three_deaths() -> None:
-    # worker-1 dies at 36. worker-0 does two more parts, gets this one at 66 and dies at 72. Then
-    # worker-1, back since 66, gets it and dies at 78.
+    # worker-1 dies at 36. worker-0 gets the part at 42 and dies at 48. Then worker-1, back at 66,
+    # gets it and dies at 72. worker-0 is back at 78 and does the last two parts.
     outcome = simulate(small(replace(PAIR, killing=frozenset({1}))))
-    assert seconds(outcome) == (78, 36, 18, 102)
+    assert seconds(outcome) == (102, 36, 18, 150)
     assert (outcome.complete, outcome.given_up, outcome.attempts) == (3, 1, 6)
     assert outcome.most_attempts == 1
 
@@ -70,11 +70,15 @@ def test_a_killed_driver_costs_the_parts_that_are_not_complete() -> None:
     assert (outcome.complete, outcome.attempts) == (4, 6)
 
 
-def test_the_run_stops_when_everything_fails() -> None:
-    outcome = simulate(small(replace(PAIR, failing=frozenset(range(20))), 20))
+@pytest.mark.parametrize("trouble", ["failing", "killing"])
+def test_the_run_stops_when_everything_fails(trouble: str) -> None:
+    every: Any = {trouble: frozenset(range(20))}
+    outcome = simulate(small(replace(PAIR, **every), 20))
     assert outcome.stopped is not None
-    assert outcome.stopped.startswith("5 parts in succession")
-    assert (outcome.complete, outcome.given_up, outcome.pending) == (0, 5, 15)
+    assert outcome.stopped.startswith("no part was completed in 1,8")
+    assert outcome.complete == 0
+    assert outcome.given_up + outcome.pending == 20
+    assert outcome.hours == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_node_that_is_taken_away_ends_all_its_workers_and_another_comes() -> None:

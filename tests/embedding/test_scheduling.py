@@ -110,7 +110,7 @@ def test_nothing_to_do_ends_at_once() -> None:
     assert run(Script({}, done(1.0)), []) == []
 
 
-def test_a_failure_is_tried_again_after_new_parts_a_pause_and_on_another_node() -> None:
+def test_a_failure_is_tried_again_after_a_pause_and_on_another_node() -> None:
     def answer(worker: str, part: int, before: int) -> tuple[float, list[Report]]:
         if part == 0 and worker == "a":
             return 1.0, [Failed(worker, part, "no space")]
@@ -122,6 +122,47 @@ def test_a_failure_is_tried_again_after_new_parts_a_pause_and_on_another_node() 
     assert retried == Retried("a", 0, "no space", attempt=1, pause=10.0, seconds=1.0)
     assert script.given[-1] == (11.0, "b", 0)  # "a" is ready, too, but the part failed there
     assert sorted(of(Finished, events)) == [0, 1, 2, 3]
+
+
+def test_a_part_that_always_fails_is_given_up_while_there_are_new_parts() -> None:
+    def answer(worker: str, part: int, before: int) -> tuple[float, list[Report]]:
+        return 10.0, [Failed(worker, part, "down") if part == 0 else Done(worker, part)]
+
+    script = Script(TWO, answer)
+    events = run(script, range(400))
+    tries = [time for time, _, part in script.given if part == 0]
+    assert len(tries) == 8
+    assert tries[:3] == [0.0, 20.0, 50.0]  # after pauses of 10 and 20 seconds
+    assert of(GivenUp, events) == [0]
+    assert tries[-1] < 1_400.0  # the others take 2,000 seconds
+    assert len(of(Finished, events)) == 399
+    assert script.time == pytest.approx(2_035, abs=20)
+
+
+def test_new_parts_come_first_while_nothing_succeeds() -> None:
+    def answer(worker: str, part: int, before: int) -> tuple[float, list[Report]]:
+        return 20.0, [Failed(worker, part, "down") if script.time < 300.0 else Done(worker, part)]
+
+    script = Script({f"w{number}": f"n{number}" for number in range(10)}, answer)
+    events = run(script, range(200))
+    during = [part for time, _, part in script.given if time < 300.0]
+    assert len(during) > 50
+    assert max(during.count(part) for part in during) == 1
+    assert not of(GivenUp, events)
+    assert sorted(of(Finished, events)) == list(range(200))
+
+
+def test_a_late_part_gets_another_worker_also_while_a_failed_one_pauses() -> None:
+    def answer(worker: str, part: int, before: int) -> tuple[float, list[Report]]:
+        if part == 8 and before < 2:
+            return 10.0, [Failed(worker, part, "down")]
+        return (1_000.0 if part == 9 and not before else 10.0), [Done(worker, part)]
+
+    script = Script(TWO, answer)
+    run(script, range(10), Policy(pause=200.0))
+    assert [(time, part) for time, _, part in script.given[8:]] == [
+        *((40.0, 8), (40.0, 9), (60.0, 9), (310.0, 8), (780.0, 8)),
+    ]
 
 
 def test_a_failed_part_waits_a_minute_at_most_for_another_node() -> None:
