@@ -181,7 +181,7 @@ import sys, threading, time
 from pathlib import Path
 import numpy as np
 from hfclip.search.lists import Kind, write_lists
-from hfclip.search.recall import ask, choose_held_out
+from hfclip.search.recall import choose_held_out
 
 def own():
     [line] = [l for l in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in l]
@@ -198,12 +198,10 @@ kind = Kind(16, 8, 800)
 small = vectors[:20_000]
 (folder / "small").mkdir()
 write_lists(folder / "small", small, None, kind, np.arange(0), memory=2**21)  # starts all threads
-ask(small, None, choose_held_out(20_000), "images", {"captions": small})
 done, highest, before = threading.Event(), [0], own()
 thread = threading.Thread(target=watch)
 thread.start()
 names = write_lists(folder, vectors, None, kind, held_out, memory=2**21)
-ask(vectors, None, held_out, "images", {"captions": vectors})
 done.set()
 thread.join()
 assert len(names) > 4

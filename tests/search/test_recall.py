@@ -1,5 +1,7 @@
 """The recall of an approximate search, measured with rows and with other queries."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from clustered import clustered, texts_for
@@ -79,6 +81,20 @@ def test_queries_of_several_blocks_are_chosen_as_from_one(monkeypatch: pytest.Mo
     assert len(set(places)) == QUERIES
     assert places == sorted(places)
     assert not set(places) & set(range(5, 1_100))
+
+
+def test_the_memory_of_choosing_queries_does_not_grow_with_the_rows() -> None:
+    peaks = []
+    for rows in (200_000, 600_000):
+        texts = np.broadcast_to(TEXTS[0], (rows, 64 // 8, 8)).reshape(rows, 64)
+        tracemalloc.start()
+        chosen = recall._choose_finite(texts, np.random.default_rng(0))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(chosen) == QUERIES
+    # A byte for each number would be 13 and 38 MB, a block has 4 MB.
+    assert max(peaks) < 8 * 2**20
+    assert peaks[1] - peaks[0] < 2**20
 
 
 def test_the_standard_error_is_that_of_the_mean() -> None:
