@@ -28,7 +28,7 @@ RATE = 1 / (1 / ENCODED + 1 / DECODED)
 
 PARTS, PART_SIZE = 20_000, 5_000
 OUTAGE = 10 * 60.0
-"""Seconds for which the storage does not answer."""
+"""Seconds for which the storage of the parts does not answer."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,8 @@ class Scenario:
         title: A sentence about it, for the table.
         changes: Attributes of the cluster.
         bad_parts: Whether one part always fails, and another one always kills its worker.
-        outage: When the storage stops answering for `OUTAGE`, as a share of the ideal time.
+        outage: When the storage of the parts stops answering for `OUTAGE`, as a share of the ideal
+            time.
         restart: When the process of the scheduler is killed, as a share of the ideal time.
         copies: Whether parts that are late are given to a second worker.
     """
@@ -204,7 +205,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         "the usual, 1 part always fails, and 1 always kills its worker", _USUAL, bad_parts=True
     ),
     "outage": Scenario(
-        "the usual, and the storage does not answer for 10 minutes", _USUAL, outage=0.5
+        "the usual, and the storage of the parts does not answer for 10 minutes", _USUAL, outage=0.5
     ),
     "late-outage": Scenario("the same during the last parts", _USUAL, outage=1.0),
     "restart": Scenario(
@@ -291,9 +292,9 @@ def row(title: str, outcome: Outcome) -> str:
 @click.option(
     "--patience",
     type=click.FloatRange(min=0),
-    default=60,
+    default=90,
     show_default=True,
-    help="Seconds for which a worker tries to reach the storage before its part fails.",
+    help="Seconds for which a worker tries to reach the storage before its attempt fails.",
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a scenario.")

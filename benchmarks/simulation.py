@@ -40,8 +40,8 @@ class Cluster:
         replacement: The time until another node takes its place.
         failing: The parts that always fail.
         killing: The parts that kill their worker.
-        outages: When the storage does not answer: pairs of the beginning and the length, ascending.
-        patience: How long a worker tries to reach the storage before its part fails.
+        outages: When the storage of the parts does not answer: pairs of a beginning and a length.
+        patience: How long a worker tries to reach that storage before its attempt fails.
         seed: The seed of all random numbers.
     """
 
@@ -60,7 +60,7 @@ class Cluster:
     failing: frozenset[int] = frozenset()
     killing: frozenset[int] = frozenset()
     outages: tuple[tuple[float, float], ...] = ()
-    patience: float = 60.0
+    patience: float = 90.0
     seed: int = 0
 
 
@@ -164,20 +164,24 @@ class SimulatedCrew:
         if self._random.random() < cluster.stragglers:
             seconds *= cluster.straggling
         seconds += cluster.overhead
-        for begin, length in cluster.outages:
-            meets = max(self._clock, begin)
-            left = begin + length - meets
-            if left <= 0 or self._clock + seconds <= begin:
-                continue
-            if left > cluster.patience:
-                reason = Failed(worker.name, part, _UNREACHABLE)
-                return meets + cluster.patience - self._clock, reason
-            seconds += left
+        # The storage is asked for the part at the beginning, and gets it at the end.
+        before = self._outage(self._clock)
+        after = self._outage(self._clock + before + seconds)
+        unreachable = Failed(worker.name, part, _UNREACHABLE)
+        if before > cluster.patience:
+            return cluster.patience, unreachable
         if part in cluster.killing:
-            return seconds / 2, None
+            return before + seconds / 2, None
         if part in cluster.failing:
-            return seconds, Failed(worker.name, part, f"part {part} always fails")
-        return seconds, Done(worker.name, part)
+            return before + seconds, Failed(worker.name, part, f"part {part} always fails")
+        if after > cluster.patience:
+            return before + seconds + cluster.patience, unreachable
+        return before + seconds + after, Done(worker.name, part)
+
+    def _outage(self, time: float) -> float:
+        """Returns the seconds until the storage answers, at a time: 0 if it does."""
+        ends = [begin + length for begin, length in self.cluster.outages if begin <= time]
+        return max(0.0, max(ends, default=0.0) - time)
 
     def _end_attempt(self, worker: _Worker, life: int, report: Report | None) -> None:
         if worker.life != life:

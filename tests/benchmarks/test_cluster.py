@@ -16,7 +16,7 @@ from benchmarks.simulation import Cluster, SimulatedCrew
 from hfclip.embedding.crew import Done, Joined, Lost
 from hfclip.embedding.scheduling import Policy
 
-PAIR = Cluster(workers=2, node_size=1, rate=10, start=30, overhead=2)
+PAIR = Cluster(workers=2, node_size=1, rate=10, start=30, overhead=2, patience=60)
 ALONE = replace(PAIR, workers=1)
 MANY = Cluster(workers=40, node_size=4, rate=10, start=30, overhead=2)
 
@@ -55,12 +55,15 @@ def test_a_part_that_always_fails_is_given_up_after_eight_attempts() -> None:
     assert (outcome.complete, outcome.given_up, outcome.attempts) == (0, 1, 8)
 
 
-def test_a_short_outage_delays_a_part_and_a_long_one_fails_it() -> None:
-    assert seconds(simulate(small(replace(ALONE, outages=((35, 40),)), 1))) == (82, 52, 0, 30)
-    # It fails at 95, is given again at 105, waits until 135 and needs 12 seconds.
+def test_a_short_outage_delays_an_upload_and_a_long_one_fails_the_attempt() -> None:
+    # The upload waits from 42 to 75.
+    assert seconds(simulate(small(replace(ALONE, outages=((35, 40),)), 1))) == (75, 45, 0, 30)
+    # It fails at 102. The next attempt begins at 112, waits until 135 and takes 12 seconds.
     outcome = simulate(small(replace(ALONE, outages=((35, 100),)), 1))
-    assert seconds(outcome) == (147, 42, 65, 40)
+    assert seconds(outcome) == (147, 35, 72, 40)
     assert (outcome.complete, outcome.attempts, outcome.most_attempts) == (1, 2, 2)
+    # An outage in the middle of an attempt is not noticed.
+    assert seconds(simulate(small(replace(ALONE, outages=((35, 5),)), 1))) == (42, 12, 0, 30)
 
 
 def test_a_killed_driver_costs_the_parts_that_are_not_complete() -> None:
