@@ -91,15 +91,13 @@ def encode_on_ray(
         bar = stack.enter_context(
             tqdm(total=sum(sizes.values()), unit=unit, disable=None if progress else True)
         )
-        crew = RayCrew(ray, task, share)
+        crew = RayCrew(ray, task, share, session.check_alive)
         stack.callback(crew.close)
         run = _Run(session, crew, bar, stop, sizes, progress)
         try:
             return run.encode()
         except ray.exceptions.RayError as error:
-            raise EngineError(
-                f"The Ray cluster has failed ({first_line(error)}). {_KEPT}"
-            ) from error
+            raise EngineError(f"Ray has failed ({first_line(error)}). {_KEPT}") from error
 
 
 @dataclass

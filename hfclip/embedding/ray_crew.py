@@ -12,9 +12,12 @@ from typing import Any, Literal, NamedTuple
 from hfclip.embedding.cluster import Share
 from hfclip.embedding.crew import Done, Failed, Joined, Lost, Report
 from hfclip.embedding.nodes import Failure, Place, Refusal, Task, Worker
+from hfclip.embedding.ray_session import first_line
 
 # How many workers are asked for their progress at once, and how often, in seconds.
 _POLLED, _POLLING = 16, 1.0
+# How often the cluster must answer, in seconds.
+_CHECKED = 2.0
 # Pauses in seconds before a worker that could not begin is asked again, or replaced.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 
@@ -53,6 +56,7 @@ class RayCrew:
         ray: The module ray, which is connected to a cluster.
         task: What the workers must know.
         share: How many workers there are, and what each of them asks for.
+        check_alive: Raises EngineError if the cluster is gone.
         refusals: For the host of each node that refused, the reason.
         progress: For each part in work, its inputs and errors until now.
     """
@@ -60,6 +64,7 @@ class RayCrew:
     ray: Any
     task: Task
     share: Share
+    check_alive: Callable[[], None]
     refusals: dict[str, str] = field(default_factory=dict)
     progress: dict[int, tuple[int, int]] = field(default_factory=dict)
 
@@ -75,7 +80,7 @@ class RayCrew:
         self._calls: dict[Any, _Call] = {}
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._reports: list[Report] = []
-        self._polls, self._next_poll = 0, 0.0
+        self._polls, self._next_poll, self._next_check = 0, 0.0, 0.0
         for number in range(self.share.workers):
             self._start(f"worker-{number + 1}", 0)
 
@@ -109,6 +114,9 @@ class RayCrew:
 
     def wait(self, seconds: float) -> Sequence[Report]:
         """Returns what has happened. Waits at most this time if nothing has."""
+        if time.monotonic() >= self._next_check:
+            self.check_alive()
+            self._next_check = time.monotonic() + _CHECKED
         self._run_due()
         self._poll()
         if self._calls:
@@ -185,6 +193,7 @@ class RayCrew:
     def _replace(self, call: _Call, member: _Member, error: Exception) -> None:
         """Replaces an actor that has ended or cannot be reached."""
         worker = call.worker
+        self.check_alive()
         self._calls = {
             reference: other for reference, other in self._calls.items() if other.worker != worker
         }
@@ -192,17 +201,22 @@ class RayCrew:
         reason = _reason(error)
         if call.kind == "encode":
             self.progress.pop(call.part, None)
-            self._reports.append(Lost(worker, reason, node_lost=self._is_gone(member.place)))
+            node_lost = self._is_gone(member.place, error)
+            self._reports.append(Lost(worker, reason, node_lost=node_lost))
             self._start(worker, 0)
             return
         self.refusals[member.place.host if member.place else "a node"] = reason
         self._after_pause(member, lambda: self._start(worker, member.failures))
 
-    def _is_gone(self, place: Place | None) -> bool:
-        """Returns whether the node of a worker was taken away."""
-        if place is None:
-            return False
-        return not any(node["NodeID"] == place.node and node["Alive"] for node in self.ray.nodes())
+    def _is_gone(self, place: Place | None, error: Exception) -> bool:
+        """Returns whether the node of a worker was taken away.
+
+        Its node reports that a process has died. Without a report the worker cannot be reached.
+        """
+        if isinstance(error, self.ray.exceptions.ActorUnavailableError):
+            return True
+        alive = {node["NodeID"] for node in self.ray.nodes() if node["Alive"]}
+        return place is not None and place.node not in alive
 
     def _after_pause(self, member: _Member, action: Callable[[], None]) -> None:
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**member.failures)
@@ -238,8 +252,16 @@ class RayCrew:
             return
 
 
+# What Ray's errors mean for a person.
+_MEANINGS = {
+    "ActorDiedError": "its process died",
+    "ActorUnavailableError": "its process cannot be reached",
+    "OutOfMemoryError": "its node had no memory left",
+    "NodeDiedError": "its node is gone",
+}
+
+
 def _reason(error: Exception) -> str:
-    """Returns the first sentence of Ray's error."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    first = lines[0] if lines else type(error).__name__
-    return f"its worker ended ({type(error).__name__}: {first.rstrip('.')})"
+    """Returns what has happened to a worker, in a few words."""
+    name = type(error).__name__
+    return _MEANINGS.get(name) or f"its process ended ({name}: {first_line(error)})"

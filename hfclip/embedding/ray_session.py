@@ -2,7 +2,9 @@
 
 import os
 import socket
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,17 +17,17 @@ from hfclip.embedding.manifest import Manifest
 from hfclip.embedding.options import Loaded, Options, load_encoder
 from hfclip.errors import DataError, EngineError
 
-# No statistics about the use are sent, a worker without a GPU keeps the variables of CUDA, and the
-# terminal stays free of logs.
+# No statistics about the use are sent, and a worker without a GPU keeps the variables of CUDA.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 # The address for a Ray that is started for the run.
 _NEW = "local"
 # Seconds in which a cluster must answer.
 _REACHABLE = 5.0
+# Seconds for a restart of the process that leads a cluster, and of one on this machine.
+_RESTART, _RESTART_HERE, _PAUSE = 30.0, 1.0, 0.5
 # Shared memory for objects in bytes, the least that Ray accepts with some reserve: calls and
 # results have less than a kilobyte.
 _OBJECT_STORE = 100 * 2**20
@@ -46,6 +48,7 @@ class Session:
         self.is_own = False
         self._ray: Any = None
         self._connected = False
+        self._gcs = ""
 
     def __enter__(self) -> "Session":
         """Connects to the cluster, if one is named or runs on this machine.
@@ -109,6 +112,24 @@ class Session:
             workers=self.options.workers or threads,
         )
 
+    def check_alive(self) -> None:
+        """Checks that the cluster answers. Ray would end this process after a minute without.
+
+        Raises:
+            EngineError: The cluster is gone.
+        """
+        if not self._gcs:
+            self._gcs = self._ray.get_runtime_context().gcs_address
+        end = time.monotonic() + (_RESTART_HERE if self.is_own else _RESTART)
+        while not _answers(self._gcs):
+            if time.monotonic() >= end:
+                raise EngineError(
+                    "Ray on this machine is gone."
+                    if self.is_own
+                    else f"The Ray cluster at {self._gcs} is gone."
+                )
+            time.sleep(_PAUSE)
+
     def nodes(self) -> list[Mapping[str, float]]:
         """Returns the resources of each node that is alive."""
         return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
@@ -171,6 +192,9 @@ class Session:
     def _init(self, **arguments: Any) -> None:
         self._ray.init(log_to_driver=False, logging_level="FATAL", **arguments)
         self._connected = True
+        with suppress(AttributeError):
+            # It writes what happens to any process of the cluster to standard output.
+            self._ray._private.worker.print_to_stdstream = _ignore  # noqa: SLF001
 
 
 def _imported() -> Any:
@@ -181,6 +205,10 @@ def _imported() -> Any:
     except ImportError as error:
         raise DataError('--engine ray needs Ray: pip install "hfclip[ray]"') from error
     return ray
+
+
+def _ignore(*_: Any, **__: Any) -> None:
+    """Takes what Ray would print."""
 
 
 def first_line(error: BaseException) -> str:
