@@ -121,7 +121,8 @@ def test_second_attempts_shorten_a_run_with_slow_attempts() -> None:
     outcome = simulate(small(slow, 2_000))
     without = simulate(small(slow, 2_000, policy=replace(Policy(), slow=float("inf"))))
     assert outcome.copies > 0
-    assert (without.copies, without.twice, without.lost_hours) == (0, 0, pytest.approx(0))
+    assert (without.copies, without.twice) == (0, 0)
+    assert without.lost_hours == pytest.approx(0)
     assert outcome.complete == without.complete == 2_000
     assert outcome.hours < 0.8 * without.hours
 
@@ -136,9 +137,10 @@ def test_the_seed_determines_the_run() -> None:
 
 def test_a_scenario_places_its_failures_by_the_size_of_the_job() -> None:
     job = SCENARIOS["all"].job(MANY, 600, 100)  # ideally 150 seconds
-    assert (job.cluster.failing, job.cluster.killing) == ({200}, {300})
-    assert job.cluster.outages == ((60, 600),)
-    assert job.restarts == (135,)
+    assert job.cluster.failing == frozenset({200})
+    assert job.cluster.killing == frozenset({300})
+    assert list(job.cluster.outages) == [(60, 600)]
+    assert list(job.restarts) == [135]
     assert (job.cluster.spread, job.cluster.deaths, job.cluster.losses) == (0.2, 0.5, 0.5)
 
 

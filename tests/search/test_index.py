@@ -148,11 +148,13 @@ def test_files_that_are_searched_at_once_give_what_they_give_one_after_the_other
     paths = [tmp_path / name for name in names]
     one, many = Lists(paths, threads=1), Lists(paths, threads=3)
     threads: set[str] = set()
-    for part in many._parts:
-        search_part = part.search
-        part.search = lambda *given, search=search_part, **named: (
-            threads.add(threading.current_thread().name) or search(*given, **named)
-        )
+    whole = many._parts[0].search
+
+    def search_first(*given: Any, **named: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return whole(*given, **named)
+
+    many._parts[0].search = search_first
     for probes in (1, 7, 300):
         for queries in (TEXTS[:1], TEXTS[:70]):
             found = list(many.candidates(queries, 400, probes))
@@ -160,6 +162,7 @@ def test_files_that_are_searched_at_once_give_what_they_give_one_after_the_other
             assert len(found) == len(expected) == len(queries)
             assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
     assert len(paths) == 3
+    assert threads
     assert all(name.startswith("hfclip-search") for name in threads)
 
 
