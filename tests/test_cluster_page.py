@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped,unused-ignore]
 from click.testing import CliRunner
 
 import hfclip
