@@ -204,9 +204,10 @@ class _Run:
 
     def _missing(self) -> str:
         """Returns what a run without a worker waits for, in words."""
-        if not self.crew.waiting:
-            return "the workers to load the model"
-        return f"{self.crew.share.need} for a worker ({self.session.free()})"
+        if self.crew.loading:
+            return f"{self.crew.loading} workers that load the model"
+        need = self.crew.share.need
+        return f"{need} for a worker, or for its process to start ({self.session.free()})"
 
     def _reasons(self) -> str:
         found = [f"{host}: {reason}" for host, reason in self.crew.refusals.items()]

@@ -270,7 +270,7 @@ def test_a_run_says_what_it_waits_for_and_ends_after_its_patience(
 
     holders = [Holder.remote() for _ in range(2)]
     assert ray.get([holder.ready.remote() for holder in holders]) == [True, True]
-    free = r"1 CPU for a worker \(0 of 2 CPUs are free\)"
+    free = r"1 CPU for a worker, or for its process to start \(0 of 2 CPUs are free\)"
     with (
         pytest.warns(UserWarning, match=f"^Waits for {free}"),
         pytest.raises(EngineError, match=f"No worker has come in 3 s. The run waits for {free}"),
