@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -76,11 +77,12 @@ def descendants(process: int) -> set[int]:
 
 def alive(processes: set[int]) -> set[int]:
     """Returns the processes that have not ended. Ray's agents notice its end after a minute."""
-    return {
-        process
-        for process in processes & {process for process, _ in parents()}
-        if b"Agent" not in Path(f"/proc/{process}/cmdline").read_bytes()
-    }
+    found = set()
+    for process in processes & {process for process, _ in parents()}:
+        with suppress(OSError):  # it ends now
+            if b"Agent" not in Path(f"/proc/{process}/cmdline").read_bytes():
+                found.add(process)
+    return found
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
