@@ -19,7 +19,8 @@ from hfclip.data.references import FileImage
 from hfclip.embedding.changes import Changes, update_plan
 from hfclip.embedding.items import Item
 from hfclip.embedding.manifest import Manifest
-from hfclip.embedding.parts import Rows, Vectors, complete_parts, part_path, read_part, write_part
+from hfclip.embedding.part_files import complete_parts
+from hfclip.embedding.parts import Rows, Vectors, read_part, write_part
 from hfclip.embedding.plan import Plan, PlannedPart
 
 DIMENSION = 4
@@ -122,7 +123,7 @@ def live(out: Path) -> dict[str, list[float] | str]:
     for part in Plan(out).parts():
         if part.number not in complete:
             continue
-        rows = read_part(part_path(out, part.number))
+        rows = read_part(out, part.number)
         for row, item in zip(part.rows, part.items, strict=True):
             assert item.key not in found
             error = rows.errors[row]
@@ -143,7 +144,7 @@ def result(content: bytes) -> list[float] | str:
 
 def stored(out: Path) -> list[tuple[str, Sequence[float]]]:
     """Returns the keys and embeddings of the parts alone, in their order."""
-    rows = [read_part(part_path(out, number)) for number in complete_parts(out)]
+    rows = [read_part(out, number) for number in complete_parts(out)]
     return [
         (key, values)
         for part in rows

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hfclip.cli import main
-from hfclip.embedding.parts import Rows, complete_parts, joined, part_path, read_part
+from hfclip.embedding.part_files import complete_parts
+from hfclip.embedding.parts import Rows, joined, read_part
 from hfclip.embedding.plan import Plan
 
 
@@ -64,14 +65,14 @@ def embed(source: Path | str, out: Path, *arguments: str) -> Result:
 
 def rows_of(out: Path) -> Rows:
     """Returns all rows of the parts, dead ones among them."""
-    return joined([read_part(part_path(out, number)) for number in complete_parts(out)])
+    return joined([read_part(out, number) for number in complete_parts(out)])
 
 
 def live_rows(out: Path) -> dict[str, NDArray[np.float32]]:
     """Returns the embedding of each live row by its key; zeros where there is none."""
     found: dict[str, NDArray[np.float32]] = {}
     for part in Plan(out).parts():
-        vectors = read_part(part_path(out, part.number)).embeddings
+        vectors = read_part(out, part.number).embeddings
         for row, item in zip(part.rows, part.items, strict=True):
             found[item.key] = vectors.values[row]
     return found

@@ -1,9 +1,9 @@
 """Runs `hfclip embed`: plans, encodes what is missing, writes parts and errors.csv."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -16,10 +16,12 @@ from hfclip.embedding.listing import list_items
 from hfclip.embedding.locations import locate
 from hfclip.embedding.opening import opened
 from hfclip.embedding.options import Loaded, Options, load_encoder
-from hfclip.embedding.parts import part_path, write_part
+from hfclip.embedding.part_files import part_file
+from hfclip.embedding.parts import write_part
 from hfclip.embedding.pipeline import Pipeline
 from hfclip.embedding.plan import Plan, PlannedPart
 from hfclip.embedding.settings import Listing
+from hfclip.embedding.stores import Store, open_store
 from hfclip.errors import ArgumentError, DataError
 from hfclip.interruption import stop_request
 
@@ -68,7 +70,7 @@ class Outcome:
         encoded: The number of inputs that this run has encoded.
         seconds: The time for that, without listing and loading.
         rate: Encoded inputs a second.
-        errors_file: The table of the errors, or None if there are none.
+        errors_file: The path or URL of the table of the errors, or None if there are none.
         precision: The precision in which the model computes.
         preprocess: The implementation of the preprocess.
     """
@@ -97,37 +99,40 @@ class Outcome:
 
 def embed_collection(
     sources: Sequence[str],
-    out: Path,
+    out: "str | os.PathLike[str]",
     options: Options | None = None,
     listing: Listing | None = None,
     planning: Planning | None = None,
     *,
     progress: bool = False,
 ) -> Outcome:
-    """Embeds a collection into a folder. What is complete there is not encoded again.
+    """Embeds a collection. What is complete already is not encoded again.
 
     Args:
         sources: Folders, patterns, text files of paths, tars, tables, or text files of texts.
-        out: The folder to write.
+        out: The folder to write, or its URL, such as "s3://bucket/collection".
         options: The model and the options.
         listing: How inputs are found in the sources. Its kind is that of the options.
         planning: How the run plans.
         progress: Whether to show progress bars, if standard error is a terminal.
 
     Raises:
-        HfclipError: The sources cannot be listed, the model cannot be loaded, or the folder holds
-            embeddings of another model.
+        HfclipError: The sources cannot be listed, the model cannot be loaded, `out` holds
+            embeddings of another model, or a request for it fails.
         KeyboardInterrupt: Ctrl-C was pressed, or the process was asked to end. Complete parts stay.
     """
     options, planning = options or Options(), planning or Planning()
     listing = replace(listing or Listing(), kind=options.kind)
     share = _checked_share(planning)
     _check_pyarrow()
+    store = open_store(out)
     loaded = load_encoder(options)
     manifest = replace(loaded.manifest, sources=tuple(_named(source) for source in sources))
-    with opened(out, manifest, shared=planning.share is not None, drop=planning.drop) as collection:
+    with opened(
+        store, manifest, shared=planning.share is not None, drop=planning.drop
+    ) as collection:
         changes = update_plan(
-            out,
+            store,
             _watched(list_items(sources, listing), progress=progress),
             part_size=planning.part_size,
             rehash=planning.rehash,
@@ -136,14 +141,14 @@ def embed_collection(
         )
         mine = [number for number in changes.pending if number % share[1] == share[0] - 1]
         began = time.monotonic()
-        encoded = _encode(loaded, changes.plan, mine, out, options, progress) if mine else 0
+        encoded = _encode(loaded, changes.plan, mine, store, options, progress) if mine else 0
         seconds = time.monotonic() - began
         # In turns, so that the share that ends last lists the errors of all.
         with collection.planning_lock:
             collection.planning_lock.take(patience=_PATIENCE)
-            outcome = _outcome(out, changes, manifest.precision, options, encoded, seconds)
+            outcome = _outcome(store, changes, manifest.precision, options, encoded, seconds)
     if planning.compact:
-        compact(out, part_size=planning.part_size)
+        compact(store, part_size=planning.part_size)
     return outcome
 
 
@@ -180,7 +185,7 @@ def _encode(
     loaded: Loaded,
     plan: Plan,
     numbers: Sequence[int],
-    out: Path,
+    store: Store,
     options: Options,
     progress: bool,
 ) -> int:
@@ -201,9 +206,9 @@ def _encode(
             bar.set_postfix(errors=errors, refresh=False)
             bar.update(inputs)
 
-        for part, rows in pipeline.encode(_missing(plan, numbers, out), stop, show):
+        for part, rows in pipeline.encode(_missing(plan, numbers, store), stop, show):
             write_part(
-                out, part.number, rows, dtype=options.dtype, dimension=fast.encoder.dimension
+                store, part.number, rows, dtype=options.dtype, dimension=fast.encoder.dimension
             )
             encoded += len(rows)
         if stop.is_set() and encoded < total:
@@ -211,17 +216,20 @@ def _encode(
     return encoded
 
 
-def _missing(plan: Plan, numbers: Sequence[int], out: Path) -> Iterator[PlannedPart]:
-    """Yields the parts that have no file yet. Another process may have written some."""
+def _missing(plan: Plan, numbers: Sequence[int], store: Store) -> Iterator[PlannedPart]:
+    """Yields the parts that are not complete. Another process may have written some.
+
+    On remote storage it yields all of them: a file there may be one that is not whole.
+    """
     for number in numbers:
-        if not part_path(out, number).exists():
+        if store.folder is None or not store.exists(part_file(number)):
             yield plan.part(number)
 
 
 def _outcome(
-    out: Path, changes: Changes, precision: str, options: Options, encoded: int, seconds: float
+    store: Store, changes: Changes, precision: str, options: Options, encoded: int, seconds: float
 ) -> Outcome:
-    counts = write_errors(out)
+    counts = write_errors(store)
     return Outcome(
         inputs=counts.inputs,
         embedded=counts.embedded,
@@ -236,7 +244,7 @@ def _outcome(
         encoded=encoded,
         seconds=seconds,
         rate=encoded / seconds if encoded else 0.0,
-        errors_file=None if counts.errors_file is None else str(counts.errors_file),
+        errors_file=counts.errors_file,
         precision=precision,
         preprocess=options.preprocess,
     )
