@@ -8,7 +8,7 @@ machine has locks of the system, a remote one has files, see `hfclip.embedding.c
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from hfclip.embedding.claims import Claim
@@ -133,9 +133,8 @@ def opened(
     store.prepare()
     if not store.exists(NAME):
         _check_new(store)
-    with ExitStack() as stack:
-        planning = stack.enter_context(store.lock(f"{HIDDEN}/planning.lock"))
-        writing = stack.enter_context(store.lock(f"{HIDDEN}/writing.lock"))
+    planning, writing = (store.lock(f"{HIDDEN}/{name}.lock") for name in ("planning", "writing"))
+    with planning, writing:
         found = Opened(store, manifest, shared, drop, planning, writing)
         with found.planning():
             if not shared:
