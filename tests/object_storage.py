@@ -110,7 +110,7 @@ def files_at(url: str) -> dict[str, bytes]:
     system, path = url_to_fs(url)
     system.invalidate_cache()
     start = len(path.rstrip("/")) + 1
-    found = [name for name in system.find(path) if ".lock/" not in name]
+    found = [name for name in system.find(path) if "/locks/" not in name]
     return {name[start:]: system.cat_file(name) for name in found}
 
 

@@ -42,12 +42,14 @@ class _Held:
 
     Attributes:
         name: The name of its file.
+        is_shared: Whether other shared holders are accepted.
         renewed: When it was written last, in seconds since 1970.
         ended: Is set when it need not be renewed any more.
         writing: Is held while it is written or removed.
     """
 
     name: str
+    is_shared: bool
     renewed: float
     ended: threading.Event
     writing: threading.Lock
@@ -82,8 +84,11 @@ class Claim:
             patience: How long to wait for other holders, in seconds.
 
         Raises:
-            DataError: A request fails.
+            DataError: A request fails, or a lock that was held has been lost.
         """
+        if self._held is not None and self._held.is_shared == shared:
+            self.check()
+            return True
         began, told = time.monotonic(), False
         while not self._try(shared):
             waited = time.monotonic() - began
@@ -140,7 +145,7 @@ class Claim:
         before = self._held
         name = f"{self._name}/{kind}-{uuid.uuid4().hex}"
         self._folder.write(name, self._text())
-        held = _Held(name, time.time(), threading.Event(), threading.Lock())
+        held = _Held(name, shared, time.time(), threading.Event(), threading.Lock())
         own = {name} if before is None else {name, before.name}
         try:
             self._other = self._excluding(name, own, shared)

@@ -34,7 +34,7 @@ from tqdm import tqdm
 from hfclip.atomic import synced, write_text
 from hfclip.embedding.manifest import Manifest
 from hfclip.embedding.matrix_files import BLOCK, MatrixFiles
-from hfclip.embedding.part_files import part_file, recorded_parts
+from hfclip.embedding.part_files import named_parts, part_file, recorded_parts
 from hfclip.embedding.parts import read_table
 from hfclip.embedding.plan import Plan
 from hfclip.embedding.records import Record
@@ -142,8 +142,11 @@ def open_matrix(store: Store, manifest: Manifest, *, progress: bool = False) -> 
 
 
 def _complete(store: Store, plan: Plan) -> dict[int, tuple[Record, ...]]:
-    """Returns the planned parts that are complete."""
-    found = recorded_parts(store)
+    """Returns the planned parts that are complete.
+
+    In a copy of a folder on remote storage no part has a record: all that have a file count.
+    """
+    found = recorded_parts(store) or dict.fromkeys(named_parts(store), ())
     parts = {number: records for number, records in found.items() if number in plan.sizes}
     if not parts:
         raise DataError(

@@ -133,8 +133,7 @@ def opened(
     store.prepare()
     if not store.exists(NAME):
         _check_new(store)
-    planning, writing = (store.lock(f"{HIDDEN}/{name}.lock") for name in ("planning", "writing"))
-    with planning, writing:
+    with store.lock("planning") as planning, store.lock("writing") as writing:
         found = Opened(store, manifest, shared, drop, planning, writing)
         with found.planning():
             if not shared:

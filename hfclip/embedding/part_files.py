@@ -40,18 +40,17 @@ def recorded_parts(out: AnyStore) -> dict[int, tuple[Record, ...]]:
     """Returns the parts that are complete, ascending, with the records that fit their files.
 
     In a folder on this machine, each part with a file is complete, and there are no records. On
-    remote storage a part is complete if its file has the size in a record. Where no part has a
-    record, as in a copy of a folder, each part with a file counts.
+    remote storage a part is complete if its file has the size in a record.
 
     Raises:
         DataError: A request fails.
         OSError: The folder cannot be listed.
     """
     store = open_store(out)
-    # Before the parts: a part that is written meanwhile may lack a record, not the reverse.
-    records = {} if store.folder is not None else read_records(store)
-    if not records:
+    if store.folder is not None:
         return dict.fromkeys(named_parts(store), ())
+    # Before the parts: a part that is written meanwhile may lack a record, not the reverse.
+    records = read_records(store)
     files = store.files()
     found = {}
     for number, candidates in sorted(records.items()):

@@ -9,9 +9,11 @@ import errno
 import hashlib
 import io
 import os
+import shutil
 import tempfile
 import time
 import uuid
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -112,7 +114,7 @@ class Store(ABC):
 
     @abstractmethod
     def lock(self, name: str) -> Lock | Claim:
-        """Returns a lock for the processes that write the collection."""
+        """Returns one of the locks of those who write the collection, such as "planning"."""
 
     @abstractmethod
     def scratch(self) -> AbstractContextManager[Path]:
@@ -209,7 +211,7 @@ class _LocalStore(Store):
         return str(self._folder / name)
 
     def lock(self, name: str) -> Lock:
-        return Lock(self._folder / name)
+        return Lock(self._folder / HIDDEN / f"{name}.lock")
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -229,7 +231,7 @@ class _RemoteStore(Store):
         """
         self._url = url
         self._folder = RemoteFolder(url)
-        self._copies: tempfile.TemporaryDirectory[str] | None = None
+        self._copies: Path | None = None
 
     def __str__(self) -> str:
         return self._url
@@ -280,8 +282,9 @@ class _RemoteStore(Store):
                 raise
         try:
             if self._copies is None:
-                self._copies = tempfile.TemporaryDirectory(prefix="hfclip-")
-            return self._copied(name, Path(self._copies.name), f"{stem}-", version + ending)
+                self._copies = Path(tempfile.mkdtemp(prefix="hfclip-"))
+                weakref.finalize(self, shutil.rmtree, self._copies, ignore_errors=True)
+            return self._copied(name, self._copies, f"{stem}-", version + ending)
         except OSError as error:
             if isinstance(error, FileNotFoundError):
                 raise
@@ -303,7 +306,7 @@ class _RemoteStore(Store):
         return self._folder.url_of(name)
 
     def lock(self, name: str) -> Claim:
-        return Claim(self._folder, name)
+        return Claim(self._folder, f"{HIDDEN}/locks/{name}")
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

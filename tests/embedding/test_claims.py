@@ -17,7 +17,7 @@ from hfclip.embedding import claims
 from hfclip.embedding.claims import Claim
 from hfclip.errors import DataError
 
-FOLDER = "/place/.hfclip/planning.lock"
+FOLDER = "/place/.hfclip/locks/planning"
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def _memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def claim() -> Claim:
-    return Claim(RemoteFolder("memory://place"), ".hfclip/planning.lock")
+    return Claim(RemoteFolder("memory://place"), ".hfclip/locks/planning")
 
 
 def files() -> list[str]:
@@ -88,7 +88,7 @@ def test_the_holder_is_named_with_how_its_claim_ends() -> None:
     name = files()[0].rpartition("/")[2]
     assert other.advice() == (
         " If that process is dead, its lock ends 10 minutes after its last sign of life; to end it "
-        f"now, delete memory://place/.hfclip/planning.lock/{name}."
+        f"now, delete memory://place/.hfclip/locks/planning/{name}."
     )
     one.release()
 
