@@ -31,6 +31,16 @@ def named_parts(out: AnyStore) -> list[int]:
     return _numbers(open_store(out).names(), "parquet")
 
 
+def is_written(out: AnyStore, number: int) -> bool:
+    """Returns whether a part has got its file since the plan was read, so that it can be left out.
+
+    On remote storage it is always False: the file may not be whole, and to encode a part twice does
+    no harm.
+    """
+    store = open_store(out)
+    return store.folder is not None and store.exists(part_file(number))
+
+
 def complete_parts(out: AnyStore) -> list[int]:
     """Returns the numbers of the parts that are complete, ascending."""
     return list(recorded_parts(out))

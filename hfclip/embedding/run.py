@@ -16,7 +16,7 @@ from hfclip.embedding.listing import list_items
 from hfclip.embedding.locations import locate
 from hfclip.embedding.opening import opened
 from hfclip.embedding.options import Loaded, Options, load_encoder
-from hfclip.embedding.part_files import part_file
+from hfclip.embedding.part_files import is_written
 from hfclip.embedding.parts import write_part
 from hfclip.embedding.pipeline import Pipeline
 from hfclip.embedding.plan import Plan, PlannedPart
@@ -217,12 +217,9 @@ def _encode(
 
 
 def _missing(plan: Plan, numbers: Sequence[int], store: Store) -> Iterator[PlannedPart]:
-    """Yields the parts that are not complete. Another process may have written some.
-
-    On remote storage it yields all of them: a file there may be one that is not whole.
-    """
+    """Yields the parts that have no file yet. Another process may have written some."""
     for number in numbers:
-        if store.folder is None or not store.exists(part_file(number)):
+        if not is_written(store, number):
             yield plan.part(number)
 
 

@@ -101,14 +101,15 @@ def test_shares_at_once_make_one_collection(folder: Path, bucket: str) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leaves repeating requests to hfclip, and makes its pauses short."""
-    from s3fs import S3FileSystem
+    from fsspec import get_filesystem_class
 
+    s3 = get_filesystem_class("s3")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr(S3FileSystem, "retries", 1)
+    monkeypatch.setattr(s3, "retries", 1)
     monkeypatch.setattr(remote_folder, "PAUSES", (0.1,) * 300)
-    S3FileSystem.clear_instance_cache()
+    s3.clear_instance_cache()
     yield
-    S3FileSystem.clear_instance_cache()
+    s3.clear_instance_cache()
 
 
 def test_a_run_goes_on_when_the_server_is_started_again(
