@@ -23,7 +23,7 @@ from hfclip.embedding.cluster import Cluster
 from hfclip.embedding.events import Event, Finished, Given, Retried
 from hfclip.embedding.nodes import Place, versions
 from hfclip.embedding.options import Options
-from hfclip.embedding.parts import complete_parts, part_path
+from hfclip.embedding.part_files import complete_parts, part_file
 from hfclip.embedding.ray_crew import RayCrew
 from hfclip.embedding.run import Outcome, Planning, embed_collection
 from hfclip.errors import EngineError
@@ -90,7 +90,8 @@ def assert_same_files(found: Path, expected: Path) -> None:
     numbers = complete_parts(expected)
     assert complete_parts(found) == numbers
     for number in numbers:
-        assert part_path(found, number).read_bytes() == part_path(expected, number).read_bytes()
+        name = part_file(number)
+        assert (found / name).read_bytes() == (expected / name).read_bytes()
 
 
 def worker_processes() -> list[int]:

@@ -14,7 +14,7 @@ import pytest
 from pictures import rows_of
 from PIL import Image
 
-from hfclip.embedding.parts import complete_parts
+from hfclip.embedding.part_files import complete_parts
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests read /proc")
