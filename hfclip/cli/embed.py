@@ -3,7 +3,6 @@
 import json
 import sys
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -41,8 +40,8 @@ def _part_of(
     "--output",
     "out",
     required=True,
-    type=click.Path(path_type=Path),
-    help="Folder to write. The same command again continues there.",
+    type=click.Path(),
+    help="Folder to write, or its URL: s3://bucket/name. The same command again continues there.",
 )
 @click.option("--text", "as_text", is_flag=True, help="Embed texts instead of pictures.")
 @click.option(
@@ -133,7 +132,7 @@ def _part_of(
 @click.option("--device", help="cpu, cuda, cuda:1, ...  [default: the GPU if there is one]")
 @engine_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
-def embed(sources: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
+def embed(sources: tuple[str, ...], out: str, as_json: bool, **options: Any) -> None:
     """Embed a collection of pictures or texts.
 
     SOURCE is a folder, a pattern, a text file of paths, a WebDataset tar, or a Parquet, CSV, TSV or

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
 from hfclip.data.remote import is_remote
 from hfclip.embedding.manifest import Manifest
 from hfclip.embedding.options import Loaded, Options, load_encoder
 from hfclip.embedding.plan import Plan
-from hfclip.embedding.work import Written, encode_parts
+from hfclip.embedding.records import Record
+from hfclip.embedding.stores import Store
+from hfclip.embedding.work import encode_parts
 from hfclip.errors import DataError, HfclipError, HubError
 from hfclip.version import __version__
 
@@ -40,7 +41,7 @@ class Task:
     """What a worker must know of a run. It is sent to the worker's node.
 
     Attributes:
-        out: The folder of the collection, absolute.
+        store: The place of the collection.
         options: The options; the model and its base are absolute where they are paths.
         manifest: The manifest of the run.
         digest: The digest of the plan.
@@ -49,7 +50,7 @@ class Task:
         threads: The threads that compute and that decode.
     """
 
-    out: Path
+    store: Store
     options: Options
     manifest: Manifest
     digest: str
@@ -144,7 +145,7 @@ class Worker:
         self._loaded = loaded.optimized()
         return None
 
-    def encode(self, number: int) -> Written | Failure | None:
+    def encode(self, number: int) -> Record | Failure | None:
         """Encodes and writes a part. Returns None if the part is complete already."""
         import torch  # noqa: PLC0415
 
@@ -157,13 +158,14 @@ class Worker:
                 self._loaded,
                 self._plan,
                 [number],
-                self._task.out,
+                self._task.store,
                 self._task.options,
                 on_batch=self._count,
             )
             return next(parts, None)
         except Exception as error:  # noqa: BLE001  # the driver decides what follows
-            return Failure(_described(error), _may_succeed(error))
+            is_request = self._task.store.folder is None and isinstance(error, DataError)
+            return Failure(_described(error), is_request or _may_succeed(error))
         finally:
             self._progress = None
 
@@ -183,12 +185,12 @@ class Worker:
             if found.get(name) != expected:
                 yield f"{name} is {found.get(name, 'missing')}; the run uses {expected}"
         try:
-            self._plan = Plan(self._task.out)
+            self._plan = Plan(self._task.store)
         except (DataError, OSError) as error:
-            yield f"it does not see the collection ({error}). OUT must be a folder that all see"
+            yield f"it does not see the collection ({error})"
             return
         if self._plan.digest != self._task.digest:
-            yield f"it sees another plan in {self._task.out} than the run has written"
+            yield f"it sees another plan in {self._task.store} than the run has written"
         missing = [path for path in self._task.sample if not os.path.exists(path)]  # noqa: PTH110
         if missing:
             yield f"it does not see the inputs, such as {missing[0]}"

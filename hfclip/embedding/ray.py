@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -24,11 +23,12 @@ from hfclip.embedding.cluster import share_of
 from hfclip.embedding.events import Event, Finished, GivenUp, Resting, Retried, Stopped, Tick
 from hfclip.embedding.manifest import Manifest
 from hfclip.embedding.nodes import Task, sample_of, versions
-from hfclip.embedding.parts import part_name
+from hfclip.embedding.part_files import part_name
 from hfclip.embedding.plan import Plan
 from hfclip.embedding.ray_crew import RayCrew
 from hfclip.embedding.ray_session import Session, first_line
 from hfclip.embedding.scheduling import run_parts
+from hfclip.embedding.stores import Store
 from hfclip.embedding.work import Encoded
 from hfclip.errors import EngineError
 from hfclip.interruption import stop_request
@@ -50,7 +50,7 @@ def encode_on_ray(
     manifest: Manifest,
     plan: Plan,
     numbers: Sequence[int],
-    out: Path,
+    store: Store,
     *,
     progress: bool = False,
 ) -> Encoded:
@@ -61,7 +61,7 @@ def encode_on_ray(
         manifest: The manifest of the run. Each worker must have the same model and options.
         plan: The plan of the collection.
         numbers: The numbers of the parts.
-        out: The folder of the collection. All nodes must see it.
+        store: The place of the collection. All nodes must see it.
         progress: Whether to show a bar, if standard error is a terminal.
 
     Raises:
@@ -76,7 +76,7 @@ def encode_on_ray(
             f"A worker needs {share.need}; this machine has {session.size()}. Choose fewer."
         )
     task = Task(
-        out.absolute(),
+        store,
         session.worker_options(manifest, share.cpus),
         manifest,
         plan.digest,
@@ -143,7 +143,7 @@ class _Run:
             self._completed = time.monotonic()
             self.done += self.sizes[event.part]
             if event.result is not None:
-                self.inputs += event.result.inputs
+                self.inputs += event.result.rows
                 self.errors += event.result.errors
         elif isinstance(event, Retried):
             self._say(
@@ -204,9 +204,10 @@ class _Run:
 
     def _missing(self) -> str:
         """Returns what a run without a worker waits for, in words."""
-        if not self.crew.waiting:
-            return "the workers to load the model"
-        return f"{self.crew.share.need} for a worker ({self.session.free()})"
+        if self.crew.loading:
+            return f"{self.crew.loading} workers that load the model"
+        need = self.crew.share.need
+        return f"{need} for a worker, or for its process to start ({self.session.free()})"
 
     def _reasons(self) -> str:
         found = [f"{host}: {reason}" for host, reason in self.crew.refusals.items()]

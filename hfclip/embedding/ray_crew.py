@@ -85,9 +85,9 @@ class RayCrew:
             self._start(f"worker-{number + 1}", 0)
 
     @property
-    def waiting(self) -> int:
-        """The number of workers that Ray has not placed yet."""
-        return sum(member.place is None for member in self._members.values())
+    def loading(self) -> int:
+        """The number of workers that Ray has placed and that are not ready yet."""
+        return sum(call.kind == "begin" for call in self._calls.values())
 
     @property
     def refused(self) -> int:

@@ -123,10 +123,9 @@ class Session:
         end = time.monotonic() + (_RESTART_HERE if self.is_own else _RESTART)
         while not _answers(self._gcs):
             if time.monotonic() >= end:
+                name = "Ray on this machine" if self.is_own else f"The Ray cluster at {self._gcs}"
                 raise EngineError(
-                    "Ray on this machine is gone."
-                    if self.is_own
-                    else f"The Ray cluster at {self._gcs} is gone."
+                    f"{name} is gone. Complete parts are kept. The same command continues."
                 )
             time.sleep(_PAUSE)
 

@@ -1,10 +1,10 @@
 """Runs `hfclip embed`: plans, encodes what is missing, writes parts and errors.csv."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -21,6 +21,7 @@ from hfclip.embedding.plan import Plan
 from hfclip.embedding.ray import encode_on_ray
 from hfclip.embedding.ray_session import Session
 from hfclip.embedding.settings import Listing
+from hfclip.embedding.stores import Store, open_store
 from hfclip.embedding.work import Encoded, encode_parts
 from hfclip.errors import ArgumentError, DataError
 from hfclip.interruption import stop_request
@@ -71,7 +72,7 @@ class Outcome:
         seconds: The time for that, without listing and loading. On Ray it counts from the moment
             when the first worker has loaded the model.
         rate: Encoded inputs a second.
-        errors_file: The table of the errors, or None if there are none.
+        errors_file: The path or URL of the table of the errors, or None if there are none.
         precision: The precision in which the model computes.
         preprocess: The implementation of the preprocess.
     """
@@ -100,7 +101,7 @@ class Outcome:
 
 def embed_collection(
     sources: Sequence[str],
-    out: Path,
+    out: "str | os.PathLike[str]",
     options: Options | None = None,
     listing: Listing | None = None,
     planning: Planning | None = None,
@@ -108,11 +109,11 @@ def embed_collection(
     cluster: Cluster | None = None,
     progress: bool = False,
 ) -> Outcome:
-    """Embeds a collection into a folder. What is complete there is not encoded again.
+    """Embeds a collection. What is complete already is not encoded again.
 
     Args:
         sources: Folders, patterns, text files of paths, tars, tables, or text files of texts.
-        out: The folder to write.
+        out: The folder to write, or its URL, such as "s3://bucket/collection".
         options: The model and the options.
         listing: How inputs are found in the sources. Its kind is that of the options.
         planning: How the run plans.
@@ -120,8 +121,8 @@ def embed_collection(
         progress: Whether to show progress bars, if standard error is a terminal.
 
     Raises:
-        HfclipError: The sources cannot be listed, the model cannot be loaded, or the folder holds
-            embeddings of another model.
+        HfclipError: The sources cannot be listed, the model cannot be loaded, `out` holds
+            embeddings of another model, or a request for it fails.
         EngineError: The cluster has no room, all of its nodes refused, or parts were given up.
         KeyboardInterrupt: Ctrl-C was pressed, or the process was asked to end. Complete parts stay.
     """
@@ -129,15 +130,16 @@ def embed_collection(
     listing = replace(listing or Listing(), kind=options.kind)
     share = _checked_share(planning)
     _check_pyarrow()
+    store = open_store(out)
     with ExitStack() as stack:
         session = None if cluster is None else stack.enter_context(Session(cluster, options))
         loaded = load_encoder(options) if session is None else session.load_encoder()
         manifest = replace(loaded.manifest, sources=tuple(_named(source) for source in sources))
         collection = stack.enter_context(
-            opened(out, manifest, shared=planning.share is not None, drop=planning.drop)
+            opened(store, manifest, shared=planning.share is not None, drop=planning.drop)
         )
         changes = update_plan(
-            out,
+            store,
             _watched(list_items(sources, listing), progress=progress),
             part_size=planning.part_size,
             rehash=planning.rehash,
@@ -148,17 +150,17 @@ def embed_collection(
         if not mine:
             encoded = Encoded(0, 0.0)
         elif session is None:
-            encoded = _encode(loaded, changes.plan, mine, out, options, progress)
+            encoded = _encode(loaded.optimized(), changes.plan, mine, store, options, progress)
         else:
             encoded = encode_on_ray(
-                session, loaded.manifest, changes.plan, mine, out, progress=progress
+                session, loaded.manifest, changes.plan, mine, store, progress=progress
             )
         # In turns, so that the share that ends last lists the errors of all.
         with collection.planning_lock:
             collection.planning_lock.take(patience=_PATIENCE)
-            outcome = _outcome(out, changes, manifest.precision, options, encoded)
+            outcome = _outcome(store, changes, manifest.precision, options, encoded)
     if planning.compact:
-        compact(out, part_size=planning.part_size)
+        compact(store, part_size=planning.part_size)
     return outcome
 
 
@@ -192,15 +194,15 @@ def _watched(items: Iterator[Any], *, progress: bool) -> Iterator[Any]:
 
 
 def _encode(
-    loaded: Loaded,
+    fast: Loaded,
     plan: Plan,
     numbers: Sequence[int],
-    out: Path,
+    store: Store,
     options: Options,
     progress: bool,
 ) -> Encoded:
     """Encodes and writes parts in this process."""
-    began, fast = time.monotonic(), loaded.optimized()
+    began = time.monotonic()
     total, encoded, errors = sum(plan.sizes[number] for number in numbers), 0, 0
     unit = "text" if options.kind == "texts" else "image"
     with (
@@ -214,17 +216,17 @@ def _encode(
             bar.set_postfix(errors=errors, refresh=False)
             bar.update(inputs)
 
-        for part in encode_parts(fast, plan, numbers, out, options, stop, show):
-            encoded += part.inputs
+        for part in encode_parts(fast, plan, numbers, store, options, stop, show):
+            encoded += part.rows
         if stop.is_set() and encoded < total:
             raise KeyboardInterrupt
     return Encoded(encoded, time.monotonic() - began)
 
 
 def _outcome(
-    out: Path, changes: Changes, precision: str, options: Options, encoded: Encoded
+    store: Store, changes: Changes, precision: str, options: Options, encoded: Encoded
 ) -> Outcome:
-    counts = write_errors(out)
+    counts = write_errors(store)
     return Outcome(
         inputs=counts.inputs,
         embedded=counts.embedded,
@@ -239,7 +241,7 @@ def _outcome(
         encoded=encoded.inputs,
         seconds=encoded.seconds,
         rate=encoded.inputs / encoded.seconds if encoded.inputs else 0.0,
-        errors_file=None if counts.errors_file is None else str(counts.errors_file),
+        errors_file=counts.errors_file,
         precision=precision,
         preprocess=options.preprocess,
     )

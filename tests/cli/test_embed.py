@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from pictures import draw_folder
 
 from hfclip.cli import main
-from hfclip.embedding.parts import complete_parts
+from hfclip.embedding.part_files import complete_parts
 
 # Shells start background jobs, possibly these tests too, with SIGINT ignored.
 PROGRAM = """
