@@ -121,7 +121,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Seen]:
     def collected(sizes: Any, crew: RayCrew) -> Iterator[Event]:
         for event in scheduling.run_parts(sizes, crew):
             member = crew._members.get(getattr(event, "worker", ""))
-            found.append(Seen(event, member and member.place))
+            found.append(Seen(event, member.place if member else None))
             yield event
 
     monkeypatch.setattr(engine, "run_parts", collected)
@@ -264,12 +264,12 @@ def test_a_run_says_what_it_waits_for_and_ends_after_its_patience(
     monkeypatch.setattr(engine, "_QUIET", 1.0)
     monkeypatch.setattr(engine, "_REPEATED", 1.0)
 
-    @ray.remote(num_cpus=1)
     class Holder:
         def ready(self) -> bool:
             return True
 
-    holders = [Holder.remote() for _ in range(2)]
+    holding: Any = ray.remote(num_cpus=1)(Holder)
+    holders = [holding.remote() for _ in range(2)]
     assert ray.get([holder.ready.remote() for holder in holders]) == [True, True]
     free = r"1 CPU for a worker, or for its process to start \(0 of 2 CPUs are free\)"
     with (
