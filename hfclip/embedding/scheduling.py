@@ -6,8 +6,8 @@ cluster runs the same code. Its rules:
 - A part that fails is tried again after a growing pause, and first on other nodes. It comes before
   new parts, so that the run does not wait for it at the end, unless nothing else succeeds either.
   After a number of failures it is given up, and the others go on.
-- A part whose worker dies is tried again, too. A part that kills its worker several times is given
-  up. A node that is taken away is no fault of the part.
+- A part whose worker dies is tried again after the new parts. A part that kills its worker several
+  times is given up. A node that is taken away is no fault of the part.
 - When no part is left to give, a part that takes much longer than the others is given to another
   worker, too. The result that arrives first counts.
 - A worker or a node that fails several times in succession rests for a growing time.
@@ -188,6 +188,8 @@ class _Run:
         for place, (due, part) in enumerate(self._retries):
             if due > now:
                 break
+            if self._fresh and self._open[part].deaths:
+                continue  # it may kill workers that others need
             if self._may_try(node, part) or now - due >= _ELSEWHERE:
                 del self._retries[place]
                 return part

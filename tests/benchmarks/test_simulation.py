@@ -40,10 +40,10 @@ def test_two_workers_share_four_parts() -> None:
 
 
 def test_a_part_that_kills_its_worker_is_given_up_after_three_deaths() -> None:
-    # worker-1 dies at 36. worker-0 gets the part at 42 and dies at 48. Then worker-1, back at 66,
-    # gets it and dies at 72. worker-0 is back at 78 and does the last two parts.
+    # worker-1 dies at 36. worker-0 does two more parts, gets this one at 66 and dies at 72. Then
+    # worker-1, back since 66, gets it and dies at 78.
     outcome = simulate(small(replace(PAIR, killing=frozenset({1}))))
-    assert seconds(outcome) == (102, 36, 18, 150)
+    assert seconds(outcome) == (78, 36, 18, 102)
     assert (outcome.complete, outcome.given_up, outcome.attempts) == (3, 1, 6)
     assert outcome.most_attempts == 1
 
