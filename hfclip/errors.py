@@ -67,6 +67,10 @@ class DataError(HfclipError, ValueError):
     """A data set is malformed or ambiguous, or too much of it cannot be used."""
 
 
+class EngineError(HfclipError, RuntimeError):
+    """A cluster cannot be reached, has no room or is gone, or its workers gave parts up."""
+
+
 class PublishError(HfclipError, RuntimeError):
     """A model cannot be published as it is, or would overwrite files that hfclip did not write."""
 

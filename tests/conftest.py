@@ -11,6 +11,7 @@ import torch
 from exported import Export, exported_once, shared_by_processes
 from forks import forking_python
 from places import Place, forget_memory
+from remote_places import bucket, hub_home, memory, remote, s3, s3_server  # noqa: F401
 from safetensors.torch import save_file
 
 from hfclip.config import ClipConfig

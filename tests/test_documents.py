@@ -154,5 +154,6 @@ REASONS = {
     "it installs software",
     "it needs a checkout and a network",
     "it needs OpenAI's files",
+    "it needs a bucket",
     "it takes many minutes",
 }

@@ -7,7 +7,8 @@ import hashlib
 import io
 import re
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
@@ -38,6 +39,8 @@ _PACKAGES = {
 _LOCAL = frozenset(("file", "local"))
 # Pauses in seconds before a failed request is repeated. Most clients repeat requests themselves.
 _PAUSES = (0.5, 3.0)
+# A pause from which on a warning says why the program waits.
+_LONG = 4.0
 # Two characters at least: C: is a drive of Windows.
 _protocol = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE).match
 _password = re.compile(r"(?<=://)[^/@]*:[^/@]*@")
@@ -119,12 +122,12 @@ def open_url(url: str) -> IO[bytes]:
     """
 
     def opened() -> IO[bytes]:
-        system, path = _system(url)
+        system, path = system_of(url)
         if protocol_of(url) == "memory":  # its open files share one position
             return io.BytesIO(system.cat_file(path))
         return cast("IO[bytes]", system.open(path, "rb"))
 
-    return _asked(url, opened)
+    return asked(url, opened)
 
 
 def read_url(url: str, start: int | None = None, end: int | None = None) -> bytes:
@@ -135,13 +138,13 @@ def read_url(url: str, start: int | None = None, end: int | None = None) -> byte
     """
 
     def read() -> bytes:
-        system, path = _system(url)
+        system, path = system_of(url)
         options: dict[str, Any] = {}
         if protocol_of(url) == "hf":  # without a listing of the folder, and without reading ahead
             options = {"block_size": 0} if start is None else {"cache_type": "none"}
         return bytes(system.cat_file(path, start, end, **options))
 
-    return _asked(url, read)
+    return asked(url, read)
 
 
 def info_of(url: str) -> FileInfo:
@@ -150,7 +153,7 @@ def info_of(url: str) -> FileInfo:
     Raises:
         DataError: The file does not exist or the request fails.
     """
-    return _info(_asked(url, lambda: _details(url)))
+    return _info(asked(url, lambda: _details(url)))
 
 
 def kind_of(url: str) -> Literal["file", "folder"] | None:
@@ -166,7 +169,7 @@ def kind_of(url: str) -> Literal["file", "folder"] | None:
         except FileNotFoundError:
             return None
 
-    return _asked(url, ask_kind)
+    return asked(url, ask_kind)
 
 
 def list_folder(url: str) -> list[RemoteEntry]:
@@ -177,7 +180,7 @@ def list_folder(url: str) -> list[RemoteEntry]:
     """
 
     def listed() -> list[RemoteEntry]:
-        system, path = _system(url)
+        system, path = system_of(url)
         system.invalidate_cache()
         found = [
             RemoteEntry(name, details["type"] == "directory", _info(details))
@@ -188,7 +191,7 @@ def list_folder(url: str) -> list[RemoteEntry]:
         system.invalidate_cache()  # it would keep every listing in memory
         return found
 
-    return _asked(url, listed)
+    return asked(url, listed)
 
 
 def glob_urls(folder: str, pattern: str) -> list[RemoteEntry]:
@@ -199,7 +202,7 @@ def glob_urls(folder: str, pattern: str) -> list[RemoteEntry]:
     """
 
     def found() -> list[RemoteEntry]:
-        system, path = _system(folder)
+        system, path = system_of(folder)
         system.invalidate_cache()
         matches = system.glob(f"{path.rstrip('/')}/{pattern}", detail=True)
         start = len(path.rstrip("/")) + 1
@@ -208,7 +211,7 @@ def glob_urls(folder: str, pattern: str) -> list[RemoteEntry]:
             for name, details in matches.items()
         )
 
-    return _asked(folder, found)
+    return asked(folder, found)
 
 
 def pinned(url: str) -> str:
@@ -225,7 +228,7 @@ def pinned(url: str) -> str:
     def resolve() -> str:
         from huggingface_hub import HfApi, HfFileSystem  # noqa: PLC0415
 
-        system, path = _system(url)
+        system, path = system_of(url)
         found = cast("HfFileSystem", system).resolve_path(path)
         repo_id, revision = getattr(found, "repo_id", None), getattr(found, "revision", None)
         if repo_id is None or revision is None:  # a bucket has no commits
@@ -239,7 +242,7 @@ def pinned(url: str) -> str:
         commit = _commits[kind, repo_id, revision]
         return f"hf://{prefix}{repo_id}@{commit}/{found.path}".rstrip("/")
 
-    return _asked(url, resolve)
+    return asked(url, resolve)
 
 
 # The commits that branches had when `pinned` first saw them, by kind, name and branch.
@@ -252,11 +255,11 @@ def forget_commits() -> None:
 
 
 def _details(url: str) -> dict[str, Any]:
-    system, path = _system(url)
+    system, path = system_of(url)
     return cast("dict[str, Any]", system.info(path))
 
 
-def _system(url: str) -> tuple["AbstractFileSystem", str]:
+def system_of(url: str) -> tuple["AbstractFileSystem", str]:
     """Returns the file system of a URL, and the path in it."""
     check_url(url)
     from fsspec.core import url_to_fs  # noqa: PLC0415
@@ -274,13 +277,25 @@ def _system(url: str) -> tuple["AbstractFileSystem", str]:
         raise DataError(f"{url} cannot be read: fsspec knows no protocol {protocol}://.") from error
 
 
-def _asked(url: str, request: Callable[[], _T]) -> _T:
+def asked(
+    url: str,
+    request: Callable[[], _T],
+    pauses: Sequence[float] | None = None,
+    action: str = "read",
+) -> _T:
     """Makes a request and repeats it after a broken connection.
+
+    Args:
+        url: The URL, for errors.
+        request: Makes the request.
+        pauses: The pauses in seconds before the request is repeated. None for a short time.
+        action: What the request does, for errors: "read" or "written".
 
     Raises:
         DataError: The request failed. The message shows no credential.
     """
-    pauses = iter(_PAUSES)
+    left = list(_PAUSES if pauses is None else pauses)
+    told = False
     while True:
         try:
             return _of_hub(url, request) if protocol_of(url) == "hf" else request()
@@ -289,23 +304,29 @@ def _asked(url: str, request: Callable[[], _T]) -> _T:
         except FileNotFoundError:
             raise DataError(f"{url} does not exist.") from None
         except PermissionError:
-            raise DataError(f"{url} cannot be read: access is denied. Log in.") from None
+            raise DataError(f"{url} cannot be {action}: access is denied. Log in.") from None
         except (IsADirectoryError, NotADirectoryError):
             raise DataError(f"{url} is a folder; expected a file.") from None
         except HubError as error:
             raise DataError(str(error)) from None
         except Exception as error:  # noqa: BLE001  # clients raise many types
-            pause = next(pauses, None)
-            if pause is None or isinstance(error, ValueError | TypeError | NotImplementedError):
-                raise unreadable(url, error) from None
-            time.sleep(pause)
+            if not left or isinstance(error, ValueError | TypeError | NotImplementedError):
+                raise unreadable(url, error, action) from None
+            if left[0] >= _LONG and not told:
+                told = True
+                warnings.warn(
+                    f"{url} cannot be {action} now ({_reason(error)}). hfclip tries again for "
+                    f"{sum(left):.0f} s.",
+                    stacklevel=3,
+                )
+            time.sleep(left.pop(0))
 
 
 def _of_hub(url: str, request: Callable[[], _T]) -> _T:
     """Makes a request to the Hub, which has a limit of time and errors of its own."""
     missing: list[FileNotFoundError] = []
 
-    def asked() -> _T | None:
+    def answered() -> _T | None:
         try:
             return request()
         except FileNotFoundError as error:
@@ -317,18 +338,18 @@ def _of_hub(url: str, request: Callable[[], _T]) -> _T:
 
     from hfclip.hub.ask import ask  # noqa: PLC0415  # imports the client of the Hub
 
-    answer = ask(asked, url)
+    answer = ask(answered, url)
     for error in missing:
         raise error
     return cast("_T", answer)
 
 
-def unreadable(url: str, error: Exception) -> DataError:
+def unreadable(url: str, error: Exception, action: str = "read") -> DataError:
     """Returns the error for a URL that a client cannot read.
 
     Raise it `from None`: the client's error may show a token.
     """
-    return DataError(f"{url} cannot be read ({_reason(error)}).")
+    return DataError(f"{url} cannot be {action} ({_reason(error)}).")
 
 
 def _reason(error: Exception) -> str:
@@ -346,13 +367,26 @@ _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
 _VERSIONS = ("ETag", "etag", "blob_id", "xet_hash", "oid", "sha256", "md5Hash", "content_md5")
 
 
-def _time(details: dict[str, Any]) -> int | None:
+def changed_at(details: dict[str, Any]) -> float | None:
+    """Returns the time of the last change in seconds since 1970, or None if it is not known."""
     for name in _TIMES:
         value = details.get(name)
         if isinstance(value, datetime):
             value = value.timestamp()
         if isinstance(value, int | float):
-            return int(value * 1_000_000_000)
+            return value
+    return None
+
+
+def version_of(details: dict[str, Any]) -> str:
+    """Returns a text that changes with a file, from what a file system says about it."""
+    return "|".join(f"{name}={details.get(name)}" for name in ("size", *_TIMES, *_VERSIONS))
+
+
+def _time(details: dict[str, Any]) -> int | None:
+    seconds = changed_at(details)
+    if seconds is not None:
+        return int(seconds * 1_000_000_000)
     version = next((value for name in _VERSIONS if (value := details.get(name))), None)
     version = version or next((details[name] for name in _TIMES if details.get(name)), None)
     if version is None:

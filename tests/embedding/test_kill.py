@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hfclip.embedding.parts import complete_parts, joined, part_path, read_part
+from hfclip.embedding.part_files import complete_parts, part_file
+from hfclip.embedding.parts import joined, read_part
 
 KILLS = 20
 
@@ -42,10 +43,10 @@ def test_twenty_kills_lose_no_row_and_change_no_bit(tmp_path: Path, python: Path
     assert found["kills"] == KILLS
     assert found["with_parts"] > 3  # the others came while planning or in the first part
     whole, *resumed = (
-        {number: part_path(Path(out), number) for number in complete_parts(Path(out))}
+        {number: Path(out) / part_file(number) for number in complete_parts(out)}
         for out in found["complete"]
     )
-    rows = joined([read_part(path) for path in whole.values()])
+    rows = joined([read_part(found["complete"][0], number) for number in whole])
     assert rows.keys == [str(path) for path in sorted(pictures.iterdir())]
     assert np.flatnonzero(~rows.embeddings.valid).tolist() == [150]
     assert resumed
