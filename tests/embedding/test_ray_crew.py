@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import pytest
 
-from hfclip.embedding import ray_crew
 from hfclip.embedding.cluster import Share
 from hfclip.embedding.crew import Done, Failed, Joined, Lost
 from hfclip.embedding.nodes import Failure, Place, Refusal, Task
@@ -202,7 +201,7 @@ def test_a_worker_that_cannot_begin_now_is_asked_again_after_a_pause(
     ray: FakeRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr(ray_crew.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("hfclip.embedding.ray_crew.time.monotonic", lambda: now[0])
     crew = crew_of(ray)
     actor = ray.actors[0]
     actor.answer("place", Place("n1", "host", 1))
