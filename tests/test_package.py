@@ -64,9 +64,9 @@ ORDER = {
     "cards": "marks licenses card renewal",
     "onnx": "graphs",
     "fast": "kernels attention processor onednn encoders optimize",
-    "data": "remote remote_folder parquet_files references records names columns rows delimited "
-    "json_rows tables folders coco parquet tars repository contents sources checks joining splits "
-    "skipped examples",
+    "data": "urls asking remote remote_folder parquet_files references records names columns rows "
+    "delimited json_rows tables folders coco parquet tars repository contents sources checks "
+    "joining splits skipped examples",
     "zeroshot": "templates labels classifier cache",
     "publishing": "export companions published_card finetune",
     "training": "settings captions processes loss operations unchanged packed step optimizer "

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from hfclip.data.remote import is_remote, open_url, unreadable
+from hfclip.data.asking import unreadable
+from hfclip.data.remote import open_url
+from hfclip.data.urls import is_remote
 from hfclip.errors import DataError
 
 if TYPE_CHECKING:

@@ -9,24 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from hfclip.data.remote import (
-    asked,
-    changed_at,
-    check_url,
-    protocol_of,
-    system_of,
-    version_of,
-)
+from hfclip.data.asking import OBJECT_STORAGE, asked, system_of
+from hfclip.data.remote import changed_at, version_of
+from hfclip.data.urls import check_url, protocol_of
 from hfclip.errors import DataError
 
 _T = TypeVar("_T")
 
-# Pauses in seconds before a request is repeated to a server that has answered before.
-PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0)
 # Protocols whose folders are made with their first file. `mkdir` could make a bucket there.
-_WITHOUT_FOLDERS = frozenset(
-    ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "r2", "memory")
-)
+_WITHOUT_FOLDERS = OBJECT_STORAGE | {"memory"}
 _READ_ONLY = {
     "hf": "Each file of a repository takes a commit. Embed to a local folder and upload that.",
     "http": "A web server takes no files. Embed to a local folder.",
@@ -65,7 +56,6 @@ class RemoteFolder:
         check_url(url)
         protocol, _, path = url.partition("://")
         self.url = f"{protocol.lower()}://{path.rstrip('/')}"
-        self._has_answered = False
 
     def url_of(self, name: str) -> str:
         """Returns the URL of a file or folder in this folder; of the folder itself for ""."""
@@ -217,12 +207,8 @@ class RemoteFolder:
         return self._asked(folder, lists)
 
     def _asked(self, name: str, request: Callable[[Any, str], _T], action: str = "read") -> _T:
-        """Makes a request. A server that has never answered gets a few seconds only."""
         url = self.url_of(name)
-        pauses = PAUSES if self._has_answered else None
-        answer = asked(url, lambda: request(*system_of(url)), pauses, action)
-        self._has_answered = True
-        return answer
+        return asked(url, lambda: request(*system_of(url)), patient=True, action=action)
 
 
 def _file(details: dict[str, Any]) -> RemoteFile:

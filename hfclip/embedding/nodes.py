@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 
-from hfclip.data.remote import is_remote
+from hfclip.data.urls import is_remote
 from hfclip.embedding.manifest import Manifest
 from hfclip.embedding.options import Loaded, Options, load_encoder
 from hfclip.embedding.plan import Plan

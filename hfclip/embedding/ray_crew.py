@@ -128,7 +128,8 @@ class RayCrew:
             time.sleep(seconds)
             ready = []
         for reference in ready:
-            self._take(reference, self._calls.pop(reference))
+            if (call := self._calls.pop(reference, None)) is not None:  # not of a replaced worker
+                self._take(reference, call)
         reports, self._reports = self._reports, []
         return reports
 

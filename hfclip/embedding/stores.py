@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from hfclip.atomic import synced, write_text
-from hfclip.data.remote import is_remote, without_local_protocol
 from hfclip.data.remote_folder import RemoteFolder
+from hfclip.data.urls import is_remote, without_local_protocol
 from hfclip.embedding.claims import Claim
 from hfclip.embedding.locks import Lock
 from hfclip.errors import CacheError

@@ -10,8 +10,9 @@ from fsspec import filesystem, register_implementation
 from fsspec.implementations.memory import MemoryFileSystem
 from places import forget_memory
 
-from hfclip.data import remote_folder
-from hfclip.data.remote_folder import PAUSES, RemoteFolder
+from hfclip.data import asking, remote_folder
+from hfclip.data.asking import PAUSES
+from hfclip.data.remote_folder import RemoteFolder
 from hfclip.errors import DataError
 
 
@@ -57,6 +58,8 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """Returns the pauses that were made, which take no time."""
     made: list[float] = []
     monkeypatch.setattr(time, "sleep", made.append)
+    monkeypatch.setattr(asking, "_answered", set())
+    monkeypatch.setattr(asking, "_silent", set())
     for values in (Shaky.errors, Shaky.calls):
         values.clear()
     Shaky.store.clear()

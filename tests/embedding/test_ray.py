@@ -94,18 +94,6 @@ def assert_same_files(found: Path, expected: Path) -> None:
         assert (found / name).read_bytes() == (expected / name).read_bytes()
 
 
-def worker_processes() -> list[int]:
-    """Returns the processes of Ray that encode now."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if process.read_bytes().startswith(b"ray::Worker.encode"):
-                found.append(int(process.parent.name))
-        except OSError:
-            continue
-    return found
-
-
 class Seen(NamedTuple):
     """An event, and where its worker runs."""
 
@@ -126,6 +114,10 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Seen]:
 
     monkeypatch.setattr(engine, "run_parts", collected)
     return found
+
+
+def is_given(event: Event) -> bool:
+    return isinstance(event, Given)
 
 
 def finished(events: list[Seen]) -> list[int]:
@@ -195,12 +187,11 @@ def test_a_worker_killed_five_times_loses_no_row(
 
     def kill() -> None:
         while len(killed) < 5 and not ended.is_set():
-            for process in worker_processes():
-                if process not in killed:
-                    time.sleep(0.05)
-                    os.kill(process, signal.SIGKILL)
-                    killed.append(process)
-                    break
+            working = {place.process for event, place in list(events) if place and is_given(event)}
+            for process in working - set(killed):
+                time.sleep(0.05)
+                os.kill(process, signal.SIGKILL)
+                killed.append(process)
             time.sleep(0.02)
 
     ended = threading.Event()
@@ -209,11 +200,11 @@ def test_a_worker_killed_five_times_loses_no_row(
     outcome = run(folder, out, part_size=5)
     ended.set()
     killer.join()
-    assert len(killed) == 5
+    assert len(killed) >= 5
     assert (outcome.encoded, outcome.embedded, outcome.pending) == (120, 120, 0)
     assert rows_of(out).keys == [str(path) for path in sorted(folder.iterdir())]
     assert sorted(finished(events)) == list(range(24))
-    assert sum(isinstance(seen.event, Retried) for seen in events) == 5
+    assert sum(isinstance(seen.event, Retried) for seen in events) == len(killed)
     assert any("is tried again, because attempt 1" in str(each.message) for each in recwarn)
 
 
@@ -226,7 +217,7 @@ def test_both_nodes_work_and_one_that_is_taken_away_loses_no_row(
     def take_away() -> None:
         while not ended.is_set():
             for event, place in list(events):
-                if place is not None and place.node == extra.node_id and isinstance(event, Given):
+                if place is not None and place.node == extra.node_id and is_given(event):
                     extra.kill_raylet()
                     with suppress(ProcessLookupError):  # it may end with its node
                         os.kill(place.process, signal.SIGKILL)

@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from pictures import rows_of
+from object_storage import files_at, new_bucket, put, served
+from pictures import drawn, rows_of, saved
 from PIL import Image
 
 from hfclip.embedding.part_files import complete_parts
@@ -44,10 +45,12 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("embedded") / "out"
 
 
-def started(pictures: Path, out: Path) -> "subprocess.Popen[str]":
+def started(
+    pictures: Path | str, out: Path | str, engine: Sequence[str] = RAY
+) -> "subprocess.Popen[str]":
     model = ["--model", "digits", "--device", "cpu", "--part-size", str(PART), "--json"]
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "embed", pictures, "-o", out, *model, *RAY],
+        [sys.executable, "-c", PROGRAM, "embed", pictures, "-o", out, *model, *engine],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -149,3 +152,25 @@ def test_the_next_run_completes_the_collection_with_each_row_once(
     assert summary["encoded"] == COUNT - before * PART
     assert rows_of(out).keys == [str(path) for path in sorted(pictures.iterdir())]
     assert not list(out.rglob("*.part"))
+
+
+def test_pictures_and_parts_on_object_storage_have_the_files_of_a_local_run() -> None:
+    with served():
+        bucket = new_bucket("ray")
+        put(f"{bucket}/in", {f"{number}.png": saved(drawn(number), "PNG") for number in range(9)})
+        summaries = []
+        for out, engine in (("ray", RAY), ("local", ())):
+            printed, errors = started(f"{bucket}/in", f"{bucket}/{out}", engine).communicate()
+            assert printed, errors
+            summaries.append(json.loads(printed))
+        assert [summary["embedded"] for summary in summaries] == [9, 9]
+        found, expected = (
+            {
+                name: content
+                for name, content in files_at(f"{bucket}/{out}").items()
+                if name.startswith(("part-", ".hfclip/complete"))
+            }
+            for out in ("ray", "local")
+        )
+        assert len(found) == 6
+        assert found == expected

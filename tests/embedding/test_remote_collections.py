@@ -31,7 +31,7 @@ from hfclip.embedding.manifest import read_manifest
 from hfclip.embedding.opening import opened
 from hfclip.embedding.part_files import complete_parts, part_file, recorded_parts
 from hfclip.embedding.plan import PLAN, Plan, find_plan
-from hfclip.embedding.records import read_records
+from hfclip.embedding.records import Record, read_records, write_record
 from hfclip.embedding.stores import open_store
 from hfclip.errors import DataError
 
@@ -64,6 +64,7 @@ def check(folder: Path, out: str) -> None:
     """Checks that each input has its row, once, and that each part has one record that fits."""
     assert live(out) == expected(folder)
     assert list(recorded_parts(out)) == list(Plan(out).part_numbers)
+    assert read_records(open_store(out)) == recorded_parts(out)
     assert all(len(records) == 1 for records in recorded_parts(out).values())
     assert files_at(out)["errors.csv"].decode().splitlines()[1:] == ["in/3.jpg,broken"]
 
@@ -108,6 +109,13 @@ def test_a_second_run_encodes_what_is_new_or_changed(folder: Path, remote: str) 
     assert embed(folder, remote) == []
 
 
+def test_errors_are_tried_again_when_asked(folder: Path, remote: str) -> None:
+    embed(folder, remote)
+    with opened(remote, MANIFEST) as collection:
+        changes, keys = run(folder, remote, opened=collection, retry_errors=True)
+    assert (changes.retried, keys) == (1, ["in/3.jpg"])
+
+
 def test_a_part_without_a_record_is_checked_and_not_encoded_again(
     folder: Path, remote: str
 ) -> None:
@@ -142,6 +150,7 @@ def test_the_record_of_a_missing_part_goes_and_the_part_is_encoded_again(
 ) -> None:
     embed(folder, remote)
     remove(remote, part_file(0))
+    write_record(open_store(remote), Record(0, 10**9, 4, 0, "0" * 64))
     with pytest.warns(UserWarning, match=r"encoded again \(part-00000: it is missing\)"):
         keys = embed(folder, remote)
     assert keys == [f"in/{number}.jpg" for number in range(4)]

@@ -18,7 +18,7 @@ from pictures import Result, draw_folder, drawn, embed, saved
 
 import hfclip
 from hfclip.cli import main
-from hfclip.data import remote_folder
+from hfclip.data import asking
 from hfclip.embedding.part_files import complete_parts, named_parts, part_file, recorded_parts
 from hfclip.embedding.plan import Plan
 
@@ -106,7 +106,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     s3 = get_filesystem_class("s3")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(s3, "retries", 1)
-    monkeypatch.setattr(remote_folder, "PAUSES", (0.1,) * 300)
+    monkeypatch.setattr(asking, "PAUSES", (0.1,) * 300)
     s3.clear_instance_cache()
     yield
     s3.clear_instance_cache()
