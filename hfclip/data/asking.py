@@ -1,7 +1,7 @@
 """Makes requests for URLs: repeats those that fail, and turns errors of clients into DataError.
 
 Object storage that has answered before is asked again for a minute and a half, so that a server may
-restart while a run goes on. Another server is given up after a few seconds, because a list of
+restart while a run goes on. Another server is given up after two more tries, because a list of
 pictures may name servers that are gone.
 """
 
