@@ -55,7 +55,7 @@ ORDER = {
     "images": "arrow memory formats display exact fast steps deferred preprocess reading",
     "layouts": "labels files weight_files kinds section openai open_clip preprocessor transformers "
     "native detect write",
-    "hub": "causes patience integrity listings errors ask fetch push",
+    "hub": "missing causes patience cache integrity listings errors ask fetch push",
     "checkpoints": "finite safe_unpickle archive names shapes read fit",
     "sources": "addresses naming configuration folder partial_cache find cached download verify "
     "inspect",
