@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         ImageError,
         IntegrityError,
         LabelError,
+        MissingPackageError,
         ModelNotFoundError,
         NetworkError,
         OptimizationError,
@@ -103,6 +104,7 @@ _HOMES = {
     "HfclipError": "errors",
     "ImageError": "errors",
     "LabelError": "errors",
+    "MissingPackageError": "errors",
     "ModelNotFoundError": "errors",
     "OptimizationError": "errors",
     "ShapeError": "errors",
@@ -133,6 +135,7 @@ __all__ = [
     "IntegrityError",
     "LabelError",
     "LinearProbe",
+    "MissingPackageError",
     "ModelNotFoundError",
     "NetworkError",
     "OptimizationError",
@@ -168,7 +171,15 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'hfclip' has no attribute {name!r}")
-    value = getattr(import_module(f"hfclip.{_HOMES[name]}"), name)
+    try:
+        value = getattr(import_module(f"hfclip.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        from hfclip.errors import without_torch  # noqa: PLC0415
+
+        explained = without_torch(error, f"hfclip.{name}")
+        if explained is None:
+            raise
+        raise explained from error
     globals()[name] = value
     return value
 

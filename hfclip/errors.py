@@ -35,6 +35,10 @@ class ClipImportedError(HfclipError, ImportError):
     """Another module named `clip` is already imported, and code may still refer to it."""
 
 
+class MissingPackageError(HfclipError, ImportError):
+    """A package that a function needs is not installed."""
+
+
 class ModelNotFoundError(HfclipError, RuntimeError):
     """A model name matches no release, file or folder."""
 
@@ -105,3 +109,22 @@ class CacheError(HubError):
 
 class IntegrityError(HubError):
     """A file's hash differs from the published one, and a new download did not help."""
+
+
+# The packages that are installed with hfclip, unless it was installed with --no-deps.
+_TORCH = ("torch", "torchvision")
+
+
+def without_torch(error: BaseException, what: str) -> MissingPackageError | None:
+    """Returns the error for a function that needs torch, or None if another package is missing.
+
+    Args:
+        error: The exception that the import raised.
+        what: The subject of the message, such as "hfclip.load".
+    """
+    if not isinstance(error, ModuleNotFoundError):
+        return None
+    missing = (error.name or "").partition(".")[0]
+    if missing not in _TORCH:
+        return None
+    return MissingPackageError(f"{what} needs {missing}: pip install torch torchvision")

@@ -17,7 +17,7 @@ from hfclip.cli.output import show_warning
 from hfclip.cli.probe import probe
 from hfclip.cli.publish import export, publish
 from hfclip.cli.search import search
-from hfclip.errors import HfclipError
+from hfclip.errors import HfclipError, without_torch
 from hfclip.version import __version__
 
 
@@ -43,8 +43,9 @@ class _Commands(click.Group):
             if interrupts.is_behind(error):
                 click.echo(interrupts.MESSAGE, err=True)
                 ctx.exit(interrupts.STATUS)
-            if isinstance(error, HfclipError):
-                raise click.ClickException(str(error)) from error
+            explained = without_torch(error, f"hfclip {ctx.invoked_subcommand}") or error
+            if isinstance(explained, HfclipError):
+                raise click.ClickException(str(explained)) from error
             raise
 
 
