@@ -64,7 +64,7 @@ ORDER = {
     "fast": "kernels attention processor onednn encoders optimize",
     "data": "remote parquet_files references records names columns rows delimited json_rows tables "
     "folders coco parquet tars repository contents sources checks joining splits skipped examples",
-    "zeroshot": "templates labels classifier cache",
+    "zeroshot": "templates labels entries classifier cache",
     "publishing": "export companions published_card finetune",
     "training": "settings captions processes loss operations unchanged packed step optimizer "
     "precision batches checkpoints folder log memory loop base inputs metrics results card curves "
