@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
@@ -24,6 +24,8 @@ from hfclip.images.formats import BEGINNING, PICTURE_ENDINGS, optional_decoder
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_Pixels = TypeVar("_Pixels")  # a tensor of torch or an array of NumPy
 
 STANDARD_INPUT = "-"
 
@@ -127,14 +129,45 @@ def load_batch(
     Raises:
         ArgumentTypeError: A picture is not a path, bytes or a PIL image.
     """
-    import torch  # noqa: PLC0415  # find_images needs no torch
+    import torch  # noqa: PLC0415  # prepare_batch needs no torch
 
     from hfclip.images.fast import FastTransform  # noqa: PLC0415
 
     # Not isinstance: it would make the exact transform import torchvision.
     least_side = preprocess.least_side if type(preprocess) is FastTransform else None
+    prepared, errors = prepare_batch(
+        pictures, preprocess, workers, auto_orient=auto_orient, least_side=least_side
+    )
+    nothing = torch.empty(0, dtype=torch.float32, device="cpu")
+    return ImageBatch(torch.stack(prepared) if prepared else nothing, errors)
 
-    def prepare(numbered: "tuple[int, Picture]") -> "Tensor | ImageError":
+
+def prepare_batch(
+    pictures: "Iterable[Picture]",
+    preprocess: "Callable[[Image.Image], _Pixels]",
+    workers: int | None = None,
+    *,
+    auto_orient: bool = True,
+    least_side: int | None = None,
+) -> "tuple[list[_Pixels], dict[int, ImageError]]":
+    """Reads and preprocesses pictures as `load_batch` does, and stacks no results.
+
+    Args:
+        pictures: Pictures, as for `load_batch`.
+        preprocess: A function from an image to its pixels, a tensor or an array.
+        workers: The number of threads, as for `load_batch`.
+        auto_orient: Whether to apply the EXIF orientation.
+        least_side: The shorter side of a scaled JPEG, as for `open_picture`.
+
+    Returns:
+        The pixels of the pictures that could be read, in the given order, and the error of each
+        other picture by its index.
+
+    Raises:
+        ArgumentTypeError: A picture is not a path, bytes or a PIL image.
+    """
+
+    def prepare(numbered: "tuple[int, Picture]") -> "_Pixels | ImageError":
         number, picture = numbered
         name = _name(picture, f"picture {number}")
         try:
@@ -151,8 +184,7 @@ def load_batch(
         outcomes = list(pool.map(prepare, enumerate(pictures)))
     prepared = [outcome for outcome in outcomes if not isinstance(outcome, ImageError)]
     errors = {i: outcome for i, outcome in enumerate(outcomes) if isinstance(outcome, ImageError)}
-    nothing = torch.empty(0, dtype=torch.float32, device="cpu")
-    return ImageBatch(torch.stack(prepared) if prepared else nothing, errors)
+    return prepared, errors
 
 
 def _decode_repeated(pictures: "Sequence[Picture]") -> None:
@@ -213,8 +245,8 @@ def open_picture(
 
 
 def _preprocessed(
-    image: Image.Image, preprocess: "Callable[[Image.Image], Tensor]", name: str
-) -> "Tensor":
+    image: Image.Image, preprocess: "Callable[[Image.Image], _Pixels]", name: str
+) -> "_Pixels":
     try:
         return preprocess(image)
     except (OSError, MemoryError):
