@@ -34,10 +34,7 @@ _PLACES = ("base", "namespace", "subfolder", "variant")
 # The options of which a manifest says everything.
 _MADE = (*_PLACES, "auto_orient")
 # The options that a probe replaces.
-_ZERO_SHOT = (
-    *("labels", "labels_file", "template", "templates", "templates_file"),
-    *("label_cache", "backend"),
-)
+_ZERO_SHOT = ("labels", "labels_file", "template", "templates", "templates_file", "label_cache")
 
 
 @click.command()
@@ -139,6 +136,7 @@ def classify(
     if probe_folder is not None:
         collections.refuse(_ZERO_SHOT, "the probe has labels of its own.")
         collections.refuse(_MADE, "the probe names its model.")
+        collections.refuse(("backend",), "a probe computes with torch.")
         results, total = _by_probe(probe_folder, images, folders, top, options)
     elif folders:
         results, total = _collections_by_labels(folders, top, options)

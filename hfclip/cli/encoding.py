@@ -114,13 +114,12 @@ def _compute(encoders: Encoders, labels: Sequence[str], templates: Sequence[str]
 @contextmanager
 def _progress(count: int, few: int) -> Iterator[Callable[[int], object]]:
     """Shows a progress bar for more than a few captions; yields what advances it."""
+    if count <= few:
+        yield lambda _: None
+        return
     from tqdm import tqdm  # noqa: PLC0415
 
     with tqdm(
-        desc="encoding labels",
-        total=count,
-        unit="caption",
-        leave=False,
-        disable=None if count > few else True,
+        desc="encoding labels", total=count, unit="caption", leave=False, disable=None
     ) as bar:
         yield bar.update

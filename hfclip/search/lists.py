@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from hfclip.atomic import synced
 from hfclip.errors import DataError
@@ -99,6 +98,8 @@ def write_lists(
     Raises:
         DataError: faiss is missing, or the files cannot be written.
     """
+    from tqdm import tqdm  # noqa: PLC0415  # a search needs no bar
+
     faiss = load_faiss()
     random = np.random.default_rng(_SEED)
     free = np.setdiff1d(np.arange(len(vectors)), held_out)
@@ -121,6 +122,8 @@ def write_lists(
 
 def _trained(faiss: Any, sample: NDArray[np.float32], kind: Kind, *, progress: bool) -> Any:
     """Returns an index without rows whose centroids are trained."""
+    from tqdm import tqdm  # noqa: PLC0415
+
     dimension = sample.shape[1]
     centroids = faiss.IndexFlatIP(dimension)
     clustering = faiss.Clustering(dimension, kind.lists)

@@ -8,7 +8,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils._validators import validate_repo_id
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hfclip.hub.cache import cached_file, is_repository_name, repository_folder
@@ -84,6 +84,7 @@ NAMES = st.text(alphabet="aZ9é-_. /", max_size=12) | st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(NAMES)
 def test_a_name_is_valid_if_the_client_says_so(name: str) -> None:
     try:
