@@ -71,8 +71,8 @@ ORDER = {
     "evaluation mix exam outcome run",
     "embedding": "items locations folders named settings text_lines table_rows parquet_rows "
     "tar_examples listing parts locks manifest identity opening plan fingerprints inputs layout "
-    "comparing changes compact failures matrix_files matrix embeddings workers decoding encode pipeline "
-    "arrays options run",
+    "comparing changes compact failures matrix_files matrix embeddings workers decoding encode "
+    "pipeline arrays text_model options run",
     "search": "exact queries lists recall index collection_index searcher copies sheet duplicates",
     "probing": "labels division regression training saved pictures probe scores run",
 }

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from pictures import draw_folder
 
 from hfclip.cli import main
+from hfclip.cli.embed import embed
 from hfclip.embedding.parts import complete_parts
 
 # Shells start background jobs, possibly these tests too, with SIGINT ignored.
@@ -97,7 +98,7 @@ def test_a_missing_pyarrow_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_help_names_every_option_and_shows_examples() -> None:
     printed = CliRunner().invoke(main, ["embed", "--help"]).stdout
-    for option in main.commands["embed"].params:
+    for option in embed.params:
         assert option.opts[0] in printed or option.name == "sources"
     assert 'hfclip embed "shards/*.tar" -o shards-embedded --part-of 1/4' in printed
 
