@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hfclip.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from hfclip import light as light
     from hfclip.config import ClipConfig
     from hfclip.embedding.arrays import embed_images, embed_texts, iter_images
     from hfclip.embedding.embeddings import Embeddings
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
         ImageError,
         IntegrityError,
         LabelError,
-        MissingPackageError,
         ModelNotFoundError,
+        NeedsTorchError,
         NetworkError,
         OptimizationError,
         PublishError,
@@ -104,8 +105,8 @@ _HOMES = {
     "HfclipError": "errors",
     "ImageError": "errors",
     "LabelError": "errors",
-    "MissingPackageError": "errors",
     "ModelNotFoundError": "errors",
+    "NeedsTorchError": "errors",
     "OptimizationError": "errors",
     "ShapeError": "errors",
     "TextTooLongError": "errors",
@@ -135,8 +136,8 @@ __all__ = [
     "IntegrityError",
     "LabelError",
     "LinearProbe",
-    "MissingPackageError",
     "ModelNotFoundError",
+    "NeedsTorchError",
     "NetworkError",
     "OptimizationError",
     "PublishError",
@@ -169,6 +170,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "light":
+        return import_module("hfclip.light")
     if name not in _HOMES:
         raise AttributeError(f"module 'hfclip' has no attribute {name!r}")
     try:

@@ -35,10 +35,6 @@ class ClipImportedError(HfclipError, ImportError):
     """Another module named `clip` is already imported, and code may still refer to it."""
 
 
-class MissingPackageError(HfclipError, ImportError):
-    """A package that a function needs is not installed."""
-
-
 class ModelNotFoundError(HfclipError, RuntimeError):
     """A model name matches no release, file or folder."""
 
@@ -53,6 +49,10 @@ class UnsafeCheckpointError(CheckpointError):
 
 class WeightsMismatchError(CheckpointError):
     """Weights do not fit the model: keys are missing or unexpected, or shapes differ."""
+
+
+class NeedsTorchError(HfclipError, ImportError):
+    """Something needs torch: a weight file that NumPy cannot read, or torch is not installed."""
 
 
 class TextTooLongError(HfclipError, RuntimeError):
@@ -115,7 +115,7 @@ class IntegrityError(HubError):
 _TORCH = ("torch", "torchvision")
 
 
-def without_torch(error: BaseException, what: str) -> MissingPackageError | None:
+def without_torch(error: BaseException, what: str) -> NeedsTorchError | None:
     """Returns the error for a function that needs torch, or None if another package is missing.
 
     Args:
@@ -127,4 +127,4 @@ def without_torch(error: BaseException, what: str) -> MissingPackageError | None
     missing = (error.name or "").partition(".")[0]
     if missing not in _TORCH:
         return None
-    return MissingPackageError(f"{what} needs {missing}: pip install torch torchvision")
+    return NeedsTorchError(f"{what} needs {missing}: pip install torch torchvision")
