@@ -42,10 +42,9 @@ class Header(NamedTuple):
         """The transposed matrix."""
         return self._replace(shape=self.shape[::-1])
 
-    def reshape(self, *shape: int | tuple[int, ...]) -> "Header":
+    def reshape(self, shape: tuple[int, ...]) -> "Header":
         """Returns a tensor of the same numbers in another shape."""
-        (first, *rest) = shape
-        return self._replace(shape=first if isinstance(first, tuple) else (first, *rest))
+        return self._replace(shape=shape)
 
     def joined(self, parts: "Sequence[Header]") -> "Header":
         """Returns the tensor that parts make, one after the other in the first dimension."""

@@ -128,7 +128,7 @@ def complete(
     Raises:
         LabelError: No option gives labels, and the model has none.
     """
-    chosen = labels or (own and own.labels)
+    chosen = labels or (own.labels if own else None)
     if chosen is None:
         raise LabelError(
             f"{name} has no labels of its own: no {LABELS_FILE} was read. Give --labels or "
