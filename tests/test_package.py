@@ -60,7 +60,7 @@ ORDER = {
     "checkpoints": "finite safe_unpickle archive names shapes assembly headers comparing read fit",
     "sources": "addresses naming configuration folder partial_cache find cached download verify "
     "inspect",
-    "light": "costs weights shapes layers vit resnet model loading choice",
+    "light": "costs half weights shapes layers vit resnet model loading choice",
     "cards": "marks licenses card renewal",
     "onnx": "graphs",
     "fast": "kernels attention processor onednn encoders optimize",

@@ -128,7 +128,7 @@ def _by_numpy(
 ) -> "Iterator[Result]":
     import numpy as np  # noqa: PLC0415
 
-    from hfclip.images.reading import prepare_batch  # noqa: PLC0415
+    from hfclip.images.reading import prepare_each  # noqa: PLC0415
     from hfclip.light.loading import load_source  # noqa: PLC0415
     from hfclip.zeroshot.without_torch import LightClassifier  # noqa: PLC0415
 
@@ -136,7 +136,7 @@ def _by_numpy(
     features = encode_labels_in_numpy(model, question, features)
 
     def read(batch: list[str]) -> tuple[Any, dict[int, Any]]:
-        pixels, errors = prepare_batch(
+        pixels, errors = prepare_each(
             batch, preprocess.recipe.pixels, auto_orient=question.auto_orient
         )
         return np.stack(pixels) if pixels else [], errors

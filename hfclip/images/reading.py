@@ -129,20 +129,20 @@ def load_batch(
     Raises:
         ArgumentTypeError: A picture is not a path, bytes or a PIL image.
     """
-    import torch  # noqa: PLC0415  # prepare_batch needs no torch
+    import torch  # noqa: PLC0415  # prepare_each needs no torch
 
     from hfclip.images.fast import FastTransform  # noqa: PLC0415
 
     # Not isinstance: it would make the exact transform import torchvision.
     least_side = preprocess.least_side if type(preprocess) is FastTransform else None
-    prepared, errors = prepare_batch(
+    prepared, errors = prepare_each(
         pictures, preprocess, workers, auto_orient=auto_orient, least_side=least_side
     )
     nothing = torch.empty(0, dtype=torch.float32, device="cpu")
     return ImageBatch(torch.stack(prepared) if prepared else nothing, errors)
 
 
-def prepare_batch(
+def prepare_each(
     pictures: "Iterable[Picture]",
     preprocess: "Callable[[Image.Image], _Pixels]",
     workers: int | None = None,

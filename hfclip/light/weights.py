@@ -21,6 +21,7 @@ from hfclip.checkpoints.assembly import (
 )
 from hfclip.errors import NeedsTorchError
 from hfclip.layouts.files import Source
+from hfclip.light.half import widened
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
@@ -53,18 +54,22 @@ class Weights:
         self._prefix = prefix
 
     def __getitem__(self, name: str) -> Floats:
-        return np.asarray(self._tensors[self._prefix + name], np.float32)
+        return _as_float32(self._tensors[self._prefix + name])
 
     def __contains__(self, name: str) -> bool:
         return self._prefix + name in self._tensors
 
     def rows(self, name: str, numbers: Array) -> Floats:
         """Returns some rows of a matrix, and converts no others: (..., W) for numbers (...)."""
-        return np.asarray(self._tensors[self._prefix + name][numbers], np.float32)
+        return _as_float32(self._tensors[self._prefix + name][numbers])
 
     def part(self, name: str) -> "Weights":
         """Returns the tensors whose names go on with a part's name and a dot."""
         return Weights(self._tensors, f"{self._prefix}{name}.")
+
+
+def _as_float32(tensor: Array) -> Floats:
+    return widened(tensor) if tensor.dtype == np.float16 else np.asarray(tensor, np.float32)
 
 
 def read_arrays(source: Source) -> Assembled[Array]:

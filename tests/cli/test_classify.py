@@ -316,16 +316,16 @@ def test_json_lines_has_an_object_for_each_picture(tmp_path: Path) -> None:
 
 @pytest.fixture
 def interrupted_in_the_third_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    prepare_batch = reading.prepare_batch
+    prepare_each = reading.prepare_each
     calls: list[int] = []
 
     def interrupt(pictures: Any, *arguments: Any, **options: Any) -> Any:
         calls.append(len(pictures))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return prepare_batch(pictures, *arguments, **options)
+        return prepare_each(pictures, *arguments, **options)
 
-    monkeypatch.setattr(reading, "prepare_batch", interrupt)
+    monkeypatch.setattr(reading, "prepare_each", interrupt)
 
 
 @pytest.mark.usefixtures("interrupted_in_the_third_batch")
@@ -348,13 +348,13 @@ WAITING = """
 import signal, sys, hfclip.images.reading as images
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job has it switched off
 from hfclip.cli import main
-prepare_batch = images.prepare_batch
+prepare_each = images.prepare_each
 def wait(pictures, *arguments, **options):
     if "016" in pictures[0]:
         print("waiting", file=sys.stderr, flush=True)
         sys.stdin.readline()
-    return prepare_batch(pictures, *arguments, **options)
-images.prepare_batch = wait
+    return prepare_each(pictures, *arguments, **options)
+images.prepare_each = wait
 main(sys.argv[1:], prog_name="hfclip")
 """
 

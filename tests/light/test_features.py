@@ -14,6 +14,7 @@ import hfclip
 from hfclip.config import ClipConfig
 from hfclip.images.exact import Recipe
 from hfclip.light import LightCLIP, tokenize
+from hfclip.light.half import widened
 from hfclip.light.layers import gelu
 from hfclip.light.loading import Preprocess
 from hfclip.light.shapes import expected_tensors
@@ -187,6 +188,15 @@ def test_gelu_is_exact_to_a_part_in_a_million() -> None:
     x = np.linspace(-8, 8, 100_001, dtype=np.float32)
     expected = torch.nn.functional.gelu(torch.from_numpy(x).double()).numpy()
     assert np.abs(gelu(x) - expected).max() < 1e-6
+
+
+def test_each_float16_number_is_widened_to_the_bit_as_by_numpy() -> None:
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)]  # these take another way than those beside infinity or NaN
+    for halves in (finite, every, np.tile(finite, 3)[:-5], finite[:0], finite[:6].reshape(2, 3).T):
+        found, expected = widened(halves), halves.astype(np.float32)
+        assert found.shape == expected.shape
+        assert np.array_equal(found.view(np.uint32), expected.view(np.uint32))
 
 
 def test_very_negative_numbers_give_no_warning_and_no_nan() -> None:
