@@ -1,5 +1,6 @@
 """Chooses between NumPy and torch for one answer."""
 
+import sys
 from importlib.util import find_spec
 from typing import Literal, get_args
 
@@ -10,6 +11,9 @@ from hfclip.sources.find import Found
 
 Choice = Literal["auto", "numpy", "torch"]
 """A backend, or "auto" for the one that probably answers sooner."""
+
+# The beginnings of dtypes that NumPy does not have, besides bfloat16, which is converted.
+_ONLY_TORCH = ("float8", "float6", "float4")
 
 
 def choose(
@@ -41,8 +45,10 @@ def choose(
         return "numpy"
     if not has_headers(source):
         return "torch"
-    config = source.config or read_headers(source).config
-    return quickest(config, pictures, captions)
+    headers = read_headers(source)
+    if any(header.dtype.startswith(_ONLY_TORCH) for header in headers.tensors.values()):
+        return "torch"
+    return quickest(headers.config, pictures, captions, has_imported_torch="torch" in sys.modules)
 
 
 def check(choice: Choice, device: object = None) -> None:
