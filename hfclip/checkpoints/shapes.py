@@ -25,7 +25,7 @@ class Array(Protocol):
     def ndim(self) -> int:
         """The number of dimensions."""
 
-    def reshape(self, *shape: Any) -> Any:
+    def reshape(self, shape: Any, /) -> Any:
         """Returns the same elements in another shape."""
 
 

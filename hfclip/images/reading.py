@@ -25,9 +25,9 @@ from hfclip.images.formats import BEGINNING, PICTURE_ENDINGS, optional_decoder
 if TYPE_CHECKING:
     from torch import Tensor
 
-_Pixels = TypeVar("_Pixels")  # a tensor of torch or an array of NumPy
-
 STANDARD_INPUT = "-"
+
+_T = TypeVar("_T")  # the result of a preprocess
 
 # A path, "-" for standard input, the bytes of a file, or a PIL image.
 Picture: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image"
@@ -129,7 +129,7 @@ def load_batch(
     Raises:
         ArgumentTypeError: A picture is not a path, bytes or a PIL image.
     """
-    import torch  # noqa: PLC0415  # prepare_each needs no torch
+    import torch  # noqa: PLC0415  # find_images needs no torch
 
     from hfclip.images.fast import FastTransform  # noqa: PLC0415
 
@@ -144,30 +144,31 @@ def load_batch(
 
 def prepare_each(
     pictures: "Iterable[Picture]",
-    preprocess: "Callable[[Image.Image], _Pixels]",
+    preprocess: Callable[[Image.Image], _T],
     workers: int | None = None,
     *,
     auto_orient: bool = True,
     least_side: int | None = None,
-) -> "tuple[list[_Pixels], dict[int, ImageError]]":
-    """Reads and preprocesses pictures as `load_batch` does, and stacks no results.
+) -> tuple[list[_T], dict[int, ImageError]]:
+    """Reads and preprocesses pictures as `load_batch` does. Imports no torch.
 
     Args:
-        pictures: Pictures, as for `load_batch`.
-        preprocess: A function from an image to its pixels, a tensor or an array.
-        workers: The number of threads, as for `load_batch`.
+        pictures: Paths, "-" for standard input, the bytes of files, or PIL images.
+        preprocess: The transform of a PIL image. Several threads call it at once.
+        workers: The number of threads. Default: one for each core that this process may use.
         auto_orient: Whether to apply the EXIF orientation.
-        least_side: The shorter side of a scaled JPEG, as for `open_picture`.
+        least_side: A JPEG that needs a rotation may be decoded at a part of its size if its shorter
+            side keeps this many pixels. None decodes it at full size.
 
     Returns:
-        The pixels of the pictures that could be read, in the given order, and the error of each
-        other picture by its index.
+        The results of the pictures that can be read, in the given order, and the errors of the
+        others by their index.
 
     Raises:
         ArgumentTypeError: A picture is not a path, bytes or a PIL image.
     """
 
-    def prepare(numbered: "tuple[int, Picture]") -> "_Pixels | ImageError":
+    def prepare(numbered: "tuple[int, Picture]") -> _T | ImageError:
         number, picture = numbered
         name = _name(picture, f"picture {number}")
         try:
@@ -244,9 +245,7 @@ def open_picture(
             yield shown
 
 
-def _preprocessed(
-    image: Image.Image, preprocess: "Callable[[Image.Image], _Pixels]", name: str
-) -> "_Pixels":
+def _preprocessed(image: Image.Image, preprocess: Callable[[Image.Image], _T], name: str) -> _T:
     try:
         return preprocess(image)
     except (OSError, MemoryError):

@@ -27,7 +27,7 @@ def linear(x: Floats, weight: Floats, bias: Floats | None = None) -> Floats:
 
 def layer_norm(x: Floats, weights: Weights) -> Floats:
     """Gives each vector mean 0 and variance 1, then scales and shifts it: (..., W) -> (..., W)."""
-    y = x - x.mean(axis=-1, keepdims=True)
+    y: Floats = x - x.mean(axis=-1, keepdims=True)
     variance = np.square(y).mean(axis=-1, keepdims=True)
     y /= np.sqrt(variance + np.float32(_EPSILON))
     y *= weights["weight"]
@@ -38,12 +38,15 @@ def layer_norm(x: Floats, weights: Weights) -> Floats:
 def quick_gelu(x: Floats) -> Floats:
     """Computes x * sigmoid(1.702 x), the approximation of GELU in OpenAI's models."""
     with np.errstate(over="ignore"):  # exp gives inf for x < -52, and x / inf is 0
-        return x / (1 + np.exp(np.float32(-1.702) * x))
+        gated: Floats = x / (1 + np.exp(np.float32(-1.702) * x))
+    return gated
 
 
 def gelu(x: Floats) -> Floats:
     """Computes the exact GELU, x * P(a standard normal variable is below x)."""
-    return x * (np.float32(0.5) + np.float32(0.5) * _erf(x * np.float32(math.sqrt(0.5))))
+    probability = np.float32(0.5) + np.float32(0.5) * _erf(x * np.float32(math.sqrt(0.5)))
+    weighted: Floats = x * probability
+    return weighted
 
 
 # Abramowitz and Stegun, Handbook of Mathematical Functions, formula 7.1.26: erf(x) is
@@ -59,7 +62,8 @@ def _erf(x: Floats) -> Floats:
     for coefficient in _A[::-1]:
         polynomial += coefficient
         polynomial *= t
-    return np.copysign(1 - polynomial * np.exp(-x * x), x)
+    erf: Floats = np.copysign(1 - polynomial * np.exp(-x * x), x)
+    return erf
 
 
 ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {"quick_gelu": quick_gelu, "gelu": gelu}

@@ -74,7 +74,8 @@ def average_pool(x: Floats) -> Floats:
     """Averages squares of 2x2 pixels: (B, H, H, C) -> (B, H/2, H/2, C)."""
     batch, height, width, channels = x.shape
     squares = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
-    return squares.mean(axis=(2, 4))
+    means: Floats = squares.mean(axis=(2, 4))
+    return means
 
 
 def attention_pool(x: Floats, weights: Weights, heads: int) -> Floats:

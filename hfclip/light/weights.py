@@ -17,6 +17,7 @@ from hfclip.checkpoints.assembly import (
     TORCHSCRIPT,
     Assembled,
     Content,
+    Reader,
     assemble,
 )
 from hfclip.errors import NeedsTorchError
@@ -120,7 +121,7 @@ def _refuse(kind: str, path: Path, _mapped: bool) -> NoReturn:
     )
 
 
-_READERS = {
+_READERS: dict[str, Reader[Array]] = {
     SAFETENSORS: _read_safetensors,
     **{kind: partial(_refuse, kind) for kind in (STATE_DICT, LEGACY_STATE_DICT, TORCHSCRIPT)},
 }

@@ -2,16 +2,19 @@
 
 import dataclasses
 import math
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from conftest import TINY_RESNET, TINY_VIT, draw
 from drawing import quickly_drawn
+from peers.captions import captions as awkward_captions
 from PIL import Image
 
 import hfclip
 from hfclip.config import ClipConfig
+from hfclip.config.resizing import ResizeMode
 from hfclip.images.exact import Recipe
 from hfclip.light import LightCLIP, tokenize
 from hfclip.light.half import widened
@@ -28,17 +31,12 @@ LIMIT = 1e-5
 # The blocks of each release here, which leaves its widths, heads, patches and positions whole.
 LAYERS = 2
 STAGES = (1, 1, 1, 1)
-# The pictures that are encoded: fewer of larger models.
+# The pictures that are encoded, else 1: fewer of larger models.
 PICTURES = {
     "ViT-B/32": 50,
-    "ViT-B/16": 12,
+    "ViT-B/16": 8,
     "ViT-L/14": 4,
     "ViT-L/14@336px": 2,
-    "RN50": 6,
-    "RN101": 2,
-    "RN50x4": 2,
-    "RN50x16": 1,
-    "RN50x64": 1,
 }
 CAPTIONS = {"ViT-B/32": 200}
 WORDS = [
@@ -100,7 +98,8 @@ def pictures(count: int, config: ClipConfig) -> Floats:
 def largest_difference(found: Floats, expected: torch.Tensor) -> float:
     """Returns the largest distance of two rows, relative to the norm of the expected row."""
     reference = expected.numpy()
-    assert (found.shape, found.dtype) == (reference.shape, np.float32)
+    assert found.shape == reference.shape
+    assert found.dtype == np.float32
     distances = np.linalg.norm(found - reference, axis=1) / np.linalg.norm(reference, axis=1)
     return float(distances.max())
 
@@ -119,8 +118,8 @@ def assert_equal_features(model: CLIP, images: Floats, texts: list[str]) -> None
 @pytest.mark.parametrize("name", RELEASES)
 def test_each_release_gives_the_features_of_the_model(name: str) -> None:
     model = drawn(cut(RELEASES[name].config))
-    images = pictures(PICTURES[name], model.config)
-    assert_equal_features(model, images, captions(CAPTIONS.get(name, 20)))
+    images = pictures(PICTURES.get(name, 1), model.config)
+    assert_equal_features(model, images, captions(CAPTIONS.get(name, 10)))
 
 
 def test_all_twelve_blocks_of_a_release_give_the_features_of_the_model() -> None:
@@ -162,17 +161,17 @@ def test_each_setting_of_the_configuration_has_its_effect(setting: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16])
-def test_images_of_another_dtype_are_encoded_in_float32(dtype: type) -> None:
+def test_images_of_another_dtype_are_encoded_in_float32(dtype: type[np.floating[Any]]) -> None:
     light = LightCLIP(TINY_VIT, arrays(draw(TINY_VIT)))
-    images = pictures(2, TINY_VIT).astype(dtype)
+    images: Array = pictures(2, TINY_VIT).astype(dtype)
     found = light.encode_image(images)
     assert np.array_equal(found, light.encode_image(images.astype(np.float32)))
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint16])
-def test_more_texts_than_a_batch_keep_their_order(dtype: type) -> None:
+def test_more_texts_than_a_batch_keep_their_order(dtype: type[np.integer[Any]]) -> None:
     light = LightCLIP(TINY_VIT, arrays(draw(TINY_VIT)))
-    ids = np.random.default_rng(0).integers(1, 600, (70, 16)).astype(dtype)
+    ids: Array = np.random.default_rng(0).integers(1, 600, (70, 16)).astype(dtype)
     alone = np.concatenate([light.encode_text(row[None]) for row in ids])
     assert np.abs(light.encode_text(ids) - alone).max() < 1e-5 * np.abs(alone).max()
 
@@ -229,20 +228,21 @@ def noise(seed: int) -> Image.Image:
     return Image.fromarray(pixels, "RGBA").convert("RGB" if mode == "CMYK" else mode).convert(mode)
 
 
-def test_tokens_and_pixels_equal_those_of_hfclip() -> None:
-    texts = captions(200)
+def test_the_tokens_of_200_captions_equal_those_of_hfclip() -> None:
+    texts = awkward_captions()[:200]
     ids = tokenize(texts, truncate=True)
     assert ids.dtype == np.int32
     assert np.array_equal(ids, hfclip.tokenize(texts, truncate=True).numpy())
-    for options in ({}, {"resize_mode": "longest"}, {"resize_mode": "squash"}):
-        recipe = Recipe(48, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), **options)
-        exact = hfclip.image_transform(48, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), **options)
-        steps = exact.transforms  # torchvision's own
-        preprocess = Preprocess(recipe)
-        for seed in range(50):
-            image = noise(seed)
-            expected: object = image
-            for step in steps:
-                expected = step(expected)
-            assert isinstance(expected, torch.Tensor)
-            assert np.array_equal(preprocess(image), expected.numpy()), (seed, options)
+
+
+@pytest.mark.parametrize("mode", get_args(ResizeMode))
+def test_the_pixels_of_50_pictures_equal_those_of_torchvision(mode: ResizeMode) -> None:
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    steps = hfclip.image_transform(48, mean, std, resize_mode=mode).transforms
+    preprocess = Preprocess(Recipe(48, mean, std, mode))
+    for seed in range(50):
+        expected = image = noise(seed)
+        for step in steps:
+            expected = step(expected)
+        assert isinstance(expected, torch.Tensor)
+        assert np.array_equal(preprocess(image), expected.numpy()), seed
