@@ -32,15 +32,18 @@ class Costs:
     caption: float
 
 
-# On 2 cores of an AMD Zen 5, float32. torch and the optimized towers were measured on 2026-11-23:
+# In float32. torch and the optimized towers were measured on 2 cores of an AMD Zen 5 (2026-11-23):
 # import, load and first picture 1.6 s, 18 and 45 pictures a second for ViT-B/32, 16 and 28 for
 # RN50, 19 and 48 captions of 77 tokens. NumPy takes 1.12 times the processor time of torch for
-# ViT-B/32, 1.32 times for RN50 and 1.05 times for captions, measured on 2026-11-27 with one thread.
+# ViT-B/32, 1.32 times for RN50 and 1.05 times for captions, with one thread of an Intel Xeon
+# (2026-11-27). benchmarks/first_answer.py measures the whole.
 COSTS = {
     "numpy": Costs(start=0.0, picture=0.0071, resnet=0.0071, caption=0.0095),
     "torch": Costs(start=1.5, picture=0.0063, resnet=0.0054, caption=0.0090),
     "torch, optimized": Costs(start=2.8, picture=0.0025, resnet=0.0031, caption=0.0036),
 }
+# The numbers from which `hfclip classify` optimizes the towers: those of `hfclip.cli.encoding`.
+MANY_PICTURES, MANY_CAPTIONS = 64, 256
 # Of the start of torch, what remains if the process has imported it before.
 LOADING = 0.1
 
@@ -57,8 +60,11 @@ def quickest(
         has_imported_torch: Whether the process has imported torch already.
     """
     saved = COSTS["torch"].start - LOADING if has_imported_torch else 0.0
-    numpy, *torch = (seconds(costs, config, pictures, captions) for costs in COSTS.values())
-    return "numpy" if numpy <= min(torch) - saved else "torch"
+    is_optimized = pictures >= MANY_PICTURES or captions >= MANY_CAPTIONS
+    ways = ("torch", "torch, optimized") if is_optimized else ("torch",)
+    numpy = seconds(COSTS["numpy"], config, pictures, captions)
+    torch = min(seconds(COSTS[way], config, pictures, captions) for way in ways)
+    return "numpy" if numpy <= torch - saved else "torch"
 
 
 def seconds(costs: Costs, config: ClipConfig, pictures: int, captions: int) -> float:

@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfclip.embedding.embeddings import Embeddings
-from hfclip.embedding.identity import find_model_of
 from hfclip.errors import ArgumentError, DataError
-from hfclip.light.choice import Choice, check, choose
 from hfclip.search import exact
 from hfclip.search.collection_index import RECALL, open_collection_index
 from hfclip.search.queries import Query, TextEncoder, vector_of
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from hfclip.embedding.text_model import TextModel
     from hfclip.images.reading import Picture
     from hfclip.layouts.files import Source
+    from hfclip.light.choice import Choice
 
 
 class Hit(NamedTuple):
@@ -57,7 +56,7 @@ class Searcher:
         device: str | None = None,
         index: bool = False,
         recall: float = RECALL,
-        backend: Choice = "auto",
+        backend: "Choice" = "auto",
     ) -> None:
         """Prepares a search.
 
@@ -80,7 +79,10 @@ class Searcher:
         self.embeddings = (
             embeddings if isinstance(embeddings, Embeddings) else Embeddings(embeddings)
         )
-        check(backend, device)
+        if backend != "auto":
+            from hfclip.light.choice import check  # noqa: PLC0415  # imports more than keys need
+
+            check(backend, device)
         self._backend, self._device = backend, device
         if not len(self.embeddings):
             errors = len(self.embeddings.errors)
@@ -179,12 +181,16 @@ class Searcher:
             return self._loaded.encoder
         if "_text_model" in vars(self):
             return self._text_model
+        from hfclip.light.choice import choose  # noqa: PLC0415
+
         captions = len((*query.texts, *query.without)) * max(1, len(query.templates))
         backend = choose(self._backend, self._source, device=self._device, captions=captions)
         return self._text_model if backend == "numpy" else self._loaded.encoder
 
     @cached_property
     def _source(self) -> "Source":
+        from hfclip.embedding.identity import find_model_of  # noqa: PLC0415
+
         return find_model_of(self.embeddings.manifest)
 
     @cached_property

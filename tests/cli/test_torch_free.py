@@ -122,6 +122,8 @@ def test_without_torch_hfclip_load_says_so() -> None:
         "try:\n    from hfclip import load\n"
         "except ImportError as error:\n    print(type(error).__name__, error)\n"
         "from hfclip import inspect, tokenize\nprint(inspect('digits').pixels)\n"
+        "try:\n    tokenize('a cat')\n"
+        "except ImportError as error:\n    print(type(error).__name__, str(error)[:28])\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
@@ -129,6 +131,7 @@ def test_without_torch_hfclip_load_says_so() -> None:
     assert done.stderr == ""
     assert done.stdout == (
         "NeedsTorchError hfclip.load needs torch: pip install torch torchvision\n32\n"
+        "NeedsTorchError hfclip.tokenize needs torch:\n"
     )
 
 
@@ -137,7 +140,7 @@ def test_without_torch_hfclip_load_says_so() -> None:
 )
 def test_an_environment_without_torch_classifies(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs/pages/without-torch.md").read_text()
-    packages = page.split("    pip install numpy", 1)[1].splitlines()[0].split()
+    packages = page.split("\npip install numpy", 1)[1].splitlines()[0].split()
     venv.create(tmp_path / "venv", with_pip=True)
     python = str(tmp_path / "venv/bin/python")
     install = [python, "-m", "pip", "install", "--quiet"]

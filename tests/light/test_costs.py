@@ -2,6 +2,8 @@
 
 import pytest
 
+from hfclip.cli import encoding
+from hfclip.light import costs
 from hfclip.light.costs import (
     COSTS,
     Backend,
@@ -31,11 +33,11 @@ def test_a_caption_of_eight_tokens_is_counted() -> None:
 
 def test_the_seconds_are_the_start_and_the_rates() -> None:
     config = RELEASES["ViT-B/32"].config
-    costs = COSTS["torch"]
-    assert seconds(costs, config, 0, 0) == 1.5
-    assert seconds(costs, config, 10, 0) == pytest.approx(1.5 + 10 * 8.82 * 0.0063, abs=1e-3)
-    assert seconds(costs, config, 0, 10) == pytest.approx(1.5 + 10 * 0.606 * 0.0090, abs=1e-3)
-    assert seconds(costs, RELEASES["RN50"].config, 1, 0) == pytest.approx(1.5625, abs=1e-3)
+    torch = COSTS["torch"]
+    assert seconds(torch, config, 0, 0) == 1.5
+    assert seconds(torch, config, 10, 0) == pytest.approx(1.5 + 10 * 8.82 * 0.0063, abs=1e-3)
+    assert seconds(torch, config, 0, 10) == pytest.approx(1.5 + 10 * 0.606 * 0.0090, abs=1e-3)
+    assert seconds(torch, RELEASES["RN50"].config, 1, 0) == pytest.approx(1.5625, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,8 @@ def test_the_seconds_are_the_start_and_the_rates() -> None:
         ("ViT-B/32", 1, 5_000, "torch"),
         ("ViT-L/14@336px", 1, 10, "numpy"),
         ("ViT-L/14@336px", 20, 10, "torch"),
+        ("ViT-L/14", 5, 10, "numpy"),
+        ("ViT-L/14", 15, 10, "torch"),
         ("RN50", 1, 10, "numpy"),
         ("RN50", 500, 10, "torch"),
         ("RN50x64", 10, 10, "torch"),
@@ -64,3 +68,10 @@ def test_torch_that_is_imported_answers_sooner() -> None:
     assert quickest(config, 60, 10) == "numpy"
     assert quickest(config, 60, 10, has_imported_torch=True) == "torch"
     assert quickest(config, 1, 1, has_imported_torch=True) == "numpy"
+
+
+def test_the_towers_are_optimized_from_the_numbers_of_the_command_on() -> None:
+    assert (costs.MANY_PICTURES, costs.MANY_CAPTIONS) == (
+        encoding.MANY_PICTURES,
+        encoding.MANY_CAPTIONS,
+    )
