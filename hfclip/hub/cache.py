@@ -8,6 +8,8 @@ import os
 import re
 from pathlib import Path, PureWindowsPath
 
+from hfclip.errors import RepositoryError
+
 # Like the client, os.path reports a file that cannot be examined as missing; pathlib raises.
 # ruff: noqa: PTH110, PTH113, PTH208
 
@@ -29,10 +31,13 @@ def cached_file(folder: Path, commit: str, filename: str) -> Path | None:
 
     Raises:
         OSError: The folder of the snapshots cannot be listed.
-        ValueError: The name leads out of the repository.
+        RepositoryError: The name leads out of the repository.
     """
     if _leads_out(filename):
-        raise ValueError(f"{filename!r} leads out of the repository.")
+        raise RepositoryError(
+            f"The repository lists the file {filename!r}, which leads out of its folder. Ask its "
+            "owner to rename the file."
+        )
     snapshots = folder / "snapshots"
     if os.path.isfile(folder / ".no_exist" / commit / filename) or not os.path.exists(snapshots):
         return None

@@ -11,6 +11,7 @@ from huggingface_hub.utils._validators import validate_repo_id
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hfclip.errors import RepositoryError
 from hfclip.hub.cache import cached_file, is_repository_name, repository_folder
 
 COMMIT = "1" * 40
@@ -62,9 +63,9 @@ def test_one_file_is_found(cache: Path) -> None:
 def test_a_name_that_leads_out_of_the_repository_is_refused_as_by_the_client(
     cache: Path, name: str
 ) -> None:
-    with pytest.raises(ValueError, match=r"file ?name|leads out"):
+    with pytest.raises(ValueError, match="Invalid filename"):
         try_to_load_from_cache("me/clip", name, cache_dir=cache, revision=COMMIT)
-    with pytest.raises(ValueError, match="leads out of the repository"):
+    with pytest.raises(RepositoryError, match="leads out of its folder"):
         cached_file(cache / "models--me--clip", COMMIT, name)
 
 
