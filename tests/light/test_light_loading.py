@@ -149,6 +149,10 @@ def test_float16_halves_the_memory_of_matrices_and_float32_restores_them(tmp_pat
     source = find(tmp_path)
     whole, _ = hfclip.light.load(tmp_path)
     half, _ = hfclip.light.load(tmp_path, dtype="float16")
+    dtypes = {name: tensor.dtype for name, tensor in half._weights._tensors.items()}
+    assert dtypes["visual.proj"] == dtypes["visual.conv1.weight"] == np.float16
+    assert dtypes["transformer.resblocks.0.attn.in_proj_weight"] == np.float16
+    assert dtypes["token_embedding.weight"] == dtypes["ln_final.weight"] == np.float32
     expected = whole.encode_image(IMAGES)
     difference = np.abs(half.encode_image(IMAGES) - expected).max() / np.abs(expected).max()
     assert 1e-6 < difference < 1e-2

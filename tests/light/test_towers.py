@@ -192,7 +192,9 @@ def test_gelu_is_exact_to_a_part_in_a_million() -> None:
 def test_each_float16_number_is_widened_to_the_bit_as_by_numpy() -> None:
     every = np.arange(2**16, dtype=np.uint16).view(np.float16)
     finite = every[np.isfinite(every)]  # these take another way than those beside infinity or NaN
-    for halves in (finite, every, np.tile(finite, 3)[:-5], finite[:0], finite[:6].reshape(2, 3).T):
+    infinite = np.array([1, -np.inf], np.float16)
+    turned = finite[:6].reshape(2, 3).T
+    for halves in (finite, every, np.tile(finite, 3)[:-5], finite[:0], infinite, turned):
         found, expected = widened(halves), halves.astype(np.float32)
         assert found.shape == expected.shape
         assert np.array_equal(found.view(np.uint32), expected.view(np.uint32))
@@ -241,8 +243,8 @@ def test_the_pixels_of_50_pictures_equal_those_of_torchvision(mode: ResizeMode) 
     steps = hfclip.image_transform(48, mean, std, resize_mode=mode).transforms
     preprocess = Preprocess(Recipe(48, mean, std, mode))
     for seed in range(50):
-        expected = image = noise(seed)
+        image = noise(seed)
+        expected: Any = image
         for step in steps:
             expected = step(expected)
-        assert isinstance(expected, torch.Tensor)
         assert np.array_equal(preprocess(image), expected.numpy()), seed
