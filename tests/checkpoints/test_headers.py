@@ -40,7 +40,7 @@ def test_headers_give_the_facts_of_the_tensors(config: ClipConfig, tmp_path: Pat
 @pytest.mark.parametrize("layout", ["open_clip", "transformers"])
 def test_headers_of_other_layouts_are_renamed_and_joined(layout: str, tmp_path: Path) -> None:
     draw(TINY_VIT).save_pretrained(tmp_path / "hfclip")
-    export(tmp_path / "hfclip", tmp_path / layout, layout)  # type: ignore[arg-type]
+    export(tmp_path / "hfclip", tmp_path / layout, layout)
     check(tmp_path / layout)
 
 
@@ -77,7 +77,6 @@ def test_inspect_reads_a_hash_that_was_verified_and_hashes_a_changed_file(
     from huggingface_hub import constants
 
     from hfclip.hub import integrity
-    from hfclip.sources import inspect as inspecting
 
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
     path = tmp_path / "model.safetensors"
@@ -86,7 +85,7 @@ def test_inspect_reads_a_hash_that_was_verified_and_hashes_a_changed_file(
     assert hfclip.inspect(path).sha256 == sha256
     assert integrity.matches(path, integrity.Digest("sha256", sha256))
     with monkeypatch.context() as refused:
-        refused.setattr(inspecting.hashlib, "file_digest", None)
+        refused.setattr("hashlib.file_digest", None)
         assert hfclip.inspect(path).sha256 == sha256
     path.write_bytes(path.read_bytes())  # another time of change
     monkeypatch.setattr(integrity, "compute", None)

@@ -94,4 +94,5 @@ def test_a_name_is_valid_if_the_client_says_so(name: str) -> None:
     except HFValidationError:
         is_valid = False
     assert is_repository_name(name) is is_valid
-    assert repository_folder(name) == repo_folder_name(repo_id=name, repo_type="model")
+    if is_valid:
+        assert repository_folder(name) == repo_folder_name(repo_id=name, repo_type="model")
