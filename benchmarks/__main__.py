@@ -9,6 +9,7 @@ from benchmarks import (
     captions,
     embedding,
     encode,
+    first_answer,
     gains,
     imports,
     limits,
@@ -34,6 +35,7 @@ FOLDER = Path(__file__).parent
 BENCHMARKS: tuple[Benchmark, ...] = (
     limits.BENCHMARK,
     imports.BENCHMARK,
+    first_answer.BENCHMARK,
     loading.BENCHMARK,
     tokenization.BENCHMARK,
     preprocessing.BENCHMARK,

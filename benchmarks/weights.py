@@ -71,7 +71,7 @@ def write_safetensors(model: str, path: Path) -> None:
     """Writes float32 under OpenAI's names, which open_clip also uses for these models."""
     from safetensors.torch import save_file
 
-    save_file(_random(model).state_dict(), path, metadata={"format": "pt"})
+    save_file(random_model(model).state_dict(), path, metadata={"format": "pt"})
 
 
 def write_archive(model: str, path: Path) -> None:
@@ -81,7 +81,7 @@ def write_archive(model: str, path: Path) -> None:
     from hfclip.network.clip import convert_weights
     from hfclip.network.scripted import script
 
-    clip = _random(model)
+    clip = random_model(model)
     traced = script(clip)
     # The traced module shares its tensors with the model. Tracing in half precision takes minutes
     # on a CPU and saves the same weights.
@@ -143,7 +143,7 @@ def _text(config: "ClipConfig") -> dict[str, Any]:
     }
 
 
-def _random(model: str) -> "CLIP":
+def random_model(model: str) -> "CLIP":
     """Returns a float32 model with one seed, rounded to half precision as in an archive."""
     import torch
 

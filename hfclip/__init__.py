@@ -176,7 +176,15 @@ def __getattr__(name: str) -> Any:
         return import_module("hfclip.light")
     if name not in _HOMES:
         raise AttributeError(f"module 'hfclip' has no attribute {name!r}")
-    value = getattr(import_module(f"hfclip.{_HOMES[name]}"), name)
+    try:
+        value = getattr(import_module(f"hfclip.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        from hfclip.errors import without_torch  # noqa: PLC0415
+
+        explained = without_torch(error, f"hfclip.{name}")
+        if explained is None:
+            raise
+        raise explained from error
     globals()[name] = value
     return value
 

@@ -51,7 +51,7 @@ class WeightsMismatchError(CheckpointError):
     """Weights do not fit the model: keys are missing or unexpected, or shapes differ."""
 
 
-class NeedsTorchError(HfclipError, RuntimeError):
+class NeedsTorchError(HfclipError, ImportError):
     """Something needs torch: a weight file that NumPy cannot read, or torch is not installed."""
 
 
@@ -113,3 +113,22 @@ class CacheError(HubError):
 
 class IntegrityError(HubError):
     """A file's hash differs from the published one, and a new download did not help."""
+
+
+# The packages that are installed with hfclip, unless it was installed with --no-deps.
+_TORCH = ("torch", "torchvision")
+
+
+def without_torch(error: BaseException, what: str) -> NeedsTorchError | None:
+    """Returns the error for a function that needs torch, or None if another package is missing.
+
+    Args:
+        error: The exception that the import raised.
+        what: The subject of the message, such as "hfclip.load".
+    """
+    if not isinstance(error, ModuleNotFoundError):
+        return None
+    missing = (error.name or "").partition(".")[0]
+    if missing not in _TORCH:
+        return None
+    return NeedsTorchError(f"{what} needs {missing}: pip install torch torchvision")

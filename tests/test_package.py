@@ -33,20 +33,20 @@ ROOMS = {
     "onnx": "errors layouts model",
     "fast": "errors config network checkpoints model",
     "data": "errors atomic text images hub",
-    "zeroshot": "errors version config text images network model",
+    "zeroshot": "errors version config text images layouts hub light network model",
     "publishing": "errors config atomic layouts hub releases checkpoints sources cards model onnx",
     "loading": "errors devices network images hub releases checkpoints sources model",
     "environment": "version hub sources fast",
     "training": "errors version config atomic devices interruption text network images layouts hub "
     "releases checkpoints sources cards model fast data zeroshot publishing environment",
     "embedding": "errors version config atomic devices interruption text images layouts hub "
-    "releases sources model fast data loading",
-    "search": "errors atomic text images embedding",
+    "releases sources light model fast data loading",
+    "search": "errors atomic text images layouts light embedding",
     "probing": "errors version atomic images data embedding zeroshot",
     "compat": "errors config devices text network images layouts hub releases checkpoints sources "
     "model",
-    "cli": "errors version atomic images layouts hub releases sources model zeroshot fast "
-    "publishing loading environment training embedding search probing",
+    "cli": "errors version atomic devices images layouts hub releases sources light model zeroshot "
+    "fast publishing loading environment training embedding search probing",
 }
 # The modules of each folder, lowest first: a module imports only what stands before it.
 ORDER = {
@@ -56,27 +56,27 @@ ORDER = {
     "images": "arrow memory formats display exact fast steps deferred preprocess reading",
     "layouts": "labels files weight_files kinds section openai open_clip preprocessor transformers "
     "native detect write",
-    "hub": "causes patience integrity listings errors ask fetch push",
-    "checkpoints": "finite safe_unpickle archive names shapes assembly comparing read fit",
+    "hub": "missing causes patience cache integrity listings errors ask fetch push",
+    "checkpoints": "finite safe_unpickle archive names shapes assembly headers comparing read fit",
     "sources": "addresses naming configuration folder partial_cache find cached download verify "
     "inspect",
-    "light": "half weights shapes layers vit resnet model loading",
+    "light": "costs half weights shapes layers vit resnet model loading choice",
     "cards": "marks licenses card renewal",
     "onnx": "graphs",
     "fast": "kernels attention processor onednn encoders optimize",
     "data": "urls asking remote remote_folder parquet_files references records names columns rows "
     "delimited json_rows tables folders coco parquet tars repository contents sources checks "
     "joining splits skipped examples",
-    "zeroshot": "templates labels classifier cache",
+    "zeroshot": "templates labels entries classifier cache shared without_torch",
     "publishing": "export companions published_card finetune",
     "training": "settings captions processes loss operations unchanged packed step optimizer "
     "precision batches checkpoints folder log memory loop base inputs metrics results card curves "
     "evaluation mix exam outcome run",
     "embedding": "items locations folders named settings text_lines table_rows parquet_rows "
-    "tar_examples listing locks claims stores records part_files parts manifest opening plan "
-    "settling fingerprints inputs layout comparing changes compact failures matrix_files matrix "
-    "embeddings workers decoding encode pipeline arrays options work crew events scheduling "
-    "cluster nodes ray_session ray_crew ray run",
+    "tar_examples listing locks claims stores records part_files parts manifest identity opening "
+    "plan settling fingerprints inputs layout comparing changes compact failures matrix_files "
+    "matrix embeddings workers decoding encode pipeline arrays text_model options work crew events "
+    "scheduling cluster nodes ray_session ray_crew ray run",
     "search": "exact queries lists recall index collection_index searcher copies sheet duplicates",
     "probing": "labels division regression training saved pictures probe scores run",
 }

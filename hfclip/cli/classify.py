@@ -1,16 +1,16 @@
 """`hfclip classify`: ranks labels for pictures, and for the embeddings of collections."""
 
 import sys
-from collections.abc import Callable, Iterator
-from itertools import chain, islice
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from hfclip.cli import collections
+from hfclip.cli.backend_options import backend_option
 from hfclip.cli.completion import complete_models
-from hfclip.cli.encoding import Encoders, encode_labels
 from hfclip.cli.label_options import (
     TEXT_FILE,
     complete,
@@ -22,20 +22,12 @@ from hfclip.cli.output import echo
 from hfclip.cli.part_options import part_options
 from hfclip.cli.pictures import empty_folders, report_skipped
 from hfclip.cli.results import PRINTERS, Result, progress
+from hfclip.cli.zero_shot import BATCH, Question, rank_pictures, rank_rows
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-    from torch import Tensor
-
-    from hfclip.embedding.embeddings import Embeddings
     from hfclip.images.reading import FoundImages
-    from hfclip.model import CLIP
+    from hfclip.layouts.files import Source
     from hfclip.probing.probe import LinearProbe
-    from hfclip.zeroshot.classifier import ZeroShotClassifier
-    from hfclip.zeroshot.labels import Guess
-
-# Pictures per batch.
-BATCH = 16
 
 # The options that say where the files of a model are.
 _PLACES = ("base", "namespace", "subfolder", "variant")
@@ -80,7 +72,11 @@ _ZERO_SHOT = ("labels", "labels_file", "template", "templates", "templates_file"
 @click.option(
     "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Number of labels."
 )
-@click.option("--device", help="cpu, cuda, cuda:1, ... Default: the GPU if there is one.")
+@click.option(
+    "--device",
+    help="cpu, cuda, cuda:1, ... Default: the GPU if there is one and torch computes.",
+)
+@backend_option
 @click.option("--json", "form", flag_value="json", help="Print one JSON array.")
 @click.option(
     "--json-lines",
@@ -140,6 +136,7 @@ def classify(
     if probe_folder is not None:
         collections.refuse(_ZERO_SHOT, "the probe has labels of its own.")
         collections.refuse(_MADE, "the probe names its model.")
+        collections.refuse(("backend",), "a probe computes with torch.")
         results, total = _by_probe(probe_folder, images, folders, top, options)
     elif folders:
         results, total = _collections_by_labels(folders, top, options)
@@ -183,22 +180,16 @@ def _collections_by_labels(
     folders: list[str], top: int, options: dict[str, Any]
 ) -> tuple[Iterator[Result], int]:
     """Returns the zero-shot results of collections, and their number."""
+    from hfclip.embedding.identity import find_model_of  # noqa: PLC0415
+
     opened = collections.opened(folders)
     manifest = opened[0].manifest
     if collections.is_given("model"):
         collections.check_model(options["model"], manifest, folders[0])
     given, captions = _given(options, manifest.name)
-    import torch  # noqa: PLC0415
-
-    from hfclip.embedding.options import load_model_of  # noqa: PLC0415
-
-    model = load_model_of(manifest, device=options["device"]).model
-    classifier = _classifier(model, given, captions, manifest.name, options, 0)
-
-    def rank(rows: "Embeddings") -> "list[list[Guess]]":
-        return classifier.rank_features(torch.from_numpy(rows.to_numpy()), top)
-
-    ranked = collections.ranked(opened, rank, len(classifier.labels))
+    question = _question(find_model_of(manifest), given, captions, manifest.name, top, options)
+    rank = rank_rows(question, manifest)
+    ranked = collections.ranked(opened, rank, len(question.labels))
     return ranked, collections.count_of(opened)
 
 
@@ -211,15 +202,11 @@ def _pictures_by_labels(
     found = _found(images)
     results: Iterator[Result] = iter(empty_folders(found))
     if found.names:  # otherwise no model is needed
-        from hfclip.loading import load  # noqa: PLC0415
+        from hfclip.sources.find import find  # noqa: PLC0415
 
-        places = {
-            option: options[option] for option in ("base", "namespace", "subfolder", "variant")
-        }
-        network, preprocess = load(name, options["device"], **places)
-        classifier = _classifier(network, given, captions, name, options, len(found))
-        ranked = _classify(found.names, classifier, preprocess, top, options["auto_orient"])
-        results = chain(results, ranked)
+        source = find(name, **{option: options[option] for option in _PLACES})
+        question = _question(source, given, captions, name, top, options)
+        results = chain(results, rank_pictures(found.names, question))
     return results, len(found) + len(found.empty_folders)
 
 
@@ -241,39 +228,26 @@ def _given(
     )
 
 
-def _classifier(
-    network: "CLIP",
+def _question(
+    source: "Source",
     labels: tuple[str, ...] | None,
     captions: tuple[str, ...] | None,
     name: str,
-    options: dict[str, Any],
-    count: int,
-) -> "ZeroShotClassifier":
-    """Returns the classifier for a number of pictures."""
-    from hfclip.zeroshot.classifier import ZeroShotClassifier  # noqa: PLC0415
-
-    choices, templates = complete(labels, captions, network, name)
-    encoders = Encoders(network)
-    features = encode_labels(encoders, choices, templates, remember=options["label_cache"])
-    return ZeroShotClassifier(encoders.for_pictures(count), choices, features=features)
-
-
-def _classify(
-    names: list[str],
-    classifier: "ZeroShotClassifier",
-    preprocess: "Callable[[Image], Tensor]",
     top: int,
-    auto_orient: bool,
-) -> Iterator[Result]:
-    """Yields the ranked labels of each picture, or its error if it cannot be read."""
-    from hfclip.images.reading import load_batch  # noqa: PLC0415
-
-    remaining = iter(names)
-    while batch := list(islice(remaining, BATCH)):
-        pixels, errors = load_batch(batch, preprocess, auto_orient=auto_orient)
-        ranked = iter(classifier.rank(pixels, top) if len(pixels) else [])
-        for index, name in enumerate(batch):
-            yield name, errors[index] if index in errors else next(ranked)
+    options: dict[str, Any],
+) -> Question:
+    """Returns the labels, with those of the model where no option gives them."""
+    choices, templates = complete(labels, captions, source.labels, name)
+    return Question(
+        source,
+        choices,
+        templates,
+        top,
+        options["device"],
+        options["backend"],
+        options["label_cache"],
+        options["auto_orient"],
+    )
 
 
 def _print(results: Iterator[Result], total: int, form: str | None) -> int:

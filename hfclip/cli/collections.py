@@ -77,7 +77,7 @@ def check_model(given: str, manifest: "Manifest", place: str | Path) -> None:
     Raises:
         DataError: It names another one.
     """
-    from hfclip.embedding.options import is_model  # noqa: PLC0415
+    from hfclip.embedding.identity import is_model  # noqa: PLC0415
 
     if not is_model(given, manifest):
         raise DataError(

@@ -1,6 +1,7 @@
 """Encodes labels for `hfclip classify`, with an optimized model where that saves time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,9 @@ from hfclip.errors import OptimizationError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from hfclip.cli.zero_shot import Question
+    from hfclip.light import LightCLIP
+    from hfclip.light.weights import Floats
     from hfclip.model import CLIP
     from hfclip.zeroshot.classifier import Encoder
 
@@ -37,6 +41,12 @@ class Encoders:
         """Returns a name for the encoder that `for_captions` returns, without building it."""
         return "optimized" if self._saves_time(count, MANY_CAPTIONS) else "model"
 
+    @property
+    def computes_as_numpy(self) -> bool:
+        """Whether the features differ from those of NumPy only by rounding."""
+        model = self.model
+        return model.logit_scale.device.type == "cpu" and model.dtype.itemsize == 4  # float32
+
     def _saves_time(self, count: int, many: int) -> bool:
         return count >= many and self.model.logit_scale.device.type == "cpu"
 
@@ -50,20 +60,18 @@ class Encoders:
             return self.model
 
 
-def encode_labels(
-    encoders: Encoders, labels: Sequence[str], templates: Sequence[str], *, remember: bool
-) -> "Tensor":
+def encode_labels(encoders: Encoders, question: "Question") -> "Tensor":
     """Returns the label features (N, D), from the label cache if possible.
 
     Args:
         encoders: The model and its optimized form.
-        labels: The labels, in order.
-        templates: The templates, strings with {} for the label.
-        remember: Whether to read and write the label cache.
+        question: The labels and templates, and whether to read and write the label cache.
     """
-    if not remember:
+    labels, templates = question.labels, question.templates
+    if not question.remember:
         return _compute(encoders, labels, templates)
     from hfclip.zeroshot.cache import features_key, read_features, write_features  # noqa: PLC0415
+    from hfclip.zeroshot.shared import write_shared  # noqa: PLC0415
 
     name = encoders.name_for_captions(len(labels) * len(templates))
     key = features_key(encoders.model, labels, templates, name)
@@ -71,21 +79,47 @@ def encode_labels(
     if features is None:
         features = _compute(encoders, labels, templates)
         write_features(key, features)
+        if question.key and encoders.computes_as_numpy:
+            write_shared(question.key, features.numpy())
     return features.to(encoders.model.logit_scale.device)
 
 
-def _compute(encoders: Encoders, labels: Sequence[str], templates: Sequence[str]) -> "Tensor":
-    from tqdm import tqdm  # noqa: PLC0415
+def encode_labels_in_numpy(
+    model: "LightCLIP", question: "Question", cached: "Floats | None"
+) -> "Floats":
+    """Returns the label features (N, D): those of the cache, or new ones, which it writes there."""
+    if cached is not None:
+        return cached
+    from hfclip.zeroshot.shared import write_shared  # noqa: PLC0415
+    from hfclip.zeroshot.without_torch import CAPTIONS, label_features  # noqa: PLC0415
 
+    labels, templates = question.labels, question.templates
+    count = len(labels) * len(templates)
+    with _progress(count, CAPTIONS) as on_progress:
+        features = label_features(model, labels, templates, on_progress)
+    if question.key:
+        write_shared(question.key, features)
+    return features
+
+
+def _compute(encoders: Encoders, labels: Sequence[str], templates: Sequence[str]) -> "Tensor":
     from hfclip.zeroshot.classifier import CAPTIONS, label_features  # noqa: PLC0415
 
     count = len(labels) * len(templates)
     encoder = encoders.for_captions(count)
+    with _progress(count, CAPTIONS) as on_progress:
+        return label_features(encoder, labels, templates, on_progress=on_progress)
+
+
+@contextmanager
+def _progress(count: int, few: int) -> Iterator[Callable[[int], object]]:
+    """Shows a progress bar for more than a few captions; yields what advances it."""
+    if count <= few:
+        yield lambda _: None
+        return
+    from tqdm import tqdm  # noqa: PLC0415
+
     with tqdm(
-        desc="encoding labels",
-        total=count,
-        unit="caption",
-        leave=False,
-        disable=None if count > CAPTIONS else True,
+        desc="encoding labels", total=count, unit="caption", leave=False, disable=None
     ) as bar:
-        return label_features(encoder, labels, templates, on_progress=bar.update)
+        yield bar.update

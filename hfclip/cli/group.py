@@ -1,28 +1,49 @@
-"""Defines the command `hfclip`. Its subcommands import torch only when they run."""
+"""Defines the command `hfclip`. The module of a subcommand is imported when it is asked for."""
 
 import warnings
+from importlib import import_module
 from typing import Any
 
 import click
 
 from hfclip.cli import interrupts
-from hfclip.cli.classify import classify
-from hfclip.cli.completion import completion
-from hfclip.cli.duplicates import duplicates
-from hfclip.cli.embed import embed
-from hfclip.cli.env import env
-from hfclip.cli.finetune import finetune
-from hfclip.cli.models import download, inspect, models, verify
 from hfclip.cli.output import show_warning
-from hfclip.cli.probe import probe
-from hfclip.cli.publish import export, publish
-from hfclip.cli.search import search
-from hfclip.errors import HfclipError
+from hfclip.errors import HfclipError, without_torch
 from hfclip.version import __version__
+
+# The module in this package that defines a command, in the order of the help.
+_MODULES = {
+    "classify": "classify",
+    "embed": "embed",
+    "search": "search",
+    "probe": "probe",
+    "duplicates": "duplicates",
+    "models": "models",
+    "download": "models",
+    "verify": "models",
+    "inspect": "models",
+    "finetune": "finetune",
+    "export": "publish",
+    "publish": "publish",
+    "completion": "completion",
+    "env": "env",
+}
 
 
 class _Commands(click.Group):
     """Ends with a message and exit status 1 after an error of hfclip, and 130 after Ctrl-C."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        """Returns the names in the order of the help."""
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports and returns a command, or returns None for an unknown name."""
+        if cmd_name in self.commands or cmd_name not in _MODULES:
+            return super().get_command(ctx, cmd_name)
+        module = import_module(f"hfclip.cli.{_MODULES[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs as a program. After Ctrl-C the process ends within five seconds with status 130."""
@@ -43,8 +64,9 @@ class _Commands(click.Group):
             if interrupts.is_behind(error):
                 click.echo(interrupts.MESSAGE, err=True)
                 ctx.exit(interrupts.STATUS)
-            if isinstance(error, HfclipError):
-                raise click.ClickException(str(error)) from error
+            explained = without_torch(error, f"hfclip {ctx.invoked_subcommand}") or error
+            if isinstance(explained, HfclipError):
+                raise click.ClickException(str(explained)) from error
             raise
 
 
@@ -68,22 +90,3 @@ def main() -> None:
       hfclip publish last.pt me/my-clip --base ViT-B/16
       hfclip completion bash >> ~/.bashrc
     """  # noqa: D301  # \b is click's mark for text that it does not wrap
-
-
-for command in (
-    classify,
-    embed,
-    search,
-    probe,
-    duplicates,
-    models,
-    download,
-    verify,
-    inspect,
-    finetune,
-    export,
-    publish,
-    completion,
-    env,
-):
-    main.add_command(command)

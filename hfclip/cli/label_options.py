@@ -4,18 +4,15 @@ import codecs
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from hfclip.errors import LabelError
-from hfclip.layouts.labels import LABELS_FILE
+from hfclip.layouts.labels import LABELS_FILE, LabelSet
 from hfclip.releases import BUNDLED, RELEASES
 from hfclip.zeroshot.labels import DEFAULT_TEMPLATE, check_labels
 from hfclip.zeroshot.templates import TEMPLATES
-
-if TYPE_CHECKING:
-    from hfclip.model import CLIP
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -115,20 +112,29 @@ def read_templates(
 
 
 def complete(
-    labels: tuple[str, ...] | None, templates: tuple[str, ...] | None, model: "CLIP", name: str
+    labels: tuple[str, ...] | None,
+    templates: tuple[str, ...] | None,
+    own: LabelSet | None,
+    name: str,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Returns the labels and templates, from the model where no option gives them.
+
+    Args:
+        labels: The labels of the options, or None.
+        templates: The templates of the options, or None.
+        own: The labels and templates of the model, or None.
+        name: The name of the model.
 
     Raises:
         LabelError: No option gives labels, and the model has none.
     """
-    chosen = labels or model.labels
+    chosen = labels or (own.labels if own else None)
     if chosen is None:
         raise LabelError(
             f"{name} has no labels of its own: no {LABELS_FILE} was read. Give --labels or "
             "--labels-file."
         )
-    return chosen, templates or model.templates or (DEFAULT_TEMPLATE,)
+    return chosen, templates or (own.templates if own else (DEFAULT_TEMPLATE,))
 
 
 def _checked(labels: list[str]) -> tuple[str, ...]:

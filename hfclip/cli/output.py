@@ -1,5 +1,6 @@
 """Prints facts, tables and warnings for the commands."""
 
+import sys
 from typing import Any
 
 import click
@@ -10,9 +11,12 @@ def echo(text: str, *, err: bool = False) -> None:
 
     Bytes of a file name that are not UTF-8 are printed as question marks.
     """
+    printable = text.encode("utf-8", "replace").decode("utf-8")
+    if "tqdm" not in sys.modules:  # there is no bar
+        click.echo(printable, err=err)
+        return
     from tqdm import tqdm  # noqa: PLC0415
 
-    printable = text.encode("utf-8", "replace").decode("utf-8")
     with tqdm.external_write_mode():
         click.echo(printable, err=err)
 

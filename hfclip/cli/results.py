@@ -66,9 +66,12 @@ PRINTERS: dict[str, Callable[[Iterable[Result]], int]] = {
 @contextmanager
 def progress(results: Iterator[Result], total: int, *, shown: bool) -> Iterator[Iterable[Result]]:
     """Shows a progress bar on standard error if it is a terminal."""
+    if not shown:
+        yield results
+        return
     from tqdm import tqdm  # noqa: PLC0415
 
-    with tqdm(results, total=total, unit="image", disable=None if shown else True) as bar:
+    with tqdm(results, total=total, unit="image", disable=None) as bar:
         yield bar
 
 

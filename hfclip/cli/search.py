@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hfclip.cli.backend_options import backend_option
 from hfclip.cli.output import echo
 from hfclip.errors import DataError
 
 if TYPE_CHECKING:
     from hfclip.embedding.embeddings import Embeddings
     from hfclip.embedding.options import Loaded
+    from hfclip.light.choice import Choice
     from hfclip.search.searcher import Hit
 
 
@@ -60,6 +62,7 @@ def _weights(
 )
 @click.option("--min-score", type=float, help="Lowest cosine similarity of a result.")
 @click.option("--device", help="cpu, cuda, cuda:1, ... Default: the GPU if there is one.")
+@backend_option
 @click.option(
     "--index",
     is_flag=True,
@@ -88,6 +91,7 @@ def search(
     sheet: Path | None,
     copy_to: Path | None,
     device: str | None,
+    backend: "Choice",
     index: bool,
     recall: float | None,
     **query: Any,
@@ -131,7 +135,7 @@ def search(
         _build(embeddings, device, recall)
         return
     _check_pictures(embeddings, sheet, copy_to)
-    searcher = Searcher(embeddings, device=device, index=index, recall=recall)
+    searcher = Searcher(embeddings, device=device, index=index, recall=recall, backend=backend)
     hits = searcher.search(texts, **query)
     if searcher.index is not None:
         echo(searcher.index.facts.sentence, err=True)

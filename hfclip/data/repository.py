@@ -13,9 +13,9 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from hfclip.errors import DataError, IntegrityError
 from hfclip.hub import integrity
 from hfclip.hub.ask import ask
-from hfclip.hub.errors import NotCachedError
 from hfclip.hub.fetch import Access
 from hfclip.hub.integrity import digest_named
+from hfclip.hub.missing import NotCachedError
 
 PREFIX = "hf:"
 

@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from hfclip.atomic import synced, write_text
 from hfclip.embedding.manifest import Manifest
@@ -297,6 +296,8 @@ def _remove(folder: Path) -> None:
 
 
 def _write(folder: Path, job: _Job) -> None:
+    from tqdm import tqdm  # noqa: PLC0415  # an existing matrix needs no bar
+
     with (
         MatrixFiles(folder, job.manifest) as files,
         tqdm(

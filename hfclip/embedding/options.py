@@ -1,25 +1,27 @@
 """The options of `hfclip embed`, and the model that they describe."""
 
-import hashlib
-import json
 import warnings
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hfclip.devices import choose_device
 from hfclip.embedding.decoding import MAX_PIXELS, Reader
 from hfclip.embedding.encode import Encoder, Towers
+from hfclip.embedding.identity import (
+    absolute_name,
+    check_config,
+    config_digest,
+    find_model_of,
+    place_of,
+    weights_digest,
+)
 from hfclip.embedding.manifest import Manifest
-from hfclip.errors import DataError, OptimizationError
+from hfclip.errors import OptimizationError
 from hfclip.fast.optimize import optimize
 from hfclip.fast.processor import has_instructions
-from hfclip.hub.integrity import Digest, compute, matches
 from hfclip.images.exact import Recipe
 from hfclip.loading import load_source
-from hfclip.releases import BUNDLED, RELEASES
 from hfclip.sources.find import find
-from hfclip.sources.naming import local_path
 from hfclip.version import __version__
 
 if TYPE_CHECKING:
@@ -121,16 +123,16 @@ def load_encoder(options: Options, *, for_gpu: bool = False) -> Loaded:
     )
     dtype = _dtype(options.precision, device)
     model, preprocess = load_source(source, device, dtype, options.preprocess)
-    repository, commit = _place(source.weight_files[0])
+    repository, commit = place_of(source.weight_files[0])
     manifest = Manifest(
-        name=_absolute(options.model),
+        name=absolute_name(options.model),
         repository=repository,
         commit=commit,
-        base=None if options.base is None else _absolute(options.base),
+        base=None if options.base is None else absolute_name(options.base),
         subfolder=options.subfolder,
         variant=options.variant,
-        sha256=_digest(source),
-        config_digest=_config_digest(model),
+        sha256=weights_digest(source),
+        config_digest=config_digest(model.config),
         preprocess=options.preprocess,
         precision=_ON_GPU[options.precision]
         if for_gpu
@@ -148,7 +150,9 @@ def load_encoder(options: Options, *, for_gpu: bool = False) -> Loaded:
     return _loaded(model, preprocess, manifest)
 
 
-def load_model_of(manifest: Manifest, device: str | None = None) -> Loaded:
+def load_model_of(
+    manifest: Manifest, device: str | None = None, source: "Source | None" = None
+) -> Loaded:
     """Loads the model that made the embeddings of a collection.
 
     The model is not optimized, because a few queries do not repay the time for it.
@@ -156,47 +160,17 @@ def load_model_of(manifest: Manifest, device: str | None = None) -> Loaded:
     Args:
         manifest: The manifest of the collection.
         device: The device. None selects the GPU if there is one.
+        source: The files of the model, if `find_model_of` has found them.
 
     Raises:
         DataError: The weights or the configuration have changed since.
         HfclipError: As `hfclip.load`.
     """
     target = choose_device(device)
-    name = manifest.repository or manifest.name
-    source = find(
-        name,
-        revision=manifest.commit if manifest.repository else None,
-        base=manifest.base,
-        subfolder=manifest.subfolder,
-        variant=manifest.variant,
-    )
-    if manifest.sha256 is not None and not _has_digest(source, manifest.sha256):
-        raise DataError(
-            f"The weights of {name} are not those that made the embeddings (sha256 "
-            f"{manifest.sha256}). Restore them, or embed the collection again."
-        )
+    source = source or find_model_of(manifest)
     model, preprocess = load_source(source, target, preprocess=manifest.preprocess)
-    if _config_digest(model) != manifest.config_digest:
-        raise DataError(
-            f"The configuration of {name} has changed since it made the embeddings. Restore it, or "
-            "embed the collection again."
-        )
+    check_config(model.config, manifest)
     return _loaded(model, preprocess, manifest)
-
-
-def is_model(name: str, manifest: Manifest) -> bool:
-    """Returns whether a name or a path stands for the model of a collection.
-
-    Names on the Hub are compared as names. A file or folder may also have the same weights.
-
-    Raises:
-        HfclipError: A file or folder of this name is no model.
-    """
-    if _absolute(name) in (manifest.name, manifest.repository):
-        return True
-    if name in BUNDLED or name in RELEASES or local_path(name) is None:
-        return False
-    return manifest.sha256 is not None and _has_digest(find(name), manifest.sha256)
 
 
 def _loaded(model: "CLIP", preprocess: Any, manifest: Manifest) -> Loaded:
@@ -242,41 +216,3 @@ def _fastest(model: "CLIP", precision: str) -> Towers:
         if precision == "bfloat16":
             raise
         return model
-
-
-def _absolute(name: str) -> str:
-    """Returns the name of a model so that it is found from another folder, too."""
-    path = None if name in BUNDLED or name in RELEASES else local_path(name)
-    return name if path is None else str(path.absolute())
-
-
-def _place(weights: Path) -> tuple[str | None, str | None]:
-    """Returns the repository and commit of a file in the Hub's cache, or None twice.
-
-    The cache names a file .../models--ORG--NAME/snapshots/COMMIT/FILE.
-    """
-    parts = weights.parts
-    for place, part in enumerate(parts[:-2]):
-        if part.startswith("models--") and parts[place + 1] == "snapshots":
-            return part.removeprefix("models--").replace("--", "/", 1), parts[place + 2]
-    return None, None
-
-
-def _digest(source: "Source") -> str:
-    """Returns the sha256 of the weights; of the shards' hashes where there are several."""
-    digests = [compute(path, "sha256") for path in source.weight_files]
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def _has_digest(source: "Source", sha256: str) -> bool:
-    """Returns whether weights have a sha256. A file that was verified is not read again."""
-    if len(source.weight_files) == 1:
-        return matches(source.weight_files[0], Digest("sha256", sha256))
-    return _digest(source) == sha256
-
-
-def _config_digest(model: "CLIP") -> str:
-    """Returns the sha256 of a model's configuration."""
-    return hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode()).hexdigest()

@@ -14,14 +14,7 @@ from huggingface_hub.errors import (
 
 from hfclip.errors import CacheError, HubError, NetworkError, RepositoryError
 from hfclip.hub import causes
-
-
-class MissingRepositoryError(RepositoryError):
-    """Raised if the Hub has no visible repository of a name, which may be misspelt."""
-
-
-class NotCachedError(NetworkError):
-    """Raised if a name is not in the cache and no request is made; it may be misspelt."""
+from hfclip.hub.missing import MissingRepositoryError
 
 
 def may_pass(error: Exception) -> bool:

@@ -13,15 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock
-from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub import constants
 
 from hfclip.errors import CacheError, IntegrityError, NetworkError
 from hfclip.hub import integrity, listings
-from hfclip.hub.ask import ask
-from hfclip.hub.errors import NotCachedError
+from hfclip.hub.cache import cached_file, repository_folder
 from hfclip.hub.integrity import Digest, digest_named
+from hfclip.hub.missing import NotCachedError
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +153,10 @@ def _declared_snapshot(repo_id: str, revision: str | None, access: Access) -> Sn
             f"{_of(repo_id, revision)} is not in the cache at {access.cache}, and "
             "local_files_only or HF_HUB_OFFLINE forbids requests. Load it once while online."
         )
+    from huggingface_hub import HfApi  # noqa: PLC0415  # the cache needs no client
+
+    from hfclip.hub.ask import ask  # noqa: PLC0415
+
     info = ask(
         lambda: HfApi().model_info(
             repo_id, revision=revision, files_metadata=True, token=access.token
@@ -218,19 +220,18 @@ def _note_revision(snapshot: Snapshot, revision: str) -> None:
 
 
 def _cached_file(snapshot: Snapshot, filename: str) -> Path | None:
+    folder = _folder(snapshot.repo_id, snapshot.access)
     try:
-        found = try_to_load_from_cache(
-            snapshot.repo_id,
-            filename,
-            cache_dir=snapshot.access.cache,
-            revision=snapshot.commit,
-        )
+        return cached_file(folder, snapshot.commit, filename)
     except OSError as error:
-        raise _unreadable(_folder(snapshot.repo_id, snapshot.access), error) from None
-    return Path(found) if isinstance(found, str) else None
+        raise _unreadable(folder, error) from None
 
 
 def _download(snapshot: Snapshot, filename: str, *, force: bool = False) -> Path:
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415  # the cache needs no client
+
+    from hfclip.hub.ask import ask  # noqa: PLC0415
+
     access = snapshot.access
     what = f"{filename} of {_of(snapshot.repo_id, snapshot.commit)}"
     path = ask(
@@ -324,6 +325,8 @@ def _sweep(snapshot: Snapshot, filename: str, path: Path) -> None:
     folder = _folder(snapshot.repo_id, snapshot.access)
     leftovers = list((folder / "blobs").glob(f"{digest.value}.*incomplete"))
     if leftovers:
+        from filelock import FileLock  # noqa: PLC0415  # leftovers are rare
+
         lock = snapshot.access.cache / ".locks" / folder.name / f"{digest.value}.lock"
         with FileLock(lock):  # the process that holds it may write one of them
             for leftover in leftovers:
@@ -331,7 +334,7 @@ def _sweep(snapshot: Snapshot, filename: str, path: Path) -> None:
 
 
 def _folder(repo_id: str, access: Access) -> Path:
-    return access.cache / repo_folder_name(repo_id=repo_id, repo_type="model")
+    return access.cache / repository_folder(repo_id)
 
 
 def _damaged(snapshot: Snapshot, path: Path, digest: Digest, what_happened: str) -> IntegrityError:

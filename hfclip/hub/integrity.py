@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from huggingface_hub import constants
-from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +46,8 @@ def digest_named(value: str) -> Digest | None:
 
 def compute(path: Path, kind: Literal["sha256", "git"]) -> str:
     """Hashes a file, with a progress bar for a large file on a terminal."""
+    from tqdm import tqdm  # noqa: PLC0415  # a recorded hash needs no bar
+
     size = path.stat().st_size
     hasher = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\0" % size)  # noqa: S324
     bar = tqdm(

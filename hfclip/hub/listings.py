@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import constants
-from huggingface_hub.file_download import repo_folder_name
 
 from hfclip.hub import integrity
+from hfclip.hub.cache import repository_folder
 from hfclip.hub.integrity import Digest, digest_named
 
 Listing = Mapping[str, Digest | None]
@@ -61,5 +61,5 @@ def _read_tree(path: Path) -> Listing | None:
 
 
 def _listing_file(repo_id: str, commit: str) -> Path:
-    folder = repo_folder_name(repo_id=repo_id, repo_type="model")
-    return Path(constants.HF_HOME) / "hfclip" / "listings" / folder / f"{commit}.json"
+    folder = Path(constants.HF_HOME) / "hfclip" / "listings" / repository_folder(repo_id)
+    return folder / f"{commit}.json"

@@ -76,7 +76,8 @@ def from_transformers(tensors: Mapping[str, _T]) -> dict[str, _T]:
     transposed; those of NumPy are transposed views. The other tensors are not copied.
 
     Args:
-        tensors: Tensors of torch or arrays of NumPy by their names.
+        tensors: Tensors of torch, arrays of NumPy, or the headers of
+            `hfclip.checkpoints.headers` by their names.
 
     Raises:
         WeightsMismatchError: One of the three attention projections is missing.
@@ -118,6 +119,8 @@ def _joined(query: str, tensors: Mapping[str, Any]) -> Any:
             f"The weights hold {query} but lack {' and '.join(missing)}. Get the file again."
         )
     parts = [tensors[name] for name in names]
+    if hasattr(parts[0], "joined"):  # a tensor without its numbers
+        return parts[0].joined(parts)
     if _is_array(parts[0]):
         import numpy as np  # noqa: PLC0415  # reading a configuration needs neither NumPy nor torch
 
@@ -128,7 +131,7 @@ def _joined(query: str, tensors: Mapping[str, Any]) -> Any:
 
 
 def _transposed(tensor: Any) -> Any:
-    return tensor.T if _is_array(tensor) else tensor.t().contiguous()
+    return tensor.t().contiguous() if hasattr(tensor, "contiguous") else tensor.T
 
 
 def _is_array(tensor: object) -> bool:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from hfclip.atomic import synced
 from hfclip.errors import DataError
@@ -103,6 +102,8 @@ def write_lists(
     Raises:
         DataError: faiss is missing, or the files cannot be written.
     """
+    from tqdm import tqdm  # noqa: PLC0415  # a search needs no bar
+
     faiss = load_faiss()
     random = np.random.default_rng(_SEED)
     chosen = _sampled(random, len(vectors), held_out, kind.sample)
@@ -138,6 +139,8 @@ def _sampled(
 
 def _trained(faiss: Any, sample: NDArray[np.float32], kind: Kind, *, progress: bool) -> Any:
     """Returns an index without rows whose centroids are trained."""
+    from tqdm import tqdm  # noqa: PLC0415
+
     dimension = sample.shape[1]
     centroids = faiss.IndexFlatIP(dimension)
     clustering = faiss.Clustering(dimension, kind.lists)

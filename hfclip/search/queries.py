@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 # Below this length a sum of vectors has no direction of its own.
 _NOTHING = 1e-6
 _ROUNDS = 1_000
+
+
+class TextEncoder(Protocol):
+    """Encodes the texts of a query: a model in torch or in NumPy."""
+
+    @property
+    def context_length(self) -> int:
+        """The largest number of tokens of a text."""
+
+    def start_texts(self, texts: Sequence[str]) -> Callable[[], NDArray[np.float32]]:
+        """Encodes texts and returns a function that waits for the features (T, D)."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +76,19 @@ class Query:
 
 
 def vector_of(
-    query: Query, embeddings: "Embeddings", load: "Callable[[], Loaded]"
+    query: Query,
+    embeddings: "Embeddings",
+    load: "Callable[[], Loaded]",
+    load_for_texts: Callable[[], TextEncoder] | None = None,
 ) -> NDArray[np.float32]:
     """Returns the vector of a query, float32 (D,), of length 1.
 
     Args:
         query: The query.
         embeddings: The collection, for the keys.
-        load: Loads the model. It is called only if the query has a text or a picture.
+        load: Loads the model. It is called only if the query has a picture, or a text without
+            `load_for_texts`.
+        load_for_texts: Loads the model for the texts, if another one is to encode them.
 
     Raises:
         DataError: The collection has no such key, or its model cannot be loaded.
@@ -82,13 +98,14 @@ def vector_of(
     """
     query.check()
     rows = [embeddings.position(key) for key in query.like]
+    encoder = load_for_texts or (lambda: load().encoder)
     vectors = [
-        *_texts(query.texts, query.templates, load),
+        *_texts(query.texts, query.templates, encoder),
         *_pictures(query.images, load),
         *(_unit(embeddings.vectors[row]) for row in rows),
     ]
     weights = [1.0] * len(vectors) if query.weights is None else query.weights
-    without = _texts(query.without, query.templates, load)
+    without = _texts(query.without, query.templates, encoder)
     return combined(vectors, weights, without).astype(np.float32)
 
 
@@ -131,12 +148,12 @@ def combined(
 
 
 def _texts(
-    texts: Sequence[str], templates: Sequence[str], load: "Callable[[], Loaded]"
+    texts: Sequence[str], templates: Sequence[str], load: Callable[[], TextEncoder]
 ) -> list[NDArray[np.float64]]:
     """Returns a vector of length 1 for each text."""
     if not texts:
         return []
-    encoder = load().encoder
+    encoder = load()
     captions = [[form.replace("{}", text) for form in templates or ["{}"]] for text in texts]
     for caption in (caption for forms in captions for caption in forms):
         _check_length(caption, encoder.context_length)

@@ -12,11 +12,14 @@ from hfclip.embedding.embeddings import Embeddings
 from hfclip.errors import ArgumentError, DataError
 from hfclip.search import exact
 from hfclip.search.collection_index import RECALL, open_collection_index
-from hfclip.search.queries import Query, vector_of
+from hfclip.search.queries import Query, TextEncoder, vector_of
 
 if TYPE_CHECKING:
     from hfclip.embedding.options import Loaded
+    from hfclip.embedding.text_model import TextModel
     from hfclip.images.reading import Picture
+    from hfclip.layouts.files import Source
+    from hfclip.light.choice import Choice
 
 
 class Hit(NamedTuple):
@@ -53,6 +56,7 @@ class Searcher:
         device: str | None = None,
         index: bool = False,
         recall: float = RECALL,
+        backend: "Choice" = "auto",
     ) -> None:
         """Prepares a search.
 
@@ -62,8 +66,12 @@ class Searcher:
             index: Whether to use the index that `hfclip search OUT --index` has built. A query then
                 has at most 200 results.
             recall: The share of the 10 best results that the index has to find.
+            backend: What encodes texts. "numpy" starts without torch, "torch" is faster for many
+                searches; "auto" takes what probably answers one search sooner, and torch from the
+                first query with a picture on. Scores differ by rounding.
 
         Raises:
+            ArgumentError: `backend` has another value, or is "numpy" for a GPU.
             DataError: As `Embeddings`; the collection has no embedding; or `index` is True and
                 there is no index, the collection has changed since it was built, or its recall is
                 lower.
@@ -71,7 +79,11 @@ class Searcher:
         self.embeddings = (
             embeddings if isinstance(embeddings, Embeddings) else Embeddings(embeddings)
         )
-        self._device = device
+        if backend != "auto":
+            from hfclip.light.choice import check  # noqa: PLC0415  # imports more than keys need
+
+            check(backend, device)
+        self._backend, self._device = backend, device
         if not len(self.embeddings):
             errors = len(self.embeddings.errors)
             reason = f"all {errors:,} inputs have errors" if errors else "it has no inputs"
@@ -120,7 +132,14 @@ class Searcher:
             raise ArgumentError(f"top is {top}; expected at least 1.")
         given = (texts,) if isinstance(texts, str) else tuple(texts)
         query = Query(given, images, like, without, weights, templates)
-        vector = vector_of(query, self.embeddings, lambda: self._loaded)
+        query.check()
+        if images and self._backend == "numpy":
+            raise ArgumentError(
+                "The backend numpy reads no pictures for a query. Use the backend torch."
+            )
+        vector = vector_of(
+            query, self.embeddings, lambda: self._loaded, lambda: self._encoder_for(query)
+        )
         own = {self.embeddings.position(key) for key in like}
         rows, scores = self.nearest(vector[None], top + len(own))
         found = [
@@ -156,8 +175,32 @@ class Searcher:
         search = exact.search if self.index is None else self.index.search
         return search(self.embeddings.vectors, queries, top, norms=self.embeddings.norms)
 
+    def _encoder_for(self, query: Query) -> TextEncoder:
+        """Returns the model that encodes the texts of a query."""
+        if query.images or "_loaded" in vars(self):
+            return self._loaded.encoder
+        if "_text_model" in vars(self):
+            return self._text_model
+        from hfclip.light.choice import choose  # noqa: PLC0415
+
+        captions = len((*query.texts, *query.without)) * max(1, len(query.templates))
+        backend = choose(self._backend, self._source, device=self._device, captions=captions)
+        return self._text_model if backend == "numpy" else self._loaded.encoder
+
+    @cached_property
+    def _source(self) -> "Source":
+        from hfclip.embedding.identity import find_model_of  # noqa: PLC0415
+
+        return find_model_of(self.embeddings.manifest)
+
+    @cached_property
+    def _text_model(self) -> "TextModel":
+        from hfclip.embedding.text_model import TextModel  # noqa: PLC0415
+
+        return TextModel(self._source, self.embeddings.manifest)
+
     @cached_property
     def _loaded(self) -> "Loaded":
         from hfclip.embedding.options import load_model_of  # noqa: PLC0415  # imports torch
 
-        return load_model_of(self.embeddings.manifest, device=self._device)
+        return load_model_of(self.embeddings.manifest, self._device, self._source)

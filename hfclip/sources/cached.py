@@ -11,6 +11,7 @@ from hfclip.config import ClipConfig, read_json
 from hfclip.errors import CheckpointError, ConfigError, HfclipError, NetworkError
 from hfclip.hub import fetch as hub
 from hfclip.hub import integrity
+from hfclip.hub.cache import is_repository_name
 from hfclip.hub.fetch import Access, Snapshot
 from hfclip.hub.integrity import Digest, digest_named
 from hfclip.layouts.detect import config_from_json, is_transformers_clip
@@ -149,6 +150,9 @@ def scan(access: Access | None = None) -> Iterator[CachedModel]:
     access = access or Access()
     for folder in sorted(access.cache.glob("models--*--*")):
         repo_id = folder.name.removeprefix("models--").replace("--", "/", 1)
+        if not is_repository_name(repo_id):
+            logger.debug("%s is skipped: its name is not that of a repository", folder)
+            continue
         found = [
             model for commit in _commits(folder) for model in _attempt(repo_id, commit, access)
         ]

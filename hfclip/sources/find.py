@@ -15,9 +15,10 @@ from hfclip.errors import (
 )
 from hfclip.hub import fetch as hub
 from hfclip.hub import integrity
-from hfclip.hub.errors import MissingRepositoryError, NotCachedError
+from hfclip.hub.cache import is_repository_name
 from hfclip.hub.fetch import Access, Snapshot
 from hfclip.hub.integrity import Digest
+from hfclip.hub.missing import MissingRepositoryError, NotCachedError
 from hfclip.layouts.files import CONFIG_FILE, OPEN_CLIP_CONFIG_FILE, Source
 from hfclip.layouts.weight_files import is_index
 from hfclip.releases import BUNDLED, RELEASES, Release, bundled_folder, repository_name
@@ -164,7 +165,7 @@ def repository_of(
     if name in BUNDLED or Path(name).expanduser().exists():
         return None
     match = naming.HUB_NAME.fullmatch(str(name))
-    if match is None or not naming.can_be_repository(match[1]):
+    if match is None or not is_repository_name(match[1]):
         return None
     return match[1], revision or match[2]
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hfclip.checkpoints.assembly import Assembled
+from hfclip.checkpoints.headers import has_headers, read_headers
 from hfclip.config import ClipConfig, read_json
 from hfclip.hub import integrity
 from hfclip.hub.fetch import Access
 from hfclip.layouts.detect import config_from_json
-from hfclip.layouts.files import CONFIG_FILE
+from hfclip.layouts.files import CONFIG_FILE, Source
 from hfclip.releases import BUNDLED, RELEASES, bundled_folder
 from hfclip.sources import cached as cached_models
 from hfclip.sources.cached import CachedModel, State
@@ -34,7 +36,8 @@ class Inspection:
         file: The weight file, or the index of the shards.
         format: The kind of the weight file, such as "safetensors file".
         bytes: The size of the weight file, or of all shards together.
-        sha256: The hash of `file`.
+        sha256: The hash of `file`. A file that was verified and has not changed since is not
+            hashed again.
         image_tower: The image tower in words.
         text_tower: The text tower in words.
         pixels: The side of the square input image.
@@ -151,10 +154,6 @@ def inspect(
         >>> hfclip.inspect("digits").parameters
         4099905
     """
-    # Imported here because the rest of this module needs no torch.
-    from hfclip.checkpoints.fit import check_fit  # noqa: PLC0415
-    from hfclip.checkpoints.read import read_checkpoint  # noqa: PLC0415
-
     access = Access(token, cache_dir, local_files_only)
     source = find(
         name,
@@ -165,9 +164,7 @@ def inspect(
         subfolder=subfolder,
         variant=variant,
     )
-    checkpoint = read_checkpoint(source)
-    if base is not None:
-        check_fit(checkpoint)
+    checkpoint = _read(source, is_checked=base is not None)
     config, tensors = checkpoint.config, checkpoint.tensors
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
     return Inspection(
@@ -190,7 +187,30 @@ def inspect(
     )
 
 
+def _read(source: Source, *, is_checked: bool) -> Assembled[Any]:
+    """Reads the facts of the tensors: from headers, which needs no torch, where that is enough.
+
+    Args:
+        source: The files.
+        is_checked: Whether the tensors are compared with those of the network.
+    """
+    if has_headers(source) and not is_checked:
+        return read_headers(source)
+    from hfclip.checkpoints.fit import check_fit  # noqa: PLC0415
+    from hfclip.checkpoints.read import read_checkpoint  # noqa: PLC0415
+
+    checkpoint = read_checkpoint(source)
+    if is_checked:
+        check_fit(checkpoint)
+    return checkpoint
+
+
 def _sha256(path: Path) -> str:
+    """Returns the hash of a file: the recorded one if the file has not changed since."""
+    if integrity.is_verified(path):
+        record = integrity.recall(path)
+        if record and record.digest.kind == "sha256":
+            return record.digest.value
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

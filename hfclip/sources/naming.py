@@ -6,10 +6,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils._validators import validate_repo_id
-
 from hfclip.errors import ArgumentError, ArgumentTypeError, ModelNotFoundError
+from hfclip.hub.cache import is_repository_name
 from hfclip.releases import BUNDLED, RELEASES
 from hfclip.sources.addresses import is_address, parse_address
 
@@ -158,21 +156,12 @@ def parse_repository(name: str) -> tuple[str, str | None]:
     match = HUB_NAME.fullmatch(name)
     if match is None:
         raise _not_found(name)
-    if not can_be_repository(match[1]):
+    if not is_repository_name(match[1]):
         raise ModelNotFoundError(
             f"Model {name} not found: there is no such file or folder, and the name is invalid for "
             "a repository. Use at most 96 letters, digits, '-', '_' and '.', without '--' or '..'."
         )
     return match[1], match[2]
-
-
-def can_be_repository(repo_id: str) -> bool:
-    """Returns whether the Hub allows a name for a repository."""
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError:
-        return False
-    return True
 
 
 def _is_path(name: str) -> bool:

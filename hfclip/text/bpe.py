@@ -20,7 +20,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from heapq import heapify, heappop, heappush
-from itertools import chain, pairwise
+from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from unicodedata import is_normalized
@@ -255,10 +255,13 @@ def _merged(symbols: list[int], merges: dict[int, int]) -> list[int]:
 
 def _read_merges() -> dict[int, int]:
     """Returns the id of each merge by its two ids, as `left << 16 | right`."""
-    return {
-        left << 16 | right: joined
-        for joined, (left, right) in enumerate(merge_pairs(), FIRST_MERGED_ID)
-    }
+    data = MERGES_FILE.read_bytes()
+    half = len(data) // 2
+    left, right = data[:half], data[half:]
+    keys = bytearray(2 * half)  # little-endian, the right id in the lower bytes
+    keys[0::4], keys[1::4] = right[0::2], right[1::2]
+    keys[2::4], keys[3::4] = left[0::2], left[1::2]
+    return dict(zip(struct.unpack(f"<{half // 2}I", keys), count(FIRST_MERGED_ID), strict=False))
 
 
 def merge_pairs() -> Iterable[tuple[int, int]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from hfclip.errors import ArgumentError, ArgumentTypeError, TextTooLongError
+from hfclip.errors import ArgumentError, ArgumentTypeError, NeedsTorchError, TextTooLongError
 from hfclip.text.bpe import END_TOKEN, START_TOKEN, Tokenizer, described, shortened
 
 if TYPE_CHECKING:
@@ -44,10 +44,16 @@ def tokenize(
         TextTooLongError: A text has too many tokens and `truncate` is False.
         ArgumentTypeError: A text is not a string, or `texts` is a mapping, a set, a table or bytes.
         ArgumentError: `context_length` is below 2, or `padding` has another value.
+        NeedsTorchError: torch is not installed.
     """
-    import torch  # noqa: PLC0415  # `token_ids` needs no torch
-
     ids = token_ids(texts, context_length, truncate, padding=padding)
+    try:
+        import torch  # noqa: PLC0415  # `token_ids` needs no torch
+    except ModuleNotFoundError as error:
+        raise NeedsTorchError(
+            "hfclip.tokenize needs torch: pip install torch torchvision. hfclip.light.tokenize "
+            "returns an array of NumPy."
+        ) from error
     return torch.from_numpy(ids)
 
 

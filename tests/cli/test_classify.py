@@ -22,6 +22,8 @@ import hfclip
 from hfclip.cli import encoding, main
 from hfclip.fast.optimize import FastCLIP
 from hfclip.images import reading
+from hfclip.loading import load_source
+from hfclip.sources.find import find
 from hfclip.zeroshot.classifier import ZeroShotClassifier
 from hfclip.zeroshot.templates import IMAGENET_TEMPLATES
 
@@ -56,7 +58,8 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def classify(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["classify", "--model", "digits", *arguments])
+    options = ("--model", "digits", "--backend", "torch")
+    return CliRunner().invoke(main, ["classify", *options, *arguments])
 
 
 def labels_of(*arguments: str) -> dict[str, float]:
@@ -150,7 +153,7 @@ def test_options_that_contradict_each_other_are_refused(
 def test_invalid_labels_are_refused_before_the_model_is_loaded(
     labels: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hfclip.loading.load", None)
+    monkeypatch.setattr("hfclip.sources.find.find", None)
     result = classify(SEVEN, "--labels", labels)
     assert result.exit_code == 1
     assert message in result.stderr
@@ -237,17 +240,25 @@ def test_many_captions_are_encoded_by_the_optimized_model_and_few_pictures_are_n
 
 
 def test_the_namespace_and_the_device_reach_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[Any] = []
-    load = hfclip.load
+    found: list[Any] = []
+    devices: list[torch.device] = []
 
-    def spy(name: str, device: str | None, **options: Any) -> Any:
-        given.append((name, device, options))
-        return load("digits", device)
+    def spy_find(name: str, **options: Any) -> Any:
+        found.append((name, options))
+        return find("digits")
 
-    monkeypatch.setattr("hfclip.loading.load", spy)
-    labels_of("--labels", "one,seven", "--namespace", "me", "--base", "ViT-B/16", "--device", "cpu")
+    def spy_load(source: Any, device: torch.device) -> Any:
+        devices.append(device)
+        return load_source(source, torch.device("cpu"))
+
+    monkeypatch.setattr("hfclip.sources.find.find", spy_find)
+    monkeypatch.setattr("hfclip.loading.load_source", spy_load)
+    monkeypatch.setattr("hfclip.devices.choose_device", torch.device)
+    labels = ("--labels", "one,seven", "--no-label-cache")
+    labels_of(*labels, "--namespace", "me", "--base", "ViT-B/16", "--device", "cuda:1")
     options = {"namespace": "me", "base": "ViT-B/16", "subfolder": None, "variant": None}
-    assert given == [("digits", "cpu", options)]
+    assert found == [("digits", options)]
+    assert devices == [torch.device("cuda:1")]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -305,16 +316,16 @@ def test_json_lines_has_an_object_for_each_picture(tmp_path: Path) -> None:
 
 @pytest.fixture
 def interrupted_in_the_third_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    load_batch = reading.load_batch
+    prepare_each = reading.prepare_each
     calls: list[int] = []
 
     def interrupt(pictures: Any, *arguments: Any, **options: Any) -> Any:
         calls.append(len(pictures))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return load_batch(pictures, *arguments, **options)
+        return prepare_each(pictures, *arguments, **options)
 
-    monkeypatch.setattr(reading, "load_batch", interrupt)
+    monkeypatch.setattr(reading, "prepare_each", interrupt)
 
 
 @pytest.mark.usefixtures("interrupted_in_the_third_batch")
@@ -337,13 +348,13 @@ WAITING = """
 import signal, sys, hfclip.images.reading as images
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job has it switched off
 from hfclip.cli import main
-load_batch = images.load_batch
+prepare_each = images.prepare_each
 def wait(pictures, *arguments, **options):
     if "016" in pictures[0]:
         print("waiting", file=sys.stderr, flush=True)
         sys.stdin.readline()
-    return load_batch(pictures, *arguments, **options)
-images.load_batch = wait
+    return prepare_each(pictures, *arguments, **options)
+images.prepare_each = wait
 main(sys.argv[1:], prog_name="hfclip")
 """
 

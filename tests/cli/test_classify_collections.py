@@ -79,7 +79,9 @@ def test_embeddings_get_the_probabilities_of_their_pictures(
 def test_the_probabilities_of_exact_float32_vectors_are_those_of_the_classifier_to_the_bit(
     classify: Callable[..., Result], desk: Path
 ) -> None:
-    found = probabilities(classify("exact", *LABELS, *TEMPLATES, "--json", "--top", 10))
+    found = probabilities(
+        classify("exact", *LABELS, *TEMPLATES, "--json", "--top", 10, "--backend", "torch")
+    )
     model, _ = hfclip.load("digits", device="cpu")
     classifier = hfclip.ZeroShotClassifier(
         model, LABELS[1].split(","), ["a handwritten {}", "the digit {}"]

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from pictures import draw_folder
 
 from hfclip.cli import main
+from hfclip.cli.embed import embed
 from hfclip.embedding.part_files import complete_parts
 
 # Shells start background jobs, possibly these tests too, with SIGINT ignored.
@@ -129,7 +130,7 @@ def test_an_address_of_ray_client_is_refused(tmp_path: Path) -> None:
 
 def test_the_help_names_every_option_and_shows_examples() -> None:
     printed = CliRunner().invoke(main, ["embed", "--help"]).stdout
-    for option in main.commands["embed"].params:
+    for option in embed.params:
         assert option.opts[0] in printed or option.name == "sources"
     assert 'hfclip embed "shards/*.tar" -o shards-embedded --part-of 1/4' in printed
 

@@ -10,7 +10,7 @@ from huggingface_hub import constants
 from torch import Tensor
 
 import hfclip
-from hfclip.zeroshot import cache as label_cache
+from hfclip.zeroshot import entries
 from hfclip.zeroshot.cache import features_key, read_features, write_features
 
 KEY = "0" * 64
@@ -109,7 +109,7 @@ def test_the_least_recently_used_entries_are_removed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = torch.zeros(250, 1000)  # a megabyte
-    monkeypatch.setattr(label_cache, "LIMIT", 3 * 2**20)
+    monkeypatch.setattr(entries, "LIMIT", 3 * 2**20)
     for number in range(3):
         write_features(f"{number}", entry)
         os.utime(folder / f"{number}.safetensors", (number, number))
@@ -118,7 +118,7 @@ def test_the_least_recently_used_entries_are_removed(
     assert sorted(path.stem for path in folder.iterdir()) == ["0", "2", "3"]
     write_features("large", torch.zeros(1_000, 1_000))
     assert read_features("large") is None
-    assert sum(path.stat().st_size for path in folder.iterdir()) <= label_cache.LIMIT
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= entries.LIMIT
 
 
 def test_files_of_killed_processes_are_removed_and_those_of_running_ones_kept(
