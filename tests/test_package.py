@@ -73,7 +73,8 @@ ORDER = {
     "tar_examples listing parts locks manifest opening plan fingerprints inputs layout comparing "
     "changes compact failures matrix_files matrix embeddings workers decoding encode pipeline "
     "arrays options run",
-    "search": "exact queries lists recall index collection_index searcher copies sheet duplicates",
+    "search": "exact queries lists recall index collection_index searcher copies thumbnails sheet "
+    "duplicates",
     "probing": "labels division regression training saved pictures probe scores run",
 }
 
