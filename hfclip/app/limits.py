@@ -19,6 +19,7 @@ class Limits:
 
     Attributes:
         upload_bytes: The largest file.
+        total_bytes: The largest request with files.
         request_bytes: The largest request that is not a file, such as the texts of a form.
         pixels: The largest number of pixels of a picture.
         pictures: The largest number of pictures in one request.
@@ -31,6 +32,7 @@ class Limits:
     """
 
     upload_bytes: int = 20 * 2**20
+    total_bytes: int = 128 * 2**20
     request_bytes: int = 2**20
     pixels: int = 50_000_000
     pictures: int = 32

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from drawing import embed
+from pictures import embed
 from PIL import Image
 from sklearn.datasets import load_digits
 
