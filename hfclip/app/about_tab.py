@@ -44,7 +44,7 @@ def model_facts(demo: Demo) -> dict[str, str]:
         **facts_of_config(model.config),
         "precision": str(model.dtype).removeprefix("torch."),
         "device": str(model.logit_scale.device),
-        "written by": f"hfclip {__version__}",
+        "hfclip": __version__,
     }
 
 

@@ -21,7 +21,6 @@ QUEUE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
 # Seconds that a message stays on the page.
 _SHOWN = 20.0
 
-
 def in_words(function: _Function) -> _Function:
     """Wraps an answer so that its errors are shown as sentences, without a stack trace."""
 
@@ -38,7 +37,6 @@ def in_words(function: _Function) -> _Function:
             raise _message("The page could not answer. Its log has the reason.") from None
 
     return answer  # type: ignore[return-value]
-
 
 def _message(text: str) -> gr.Error:
     """Returns an error for the page, which shows messages as HTML."""
@@ -67,10 +65,10 @@ class Picture(gr.Image):
         return await super().async_move_resource_to_block_cache(url_or_file_path)
     from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
+
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
-
 
 class Pictures(gr.File):
     """A field for several pictures. It gives the paths of the files."""
@@ -89,10 +87,10 @@ class Pictures(gr.File):
         return await super().async_move_resource_to_block_cache(url_or_file_path)
     from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
+
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
-
 
 def _refuse_address(path: str | Path | None) -> None:
     if is_http_url_like(str(path)):

@@ -44,7 +44,7 @@ class Limits:
     waiting: int = 200
 
 
-def read_labels(text: str, limits: Limits) -> tuple[str, ...]:
+def read_labels(text: str | None, limits: Limits) -> tuple[str, ...]:
     """Returns the labels of a text, one from each line that is not blank.
 
     Raises:
@@ -53,7 +53,7 @@ def read_labels(text: str, limits: Limits) -> tuple[str, ...]:
     return check_labels(_lines(text, "label", limits))
 
 
-def read_templates(text: str, labels: int, limits: Limits) -> tuple[str, ...]:
+def read_templates(text: str | None, labels: int, limits: Limits) -> tuple[str, ...]:
     """Returns the templates of a text, one from each line that is not blank.
 
     Args:
@@ -75,7 +75,7 @@ def read_templates(text: str, labels: int, limits: Limits) -> tuple[str, ...]:
     return templates
 
 
-def read_captions(text: str, limits: Limits) -> tuple[str, ...]:
+def read_captions(text: str | None, limits: Limits) -> tuple[str, ...]:
     """Returns the captions of a text, one from each line that is not blank.
 
     Raises:
@@ -84,13 +84,13 @@ def read_captions(text: str, limits: Limits) -> tuple[str, ...]:
     return _lines(text, "caption", limits)
 
 
-def read_query(text: str, limits: Limits) -> str | None:
+def read_query(text: str | None, limits: Limits) -> str | None:
     """Returns the words of a search without surrounding space, or None if there are none.
 
     Raises:
         LabelError: The text is too long.
     """
-    words = text.strip()
+    words = (text or "").strip()
     _check_length(words, "query", limits)
     return words or None
 
@@ -140,7 +140,8 @@ def check_picture(
         pass
 
 
-def _lines(text: str, kind: str, limits: Limits) -> tuple[str, ...]:
+def _lines(given: str | None, kind: str, limits: Limits) -> tuple[str, ...]:
+    text = given or ""
     if len(text) > limits.lines * (limits.characters + 1):
         raise LabelError(
             f"The {kind}s have {len(text):,} characters; this page takes {limits.lines:,} lines of "

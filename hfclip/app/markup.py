@@ -19,8 +19,9 @@ PICTURES = "pictures"
 
 # The colours of the lowest and the highest cosine of a heat map.
 _COLD, _HOT = (239, 246, 255), (29, 78, 216)
-# From this share of the range on, white text is easier to read than black.
-_BRIGHT_UP_TO = 0.45
+# Black text is easier to read than white on colours brighter than this: WCAG 2.1's relative
+# luminance at which both have the same contrast.
+_BRIGHT = 0.179
 # Pixels of the pictures beside a heat map.
 _SIDE = 96
 
@@ -107,9 +108,17 @@ def chosen(found: Found, caption: str | None, size: tuple[int | None, int | None
 
 def _cell(cosine: float, low: float, high: float) -> str:
     share = (cosine - low) / (high - low) if high > low else 0.5
-    colour = ",".join(str(round(a + share * (b - a))) for a, b in zip(_COLD, _HOT, strict=True))
-    ink = "#111" if share <= _BRIGHT_UP_TO else "#fff"
-    return f'<td style="background:rgb({colour});color:{ink}">{cosine:.3f}</td>'
+    colour = [round(a + share * (b - a)) for a, b in zip(_COLD, _HOT, strict=True)]
+    ink = "#000" if _luminance(colour) > _BRIGHT else "#fff"
+    shown = ",".join(map(str, colour))
+    return f'<td style="background:rgb({shown});color:{ink}">{cosine:.3f}</td>'
+
+
+def _luminance(colour: Sequence[int]) -> float:
+    """Returns the relative luminance of an sRGB colour, as WCAG 2.1 defines it."""
+    shares = [level / 255 for level in colour]
+    linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
+    return sum(w * s for w, s in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def _picture(path: str, name: str) -> str:

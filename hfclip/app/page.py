@@ -4,16 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.themes.utils.fonts import LocalFont
 
 from hfclip.app.about_tab import about_tab
 from hfclip.app.classify_tab import classify_tab
 from hfclip.app.compare_tab import compare_tab
 from hfclip.app.demo import Demo
-from hfclip.app.markup import escaped
+from hfclip.app.markup import escaped, note
 from hfclip.app.search_tab import search_tab
 
 # Seconds between two cleanings of the cache of files, and the age of files that are removed.
 _CLEANED_EVERY, _OLD = 300, 3600
+_PURPOSE = "A CLIP model: it ranks labels and captions for pictures, and finds pictures by words."
 _STYLE = Path(__file__).with_name("page.css")
 
 
@@ -31,7 +33,7 @@ def build(demo: Demo) -> gr.Blocks:
         delete_cache=(_CLEANED_EVERY, _OLD),
         fill_width=False,
     ) as page:
-        gr.HTML(f"<h1>{escaped(demo.name)}</h1>", elem_id="title")
+        gr.HTML(f"<h1>{escaped(demo.name)}</h1>{note(_PURPOSE)}", elem_id="title")
         with gr.Tabs():
             classify_tab(demo)
             if demo.embeddings is not None:
@@ -47,5 +49,9 @@ def look() -> dict[str, Any]:
 
     Fonts are files of gradio itself, so the page makes no request to another host.
     """
-    theme = gr.themes.Default(primary_hue="blue", secondary_hue="blue", neutral_hue="slate")
+    # Gradio's own file of the weight 600 lacks letters.
+    fonts = (LocalFont("Source Sans Pro", weights=(400, 700)), "sans-serif")
+    theme = gr.themes.Default(
+        primary_hue="blue", secondary_hue="blue", neutral_hue="slate", font=fonts
+    )
     return {"theme": theme, "css": _STYLE.read_text(encoding="utf-8"), "footer_links": ["api"]}

@@ -118,8 +118,11 @@ def _result_parts() -> _Parts:
     with gr.Row():
         previous = gr.Button("Previous page", interactive=False, elem_id="previous")
         following = gr.Button("Next page", interactive=False, elem_id="next")
-    facts = gr.HTML(elem_id="chosen")
-    like = gr.Button("More like this", interactive=False, elem_id="like")
+    with gr.Row(elem_id="chosen-row"):
+        facts = gr.HTML(note("Choose a picture to see its name."), elem_id="chosen")
+        like = gr.Button(
+            "More like this", interactive=False, scale=0, min_width=160, elem_id="like"
+        )
     states = [gr.State(None), gr.State(0), gr.State([]), gr.State(None)]
     return _Parts(gallery, summary, facts, like, previous, following, *states)
 
@@ -182,7 +185,7 @@ class _Actions:
         return _Parts(  # type: ignore[arg-type]
             gallery=gr.Gallery(gallery, selected_index=None),
             summary=note(f"{text}. {watch.sentence}"),
-            facts="",
+            facts=note("Choose a picture to see its name."),
             like=gr.Button(interactive=False),
             previous=gr.Button(interactive=number > 0),
             following=gr.Button(interactive=not is_last),
