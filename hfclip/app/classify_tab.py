@@ -6,7 +6,7 @@ import gradio as gr
 
 from hfclip.app.answers import classify, csv_of_labels, table_of
 from hfclip.app.demo import Demo
-from hfclip.app.fields import QUEUE, Picture, Pictures, in_words
+from hfclip.app.fields import QUEUE, in_words, picture_field, pictures_field
 from hfclip.app.markup import download, note
 from hfclip.app.times import Watch
 from hfclip.errors import ImageError
@@ -21,12 +21,10 @@ def classify_tab(demo: Demo) -> None:
     with gr.Tab("Classify", id="classify"):
         with gr.Row():
             with gr.Column():
-                picture = Picture(
+                picture = picture_field(
                     label="Picture",
                     sources=["upload", "webcam", "clipboard"],
-                    type="filepath",
                     height=280,
-                    buttons=[],
                     elem_id="picture",
                 )
                 if begin.pictures:
@@ -56,10 +54,8 @@ def classify_tab(demo: Demo) -> None:
                 bars = gr.Label(label="Probability", num_top_classes=_BARS, elem_id="bars")
                 taken = gr.HTML(elem_id="classify-time")
         with gr.Accordion("Several pictures at once", open=False):
-            files = Pictures(
-                label=f"Pictures, up to {demo.limits.pictures}",
-                file_count="multiple",
-                file_types=["image"],
+            files = pictures_field(
+                demo.limits,
                 height=160,
                 elem_id="files",
             )

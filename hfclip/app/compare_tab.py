@@ -4,7 +4,7 @@ import gradio as gr
 
 from hfclip.app.answers import compare, csv_of_cosines
 from hfclip.app.demo import Demo
-from hfclip.app.fields import QUEUE, Pictures, in_words
+from hfclip.app.fields import QUEUE, in_words, pictures_field
 from hfclip.app.markup import download, heat_map, note, problems
 from hfclip.app.times import Watch
 
@@ -15,10 +15,8 @@ def compare_tab(demo: Demo) -> None:
     captions = [begin.templates[0].replace("{}", label) for label in begin.labels]
     with gr.Tab("Compare", id="compare"):
         with gr.Row():
-            files = Pictures(
-                label=f"Pictures, up to {demo.limits.pictures}",
-                file_count="multiple",
-                file_types=["image"],
+            files = pictures_field(
+                demo.limits,
                 height=220,
                 elem_id="compare-files",
             )

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import gradio as gr
 from gradio_client.utils import is_http_url_like
 
+from hfclip.app.limits import Limits
 from hfclip.app.markup import escaped
 from hfclip.errors import HfclipError
 
@@ -45,44 +46,49 @@ def _message(text: str) -> gr.Error:
     return gr.Error(escaped(text), duration=_SHOWN, print_exception=False)
 
 
-class Picture(gr.Image):
-    """A field for one picture. It gives the path of the file, which nothing has decoded yet."""
+def picture_field(**options: Any) -> gr.Image:
+    """Returns a field for one picture. It gives the path of the file, which nothing has decoded.
 
-    is_template = True  # of gradio: the page shows a gr.Image
+    gradio's own field decodes the picture, without a limit of its size. A subclass would make
+    gradio write a .pyi file beside this module, so the methods of the object are replaced.
 
-    def preprocess(self, payload: Any) -> str | None:
-        """Returns the path of the picture, or None."""
+    Args:
+        options: The arguments of `gradio.Image`.
+    """
+    field = gr.Image(type="filepath", buttons=[], **options)
+
+    def path_of(payload: Any) -> str | None:
         return None if payload is None else payload.path
 
-    async def async_move_resource_to_block_cache(
-        self, url_or_file_path: str | Path | None
-    ) -> str | None:
-        """Returns the path of a file that was sent.
-
-        Raises:
-            gradio.Error: It is an address, which gradio would fetch.
-        """
-        _refuse_address(url_or_file_path)
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+    field.preprocess = path_of  # type: ignore[method-assign]
+    _refuse_addresses(field)
+    return field
 
 
-class Pictures(gr.File):
-    """A field for several pictures. It gives the paths of the files."""
+def pictures_field(limits: Limits, **options: Any) -> gr.File:
+    """Returns a field for several pictures. It gives the paths of the files.
 
-    is_template = True
+    Args:
+        limits: The limits of the page.
+        options: The arguments of `gradio.File`.
+    """
+    field = gr.File(
+        label=f"Pictures, up to {limits.pictures}",
+        file_count="multiple",
+        file_types=["image"],
+        **options,
+    )
+    _refuse_addresses(field)
+    return field
 
-    async def async_move_resource_to_block_cache(
-        self, url_or_file_path: str | Path | None
-    ) -> str | None:
-        """Returns the path of a file that was sent.
 
-        Raises:
-            gradio.Error: It is an address, which gradio would fetch.
-        """
-        _refuse_address(url_or_file_path)
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+def _refuse_addresses(field: gr.Image | gr.File) -> None:
+    """Makes a field refuse addresses of files, which gradio would fetch from other hosts."""
+    move = field.async_move_resource_to_block_cache
 
+    async def move_sent(url_or_file_path: str | Path | None) -> str | None:
+        if is_http_url_like(str(url_or_file_path)):
+            raise _message("This page fetches no addresses. Send the file itself.")
+        return await move(url_or_file_path)
 
-def _refuse_address(path: str | Path | None) -> None:
-    if is_http_url_like(str(path)):
-        raise _message("This page fetches no addresses. Send the file itself.")
+    field.async_move_resource_to_block_cache = move_sent  # type: ignore[method-assign]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from hfclip.app.demo import Demo
-from hfclip.app.fields import QUEUE, Picture, in_words
+from hfclip.app.fields import QUEUE, in_words, picture_field
 from hfclip.app.finding import (
     PER_PAGE,
     Found,
@@ -68,12 +68,10 @@ def search_tab(demo: Demo) -> None:
                 without = gr.Textbox(label="Without", lines=1, max_lines=1, elem_id="without")
                 go = gr.Button("Search", variant="primary", elem_id="search")
             with gr.Column(scale=1):
-                picture = Picture(
+                picture = picture_field(
                     label="And a picture like this",
                     sources=["upload", "clipboard"],
-                    type="filepath",
                     height=190,
-                    buttons=[],
                     elem_id="query-picture",
                 )
         parts = _result_parts()
