@@ -44,8 +44,9 @@ ROOMS = {
     "probing": "errors version atomic images data embedding zeroshot",
     "compat": "errors config devices text network images layouts hub releases checkpoints sources "
     "model",
+    "app": "errors version images network releases cards zeroshot embedding search",
     "cli": "errors version atomic images layouts hub releases sources model zeroshot fast "
-    "publishing loading environment training embedding search probing",
+    "publishing loading environment training embedding search probing app",
 }
 # The modules of each folder, lowest first: a module imports only what stands before it.
 ORDER = {
@@ -73,8 +74,11 @@ ORDER = {
     "tar_examples listing parts locks manifest opening plan fingerprints inputs layout comparing "
     "changes compact failures matrix_files matrix embeddings workers decoding encode pipeline "
     "arrays options run",
-    "search": "exact queries lists recall index collection_index searcher copies sheet duplicates",
+    "search": "exact queries lists recall index collection_index searcher copies thumbnails sheet "
+    "duplicates",
     "probing": "labels division regression training saved pictures probe scores run",
+    "app": "limits times demo answers finding markup guard fields classify_tab search_tab "
+    "compare_tab about_tab page serve",
 }
 
 

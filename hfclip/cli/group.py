@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from hfclip.cli import interrupts
+from hfclip.cli.app import app
 from hfclip.cli.classify import classify
 from hfclip.cli.completion import completion
 from hfclip.cli.duplicates import duplicates
@@ -60,6 +61,7 @@ def main() -> None:
       hfclip download ViT-B/32
       hfclip embed photos/ -o photos-embedded
       hfclip search photos-embedded "a red bicycle"
+      hfclip app --embeddings photos-embedded
       hfclip probe photos-embedded --labels-from folder -o my-probe
       hfclip models
       hfclip inspect model.safetensors
@@ -76,6 +78,7 @@ for command in (
     search,
     probe,
     duplicates,
+    app,
     models,
     download,
     verify,
