@@ -33,7 +33,8 @@ ROOMS = {
     "fast": "errors config network checkpoints model",
     "data": "errors atomic text images hub",
     "zeroshot": "errors version config text images network model",
-    "publishing": "errors config atomic layouts hub releases checkpoints sources cards model onnx",
+    "publishing": "errors version config atomic layouts hub releases checkpoints sources cards "
+    "model onnx",
     "loading": "errors devices network images hub releases checkpoints sources model",
     "environment": "version hub sources fast",
     "training": "errors version config atomic devices interruption text network images layouts hub "
@@ -66,7 +67,8 @@ ORDER = {
     "data": "remote parquet_files references records names columns rows delimited json_rows tables "
     "folders coco parquet tars repository contents sources checks joining splits skipped examples",
     "zeroshot": "templates labels classifier cache",
-    "publishing": "export companions published_card finetune",
+    "publishing": "export companions published_card outcome space_install space_files space "
+    "finetune",
     "training": "settings captions processes loss operations unchanged packed step optimizer "
     "precision batches checkpoints folder log memory loop base inputs metrics results card curves "
     "evaluation mix exam outcome run",
@@ -78,7 +80,7 @@ ORDER = {
     "duplicates",
     "probing": "labels division regression training saved pictures probe scores run",
     "app": "limits times demo answers finding markup guard fields classify_tab search_tab "
-    "compare_tab about_tab page serve",
+    "compare_tab about_tab page serve space",
 }
 
 

@@ -95,10 +95,10 @@ class Demo:
 
     @property
     def name(self) -> str:
-        """The name of the model, without the folders of this machine."""
+        """The name of the model, without the folders of this machine and without a revision."""
         manifest = self.loaded.manifest
         if not Path(manifest.name).is_absolute():
-            return manifest.name
+            return manifest.name.partition("@")[0]
         return manifest.repository or Path(manifest.name).name
 
     @cached_property

@@ -128,6 +128,16 @@ def find_repository(
     return Repository(repo_id, info.sha, files, kind, bool(info.private or info.gated))
 
 
+def is_private(repo_id: str, *, token: str | bool | None = None) -> bool:
+    """Returns whether a model on the Hub is private or gated, so that a token is needed to read it.
+
+    Raises:
+        HubError: The Hub cannot be asked.
+    """
+    info = _info(repo_id, None, token, "model")
+    return info is not None and bool(info.private or info.gated)
+
+
 def choose_files(folder: Path, repository: Repository, card: CardRule) -> list[Path]:
     """Returns the files of a folder that a push sends.
 
