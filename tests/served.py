@@ -69,7 +69,10 @@ class Page:
             HTTPStatusError: The page refuses the request.
         """
         begun = httpx.post(
-            f"{self.address}/gradio_api/call/{name}", json={"data": data}, timeout=120
+            f"{self.address}/gradio_api/call/{name}",
+            content=json.dumps({"data": data}),  # httpx's json= refuses lone surrogates
+            headers={"content-type": "application/json"},
+            timeout=120,
         )
         begun.raise_for_status()
         events = httpx.get(

@@ -93,6 +93,7 @@ def message(page: "Page") -> str:
     toast = page.locator(".toast-body").last
     text = toast.inner_text()
     toast.locator(".toast-close").click()
+    playwright.expect(page.locator(".toast-body")).to_have_count(0)
     return text
 
 
