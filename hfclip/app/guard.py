@@ -77,12 +77,20 @@ class Guard:
         elif path == f"/{PICTURES}" and scope["method"] == "GET":
             await self._send_picture(scope["query_string"], send)
         else:
-            answered = _Answered(send)
-            try:
-                await self._app(scope, _limited(receive, most), answered)
-            except _TooLargeError:
-                if not answered.begun:
-                    await _answer(send, 413, _too_large(most))
+            await self._pass_on(scope, receive, send, most)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
+        """Passes a request on, unless its body turns out to be too large."""
+        answered = _Answered(send)
+        try:
+            limited = _limited(receive, most)
+            if scope["method"] == "POST" and not scope["path"].startswith(_UPLOAD):
+                # gradio would take an error while it reads for a malformed request.
+                limited = _replayed(await _body_of(limited), receive)
+            await self._app(scope, limited, answered)
+        except _TooLargeError:
+            if not answered.begun:
+                await _answer(send, 413, _too_large(most))
 
     def _most(self, path: str) -> int:
         """Returns the largest number of bytes of a request."""
@@ -169,6 +177,30 @@ def _limited(receive: Receive, most: int) -> Receive:
         return message
 
     return limited
+
+
+async def _body_of(receive: Receive) -> bytes:
+    """Returns the whole body of a request; what has come if the client leaves."""
+    parts = []
+    while True:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        if message["type"] != "http.request" or not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Returns a function that receives a body at once, then what comes after it."""
+    first = True
+
+    async def replayed() -> Message:
+        nonlocal first
+        if first:
+            first = False
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await receive()
+
+    return replayed
 
 
 def _host(value: str) -> str:

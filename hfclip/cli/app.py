@@ -35,6 +35,13 @@ _THERE = ("replace_space", "hfclip_from", "private", "create_pr", "dry_run")
     type=click.IntRange(1, 65_535),
     help="Port to listen at.  [default: the first free one from 7860]",
 )
+@click.option(
+    "--queue",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Requests that may wait for the model. Later ones are refused.",
+)
 @click.option("--namespace", help="The account whose copies of the nine releases are used.")
 @click.option(
     "--base",
@@ -59,6 +66,7 @@ def app(
     embeddings: Path | None,
     host: str,
     port: int | None,
+    queue: int,
     device: str | None,
     space: str | None,
     **options: Any,
@@ -98,8 +106,11 @@ def app(
 
     check_gradio()
     from hfclip.app.demo import open_demo  # noqa: PLC0415
+    from hfclip.app.limits import Limits  # noqa: PLC0415
 
-    served = serve(open_demo(model, embeddings, device=device, **places), host, port)
+    limits = Limits(waiting=queue)
+    demo = open_demo(model, embeddings, device=device, limits=limits, **places)
+    served = serve(demo, host, port)
     echo(f"The page of {served.name} is at {served.address} (Ctrl-C ends it)")
     try:
         served.wait()
