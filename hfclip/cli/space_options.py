@@ -37,6 +37,7 @@ def space_options(command: _Function) -> _Function:
 def print_space(plan: dict[str, Any]) -> None:
     """Prints the plan of a Space, with one line for each requirement."""
     first, *others = plan["requirements"]
-    print_facts({**plan, "requirements": first})
+    rest = {name: value for name, value in plan.items() if name != "requirements"}
+    print_facts({**rest, "requirements": first})
     for line in others:
         click.echo(f"{'':<14} {line}")

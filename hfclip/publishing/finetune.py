@@ -245,7 +245,9 @@ def dry_outcome(
     publication: Publication, space: Space | None = None, *, private: bool | None = None
 ) -> Published:
     """Returns the outcome of a publication that is not sent."""
-    page = space and Published.dry(space_plan(publication, space, private=private))
+    page = None
+    if space is not None:
+        page = Published.dry(space_plan(publication, space, private=private))
     return Published.dry(publication.describe(), page)
 
 
