@@ -32,6 +32,8 @@ main()
 _ADDRESS = re.compile(r"is at (http://\S+)/ ")
 # Seconds for a page to start on a busy machine.
 _PATIENCE = 90.0
+# The server may close a connection after a malformed request, so none is used again.
+_ONE_BY_ONE = httpx.Limits(max_keepalive_connections=0)
 
 
 @dataclass
@@ -42,6 +44,8 @@ class Page:
         address: Its address, without a slash at the end.
         pid: The number of its process.
         log: What it has printed.
+        asked: A file with the addresses that the process looks up or connects to.
+        client: Sends requests. A new client for each would take longer than the answers.
         seconds: From the start of the process until the page is ready.
     """
 
@@ -49,6 +53,7 @@ class Page:
     pid: int
     log: Path
     asked: Path
+    client: httpx.Client
     seconds: float
 
     @property
@@ -68,22 +73,21 @@ class Page:
         Raises:
             HTTPStatusError: The page refuses the request.
         """
-        begun = httpx.post(
+        begun = self.client.post(
             f"{self.address}/gradio_api/call/{name}",
             content=json.dumps({"data": data}),  # httpx's json= refuses lone surrogates
             headers={"content-type": "application/json"},
-            timeout=120,
         )
         begun.raise_for_status()
-        events = httpx.get(
-            f"{self.address}/gradio_api/call/{name}/{begun.json()['event_id']}", timeout=120
+        events = self.client.get(
+            f"{self.address}/gradio_api/call/{name}/{begun.json()['event_id']}",
         )
         return events.text.strip().rpartition("event: ")[2]
 
     def upload(self, *paths: Path) -> list[dict[str, object]]:
         """Sends files and returns what refers to them."""
         files = [("files", (path.name, path.read_bytes())) for path in paths]
-        sent = httpx.post(f"{self.address}/gradio_api/upload", files=files, timeout=120)
+        sent = self.client.post(f"{self.address}/gradio_api/upload", files=files)
         sent.raise_for_status()
         return [file_at(path) for path in sent.json()]
 
@@ -120,7 +124,9 @@ def served(folder: Path, arguments: Sequence[str]) -> Iterator[Page]:
             assert process.poll() is None, log.read_text()
             assert time.perf_counter() - begun < _PATIENCE, log.read_text()
             time.sleep(0.05)
-        yield Page(match[1], process.pid, log, asked, time.perf_counter() - begun)
+        seconds = time.perf_counter() - begun
+        with httpx.Client(timeout=120, trust_env=False, limits=_ONE_BY_ONE) as client:
+            yield Page(match[1], process.pid, log, asked, client, seconds)
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(20)

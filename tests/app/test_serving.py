@@ -52,7 +52,9 @@ def test_requests_beyond_the_queue_are_refused(collection: Path, tmp_path: Path)
         slow = [sent, "\n".join(map(str, range(900))), "a {}\nb {}\nc {}\nd {}"]
         statuses = []
         for _ in range(20):
-            begun = httpx.post(f"{page.address}/gradio_api/call/classify", json={"data": slow})
+            begun = page.client.post(
+                f"{page.address}/gradio_api/call/classify", json={"data": slow}
+            )
             statuses.append(begun.status_code)
         assert statuses[:2] == [200, 200]
         assert 503 in statuses
@@ -74,7 +76,7 @@ def png_of(width: int, height: int) -> bytes:
 def hostile_paths(collection: Path) -> list[str]:
     """Returns paths of files that the page must not read."""
     wanted = ["/etc/passwd", str(collection / "manifest.json"), "/proc/self/environ", __file__]
-    forms = ["{}", "file://{}", "../../../../../..{}", "/dev/shm/..{}", "{}\x00.png", "//{}"]
+    forms = ["{}", "file://{}", "../../../../../..{}", "/usr/..{}", "{}\x00.png", "//{}"]
     return [form.format(path) for path in wanted for form in forms]
 
 
@@ -123,7 +125,7 @@ def test_no_path_of_the_machine_is_served(page: Page, collection: Path) -> None:
             f"/pictures?key={shown}",
             f"/pictures/{shown}",
         ):
-            answer = httpx.get(f"{page.address}{address}")
+            answer = page.client.get(f"{page.address}{address}")
             assert answer.status_code in (200, 400, 403, 404, 405, 422), (
                 address,
                 answer.status_code,
@@ -132,18 +134,18 @@ def test_no_path_of_the_machine_is_served(page: Page, collection: Path) -> None:
 
 
 def test_pictures_are_served_by_key_with_their_own_kind(page: Page, collection: Path) -> None:
-    answer = httpx.get(f"{page.address}/pictures", params={"key": "digits/00-zero.png"})
+    answer = page.client.get(f"{page.address}/pictures", params={"key": "digits/00-zero.png"})
     assert answer.content == (collection.parent / "digits/00-zero.png").read_bytes()
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["content-disposition"] == "inline; filename*=UTF-8''00-zero.png"
     assert answer.headers["x-content-type-options"] == "nosniff"
     for key in ("digits/./00-zero.png", "digits//00-zero.png", "digits/none.png", ""):
-        answer = httpx.get(f"{page.address}/pictures", params={"key": key})
+        answer = page.client.get(f"{page.address}/pictures", params={"key": key})
         assert (answer.status_code, answer.text) == (
             404,
             "The collection has no picture with this key.",
         )
-    assert httpx.get(f"{page.address}/pictures").status_code == 400
+    assert page.client.get(f"{page.address}/pictures").status_code == 400
 
 
 def test_a_file_that_is_no_longer_a_picture_is_not_served(page: Page, collection: Path) -> None:
@@ -152,7 +154,7 @@ def test_a_file_that_is_no_longer_a_picture_is_not_served(page: Page, collection
     path.unlink()
     path.symlink_to("/etc/passwd")
     try:
-        answer = httpx.get(f"{page.address}/pictures", params={"key": f"digits/{path.name}"})
+        answer = page.client.get(f"{page.address}/pictures", params={"key": f"digits/{path.name}"})
     finally:
         path.unlink()
         path.write_bytes(content)
@@ -237,14 +239,14 @@ def test_hostile_texts_are_refused_in_words_or_shown_as_text(
 )
 @pytest.mark.parametrize("place", ["call/classify", "queue/join", "run/classify", "call/nothing"])
 def test_malformed_requests_do_not_end_the_server(place: str, body: bytes, page: Page) -> None:
-    answer = httpx.post(
+    answer = page.client.post(
         f"{page.address}/gradio_api/{place}",
         content=body,
         headers={"content-type": "application/json"},
         timeout=30,
     )
     assert "Traceback" not in answer.text
-    assert httpx.get(f"{page.address}/config").status_code == 200
+    assert page.client.get(f"{page.address}/config").status_code == 200
 
 
 def test_large_requests_are_refused_before_they_are_read(page: Page) -> None:
@@ -262,7 +264,9 @@ def test_large_requests_are_refused_before_they_are_read(page: Page) -> None:
         for _ in range(64):
             yield b'"' + b"x" * 2**16
 
-    answer = httpx.post(f"{page.address}/gradio_api/call/classify", content=chunks(), timeout=30)
+    answer = page.client.post(
+        f"{page.address}/gradio_api/call/classify", content=chunks(), timeout=30
+    )
     assert (answer.status_code, answer.text) == (
         413,
         "The request is too large; this page takes 1,048,576 bytes.",
@@ -277,9 +281,9 @@ def test_a_file_above_the_limit_is_refused(page: Page, tmp_path: Path) -> None:
 
 def test_the_page_answers_under_the_names_of_this_machine_only(page: Page) -> None:
     for host, status in {"evil.example": 403, "127.0.0.1:1": 200, "localhost:7860": 200}.items():
-        answer = httpx.get(f"{page.address}/config", headers={"host": host})
+        answer = page.client.get(f"{page.address}/config", headers={"host": host})
         assert answer.status_code == status, host
-    answer = httpx.get(f"{page.address}/config", headers={"host": "evil.example"})
+    answer = page.client.get(f"{page.address}/config", headers={"host": "evil.example"})
     assert answer.text == (
         "This page answers to this machine only. Start it with --host evil.example."
     )
@@ -287,12 +291,12 @@ def test_the_page_answers_under_the_names_of_this_machine_only(page: Page) -> No
 
 @pytest.mark.parametrize("path", ["/monitoring", "/monitoring/summary", "/gradio_api/deep_link"])
 def test_parts_of_gradio_that_the_page_does_not_use_are_closed(path: str, page: Page) -> None:
-    assert httpx.get(f"{page.address}{path}").status_code == 404
+    assert page.client.get(f"{page.address}{path}").status_code == 404
 
 
 def test_every_answer_forbids_other_hosts(page: Page) -> None:
     for path in ("/", "/config", "/pictures?key=none"):
-        policy = httpx.get(f"{page.address}{path}").headers["content-security-policy"]
+        policy = page.client.get(f"{page.address}{path}").headers["content-security-policy"]
         assert policy.startswith("default-src 'self' data: blob:;")
 
 
