@@ -40,8 +40,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     calls: list[Any] = []
 
     def serve(demo: Demo, *place: object) -> Page:
-        calls[:] = [demo, place, Page()]
-        return calls[2]
+        page = Page()
+        calls[:] = [demo, place, page]
+        return page
 
     monkeypatch.setattr("hfclip.app.serve.serve", serve)
     return calls
