@@ -116,7 +116,7 @@ def served(folder: Path, arguments: Sequence[str]) -> Iterator[Page]:
     log, asked = folder / "log", folder / "asked"
     asked.touch()
     begun = time.perf_counter()
-    command = [sys.executable, "-c", _AUDITED, asked, "app", *arguments, "--device", "cpu"]
+    command = [sys.executable, "-c", _AUDITED, str(asked), "app", *arguments, "--device", "cpu"]
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=folder)
     try:

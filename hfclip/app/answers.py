@@ -137,7 +137,8 @@ def compare(demo: Demo, paths: Sequence[str], captions: str, watch: Watch) -> Co
         raise errors[0]
     cosines = (torch.cat(rows).float() @ columns.float().t()).cpu().numpy()
     named = [(one, path) for one, path in zip(outcomes, paths, strict=True) if isinstance(one, str)]
-    return Comparison(*zip(*named, strict=True), texts, cosines, errors)
+    read, files = zip(*named, strict=True)
+    return Comparison(read, files, texts, cosines, errors)
 
 
 def table_of(found: Sequence[Classified]) -> tuple[list[str], list[list[str]]]:
@@ -202,7 +203,8 @@ def _pixels(demo: Demo, path: str, name: str) -> "Tensor | ImageError":
     try:
         check_picture(path, name, demo.limits, demo.resized)
         with open_picture(path, name=name) as image:
-            return demo.preprocess(image)
+            pixels: Tensor = demo.preprocess(image)
+            return pixels
     except ImageError as error:
         return error
     except MemoryError:

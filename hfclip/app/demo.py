@@ -128,7 +128,10 @@ def open_demo(
     *,
     device: str | None = None,
     limits: Limits | None = None,
-    **places: str | None,
+    namespace: str | None = None,
+    base: str | None = None,
+    subfolder: str | None = None,
+    variant: str | None = None,
 ) -> Demo:
     """Loads the model of a page, and opens its collection.
 
@@ -138,8 +141,11 @@ def open_demo(
         embeddings: A collection of pictures that `hfclip embed` has written, or its folder.
         device: The device of the model. None selects the GPU if there is one.
         limits: What the page accepts.
-        places: `namespace`, `base`, `subfolder` and `variant`, as for `hfclip.load`. Only without
-            a collection.
+        namespace: The account whose copies of the releases are used. This and the following
+            arguments are those of `hfclip.load`. A collection names its own.
+        base: The model from which a weight file was fine-tuned.
+        subfolder: The folder inside a folder or repository.
+        variant: The variant of the weights.
 
     Raises:
         DataError: The folder is no collection of pictures, has no embedding, or its model is
@@ -148,7 +154,9 @@ def open_demo(
     """
     limits = limits or Limits()
     if embeddings is None:
-        options = Options(model or USUAL, device=device, preprocess="exact", **places)
+        options = Options(
+            model or USUAL, namespace, base, subfolder, variant, device, preprocess="exact"
+        )
         return Demo(load_encoder(options), None, limits)
     from hfclip.embedding.embeddings import Embeddings  # noqa: PLC0415  # needs pyarrow
 

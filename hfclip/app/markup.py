@@ -84,7 +84,7 @@ def answer_times(rows: Sequence[Row]) -> str:
     if not rows:
         return note("No answer yet.")
     body = "".join(
-        f'<tr><th scope="row">{escaped(row.kind)}</th><td>{row.count:,}</td>'
+        f'<tr><th scope="row">{escaped(row.kind)}</th><td>{row.number:,}</td>'
         f"<td>{in_words(row.median)}</td><td>{in_words(row.longest)}</td></tr>"
         for row in rows
     )

@@ -27,12 +27,13 @@ def build(demo: Demo) -> gr.Blocks:
     Args:
         demo: What the page shows.
     """
-    with gr.Blocks(
+    page = gr.Blocks(
         title=f"{demo.name} · hfclip",
         analytics_enabled=False,
         delete_cache=(_CLEANED_EVERY, _OLD),
         fill_width=False,
-    ) as page:
+    )
+    with page:
         gr.HTML(f"<h1>{escaped(demo.name)}</h1>{note(_PURPOSE)}", elem_id="title")
         with gr.Tabs():
             classify_tab(demo)

@@ -180,18 +180,19 @@ class _Actions:
         self._demo.times.add("near-duplicates" if search is None else "search", watch)
         gallery = [(picture, _caption(one)) for picture, one in zip(pictures, found, strict=True)]
         is_last = search is None or number + 1 >= search.pages
-        return _Parts(  # type: ignore[arg-type]
-            gallery=gr.Gallery(gallery, selected_index=None),
-            summary=note(f"{text}. {watch.sentence}"),
-            facts=note("Choose a picture to see its name."),
-            like=gr.Button(interactive=False),
-            previous=gr.Button(interactive=number > 0),
-            following=gr.Button(interactive=not is_last),
-            search=search,
-            page=number,
-            shown=list(found),
-            chosen=None,
-        )
+        values: dict[str, Any] = {  # in place of the components of the same names
+            "gallery": gr.Gallery(gallery, selected_index=None),
+            "summary": note(f"{text}. {watch.sentence}"),
+            "facts": note("Choose a picture to see its name."),
+            "like": gr.Button(interactive=False),
+            "previous": gr.Button(interactive=number > 0),
+            "following": gr.Button(interactive=not is_last),
+            "search": search,
+            "page": number,
+            "shown": list(found),
+            "chosen": None,
+        }
+        return _Parts(**values)
 
     def choose(
         self, shown: list[Found], event: gr.SelectData

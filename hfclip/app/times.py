@@ -16,7 +16,7 @@ class Row(NamedTuple):
     """The times of the last answers of one kind, in seconds."""
 
     kind: str
-    count: int
+    number: int
     median: float
     longest: float
 

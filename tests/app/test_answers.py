@@ -67,9 +67,12 @@ def test_the_same_labels_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> No
     demo = open_demo("digits", device="cpu")
     encoded = []
     encode = demo.loaded.model.encode_text
-    monkeypatch.setattr(
-        demo.loaded.model, "encode_text", lambda ids: encoded.append(len(ids)) or encode(ids)
-    )
+
+    def encode_and_count(ids: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(ids))
+        return encode(ids)
+
+    monkeypatch.setattr(demo.loaded.model, "encode_text", encode_and_count)
     for labels in (LABELS, LABELS, "zero\none"):
         classify(demo, [SEVEN], labels, TEMPLATE, Watch())
     assert encoded == [4, 2]

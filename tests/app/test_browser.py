@@ -54,9 +54,10 @@ def browser() -> "Iterator[Browser]":
 @pytest.fixture(params=[1280])
 def page(request: pytest.FixtureRequest, browser: "Browser", server: Served) -> "Iterator[Page]":
     """Opens the page. At the end, checks its console and whom it has asked."""
-    width, scheme = request.param, "dark" if request.param < 1000 else "light"
     context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, permissions=["camera"]
+        viewport={"width": request.param, "height": 900},
+        color_scheme="dark" if request.param < 1000 else "light",
+        permissions=["camera"],
     )
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
@@ -186,8 +187,8 @@ def test_words_find_pictures_in_pages(page: "Page", demo: Demo) -> None:
     page.fill("#without input, #without textarea", "a handwritten one")
     page.keyboard.press("Enter")
     wait_for(page, "#summary", "without")
-    query = {"words": "a handwritten two", "without": "a handwritten one"}
-    assert keys_shown(page) == expected_keys(demo, **query)
+    expected = expected_keys(demo, words="a handwritten two", without="a handwritten one")
+    assert keys_shown(page) == expected
 
 
 def test_a_result_leads_to_its_file_and_to_more_like_it(

@@ -49,8 +49,8 @@ def test_a_heat_map_colours_the_lowest_and_the_highest_cosine(tmp_path: Path) ->
     written = heat_map(Comparison(("a.png", "gone.png"), paths, ("cat", "dog"), cosines, ()))
     cells = re.findall(r'<td style="background:rgb\((.*?)\);color:(.*?)">(.*?)</td>', written)
     assert cells[1] == ("29,78,216", "#fff", "0.300")
-    assert cells[3] == ("239,246,255", "#111", "-0.100")
-    assert cells[0] == ("134,162,236", "#fff", "0.100")
+    assert cells[3] == ("239,246,255", "#000", "-0.100")
+    assert cells[0] == ("134,162,236", "#000", "0.100")
     assert re.findall(r'<th scope="col">(.*?)</th>', written) == ["cat", "dog"]
     [data] = re.findall(r"data:image/webp;base64,(.*?)\"", written)
     assert Image.open(io.BytesIO(base64.b64decode(data))).size == (96, 48)

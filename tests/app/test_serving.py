@@ -32,7 +32,7 @@ def page(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def labels_of(event: str) -> list[str]:
     """Returns the labels of an answer of `classify`."""
     bars = result(event)[0]
-    return [one["label"] for one in bars["confidences"]]  # type: ignore[index, call-overload]
+    return [one["label"] for one in bars["confidences"]]  # type: ignore[index]
 
 
 def test_fifty_requests_at_once_are_answered_with_the_memory_of_one(page: Page) -> None:
@@ -264,10 +264,10 @@ def test_large_requests_are_refused_before_they_are_read(page: Page) -> None:
         for _ in range(64):
             yield b'"' + b"x" * 2**16
 
-    answer = page.client.post(
+    sent = page.client.post(
         f"{page.address}/gradio_api/call/classify", content=chunks(), timeout=30
     )
-    assert (answer.status_code, answer.text) == (
+    assert (sent.status_code, sent.text) == (
         413,
         "The request is too large; this page takes 1,048,576 bytes.",
     )
