@@ -5,6 +5,7 @@ import json
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -403,7 +404,7 @@ def test_a_release_is_named_where_hfclip_pins_its_commit(
 def test_a_space_installs_hfclip_as_this_machine_did(
     origin: dict[str, object] | None, requirement: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(space_install.metadata, "distribution", lambda _: Recorded(origin))
+    monkeypatch.setattr(metadata, "distribution", lambda _: Recorded(origin))
     assert space_install.choose_install().requirement == requirement
 
 
@@ -418,7 +419,7 @@ def test_a_space_installs_hfclip_as_this_machine_did(
 def test_an_hfclip_that_a_space_cannot_reach_is_refused(
     origin: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(space_install.metadata, "distribution", lambda _: Recorded(origin))
+    monkeypatch.setattr(metadata, "distribution", lambda _: Recorded(origin))
     with pytest.raises(PublishError, match=r"which a Space cannot reach.*--hfclip-from"):
         space_install.choose_install()
 
@@ -463,7 +464,7 @@ def test_the_pinned_packages_are_those_that_hfclip_and_its_page_need() -> None:
 
 
 def test_a_version_has_no_name_of_a_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(space_install.metadata, "version", lambda _: "2.14.1+cpu")
+    monkeypatch.setattr(metadata, "version", lambda _: "2.14.1+cpu")
     assert space_install.version_of("torch") == "2.14.1"
 
 
