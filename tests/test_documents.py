@@ -155,4 +155,5 @@ REASONS = {
     "it needs a checkout and a network",
     "it needs OpenAI's files",
     "it takes many minutes",
+    "it serves a page until Ctrl-C",
 }
