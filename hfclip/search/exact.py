@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from hfclip.errors import ArgumentError
 
-BLOCK = 65_536
+BLOCK = 262_144
 """Rows of one block."""
 
 # Candidates that are scored at once.
 _SCORED = 4_096
 # So many products of the matrix and a vector are faster than one product of two matrices.
 _FEW = 4
-# Largest number of scores of a block, for many queries: 64 MiB.
-_PRODUCTS = 2**24
+# Largest number of scores of a block, for many queries: 32 MiB.
+_PRODUCTS = 2**23
 
 
 def search(
