@@ -25,14 +25,14 @@ _HALF, _FLOAT = 5, 6
 
 
 def fixed_batch(config: ClipConfig) -> tuple[Tensor, Tensor]:
-    """Returns three images (3, 3, S, S) and two texts (2, L), the same on each call."""
+    """Returns two images (2, 3, S, S) and three texts (3, L), the same on each call."""
     random = torch.Generator().manual_seed(0)
     side, end = config.image_resolution, config.vocab_size - 1
-    images = torch.randn(3, 3, side, side, generator=random)
-    texts = torch.randint(1, end, (2, config.context_length), generator=random)
+    images = torch.randn(2, 3, side, side, generator=random)
+    texts = torch.randint(1, end, (3, config.context_length), generator=random)
     texts[0, config.context_length // 2] = end
     texts[0, config.context_length // 2 + 1 :] = 0
-    texts[1, -1] = end
+    texts[1:, -1] = end
     return images, texts
 
 

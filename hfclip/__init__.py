@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hfclip.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from hfclip import light as light
     from hfclip.config import ClipConfig
     from hfclip.embedding.arrays import embed_images, embed_texts, iter_images
     from hfclip.embedding.embeddings import Embeddings
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         IntegrityError,
         LabelError,
         ModelNotFoundError,
+        NeedsTorchError,
         NetworkError,
         OptimizationError,
         PublishError,
@@ -92,6 +94,7 @@ _HOMES = {
     "CacheError": "errors",
     "DataError": "errors",
     "DeviceError": "errors",
+    "EngineError": "errors",
     "ExportError": "errors",
     "PublishError": "errors",
     "UnknownTokenError": "errors",
@@ -106,6 +109,7 @@ _HOMES = {
     "ImageError": "errors",
     "LabelError": "errors",
     "ModelNotFoundError": "errors",
+    "NeedsTorchError": "errors",
     "OptimizationError": "errors",
     "ShapeError": "errors",
     "TextTooLongError": "errors",
@@ -127,6 +131,7 @@ __all__ = [
     "DeviceError",
     "Download",
     "Embeddings",
+    "EngineError",
     "ExportError",
     "HfclipError",
     "HubError",
@@ -136,6 +141,7 @@ __all__ = [
     "LabelError",
     "LinearProbe",
     "ModelNotFoundError",
+    "NeedsTorchError",
     "NetworkError",
     "OptimizationError",
     "PublishError",
@@ -169,6 +175,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "light":
+        return import_module("hfclip.light")
     if name not in _HOMES:
         raise AttributeError(f"module 'hfclip' has no attribute {name!r}")
     value = getattr(import_module(f"hfclip.{_HOMES[name]}"), name)

@@ -51,6 +51,10 @@ class WeightsMismatchError(CheckpointError):
     """Weights do not fit the model: keys are missing or unexpected, or shapes differ."""
 
 
+class NeedsTorchError(HfclipError, RuntimeError):
+    """Something needs torch: a weight file that NumPy cannot read, or torch is not installed."""
+
+
 class TextTooLongError(HfclipError, RuntimeError):
     """A text has more tokens than the model's context length."""
 
@@ -61,6 +65,10 @@ class ImageError(HfclipError, ValueError):
 
 class DataError(HfclipError, ValueError):
     """A data set is malformed or ambiguous, or too much of it cannot be used."""
+
+
+class EngineError(HfclipError, RuntimeError):
+    """A cluster cannot be reached, has no room or is gone, or its workers gave parts up."""
 
 
 class PublishError(HfclipError, RuntimeError):

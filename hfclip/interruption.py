@@ -15,11 +15,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def stop_request(unit: str = "step") -> Iterator[threading.Event]:
+def stop_request(unit: str = "step", message: str | None = None) -> Iterator[threading.Event]:
     """Yields an event that is set by Ctrl-C and by SIGTERM, which then do not interrupt.
 
     A second Ctrl-C raises KeyboardInterrupt at once. Outside the main thread, where Python has no
     signals, the event is never set.
+
+    Args:
+        unit: The unit of work after which the run ends, for the message.
+        message: What happens instead, as a sentence.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -33,7 +37,8 @@ def stop_request(unit: str = "step") -> Iterator[threading.Event]:
             signal.default_int_handler(number, frame)
         if not first:
             first.append(now)
-            sys.stderr.write(f"\nEnds after this {unit}. Press Ctrl-C again to end at once.\n")
+            text = message or f"Ends after this {unit}."
+            sys.stderr.write(f"\n{text} Press Ctrl-C again to end at once.\n")
         event.set()
 
     earlier: dict[signal.Signals, Any] = {}

@@ -9,8 +9,9 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from hfclip.atomic import written_whole
 from hfclip.cards.card import About, model_card
 from hfclip.cards.renewal import check_given, fetch_card, read_card, renewed, write_card
+from hfclip.checkpoints.comparing import compare
 from hfclip.checkpoints.finite import check_finite
-from hfclip.checkpoints.fit import check_fit, compare
+from hfclip.checkpoints.fit import check_fit
 from hfclip.checkpoints.read import Checkpoint, read_checkpoint
 from hfclip.checkpoints.shapes import adapted
 from hfclip.config import ClipConfig

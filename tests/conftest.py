@@ -11,12 +11,35 @@ import torch
 from exported import Export, exported_once, shared_by_processes
 from forks import forking_python
 from places import Place, forget_memory
+from remote_places import bucket, hub_home, memory, remote, s3, s3_server  # noqa: F401
 from safetensors.torch import save_file
 
 from hfclip.config import ClipConfig
 from hfclip.model import CLIP
 from hfclip.network.clip import convert_weights
 from hfclip.network.scripted import script
+
+# Files of long tests, the longest first.
+LONG = (
+    "training/test_kill.py",
+    "training/test_emoji.py",
+    "publishing/test_whole_way.py",
+    "training/test_digits.py",
+    "test_documents.py",
+    "conversion/test_convert.py",
+    "embedding/test_kill.py",
+    "publishing/test_finetuned.py",
+    "peers/test_exports.py",
+    "publishing/test_export.py",
+    "hub/test_fetch.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Runs long tests first, so that none of them keeps a single process busy at the end."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
+
 
 # Sizes that follow OpenAI's rules (heads of width 64), so that bare weights determine the model.
 TINY_VIT = ClipConfig(64, 32, 2, 64, 16, 16, 600, 64, 1, 2)

@@ -19,8 +19,10 @@ from hfclip.data.references import FileImage
 from hfclip.embedding.changes import Changes, update_plan
 from hfclip.embedding.items import Item
 from hfclip.embedding.manifest import Manifest
-from hfclip.embedding.parts import Rows, Vectors, complete_parts, part_path, read_part, write_part
+from hfclip.embedding.part_files import complete_parts
+from hfclip.embedding.parts import Rows, Vectors, read_part, write_part
 from hfclip.embedding.plan import Plan, PlannedPart
+from hfclip.embedding.stores import AnyStore
 
 DIMENSION = 4
 MANIFEST = Manifest(
@@ -95,7 +97,7 @@ def encoded(part: PlannedPart) -> Rows:
     )
 
 
-def encode(out: Path, numbers: Iterable[int]) -> list[str]:
+def encode(out: AnyStore, numbers: Iterable[int]) -> list[str]:
     """Writes parts and returns the keys of their inputs."""
     plan = Plan(out)
     keys = []
@@ -108,21 +110,21 @@ def encode(out: Path, numbers: Iterable[int]) -> list[str]:
 
 
 def run(
-    folder: Path, out: Path, *, part_size: int = 4, **options: Any
+    folder: Path, out: AnyStore, *, part_size: int = 4, **options: Any
 ) -> tuple[Changes, list[str]]:
     """Embeds a folder and returns the changes and the keys that were encoded."""
     changes = update_plan(out, listed(folder), part_size=part_size, **options)
     return changes, encode(out, changes.pending)
 
 
-def live(out: Path) -> dict[str, list[float] | str]:
+def live(out: AnyStore) -> dict[str, list[float] | str]:
     """Returns the embedding or the error of each live row."""
     found: dict[str, list[float] | str] = {}
     complete = set(complete_parts(out))
     for part in Plan(out).parts():
         if part.number not in complete:
             continue
-        rows = read_part(part_path(out, part.number))
+        rows = read_part(out, part.number)
         for row, item in zip(part.rows, part.items, strict=True):
             assert item.key not in found
             error = rows.errors[row]
@@ -141,9 +143,9 @@ def result(content: bytes) -> list[float] | str:
     return content[:6].decode() if _fails(content) else vector(content)
 
 
-def stored(out: Path) -> list[tuple[str, Sequence[float]]]:
+def stored(out: AnyStore) -> list[tuple[str, Sequence[float]]]:
     """Returns the keys and embeddings of the parts alone, in their order."""
-    rows = [read_part(part_path(out, number)) for number in complete_parts(out)]
+    rows = [read_part(out, number) for number in complete_parts(out)]
     return [
         (key, values)
         for part in rows

@@ -5,7 +5,8 @@ its standard input closes. `python` takes `-c CODE`, `-m MODULE` or a script, an
 own arguments, environment, working directory, standard streams, SIGINT and exit status. `hfclip`
 runs the installed command. Each program imports hfclip and huggingface_hub itself, because they
 read the environment when they are imported. Of Python's settings, programs see PYTHONPATH and
-PYTHONWARNINGS=ignore. A test of a start, of memory or of SIGKILL needs a real process.
+PYTHONWARNINGS, which may be ignore or error. SIGKILL for a command also ends its program, a moment
+later: wait until its streams close. A test of a start or of memory needs a real process.
 """
 
 import atexit
@@ -24,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 # Packages that take long to import and do not import huggingface_hub.
 SLOW = (
@@ -34,7 +35,21 @@ SLOW = (
     "torch.onnx",
     "onnxscript",
     "httpx2",
+    "safetensors.torch",
+    "click",
+    "tqdm",
+    "yaml",
+    "jinja2",
+    "fsspec",
+    "filelock",
+    "ftfy",
+    "regex",
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
 )
+ACTIONS: tuple[Literal["ignore", "error"], ...] = ("ignore", "error")
 # It starts in 10 ms: it imports nothing but the socket, and no site-packages.
 COMMAND = """#!{python} -IS
 import array, json, os, signal, socket, sys
@@ -139,8 +154,8 @@ def run(arguments: list[str], environment: dict[str, str], folder: str) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    if environment.get("PYTHONWARNINGS") == "ignore":
-        warnings.simplefilter("ignore")
+    if (action := environment.get("PYTHONWARNINGS")) in ACTIONS:
+        warnings.simplefilter(action)
     kind, name = arguments[:2] if arguments[0] in {"-c", "-m"} else ("script", arguments[0])
     path = environment.get("PYTHONPATH", "")
     first = str(Path(name).parent.resolve()) if kind == "script" else folder

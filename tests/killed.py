@@ -32,7 +32,7 @@ from hfclip.training.run import finetune
 SETTINGS: dict[str, Any] = {
     "device": "cpu",
     "lr": 3e-3,
-    "steps": 20,
+    "steps": 10,
     "batch_size": 6,
     "template": "a {} picture",
     "validation": 0.2,

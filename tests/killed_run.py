@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from killing import killer, replace
 
-from hfclip.embedding import parts
+from hfclip.embedding import stores
 from hfclip.embedding.options import Options
 from hfclip.embedding.run import Planning, embed_collection
 
@@ -27,7 +27,7 @@ OPTIONS = Options(model="digits", device="cpu", batch_size=8, workers=2)
 PLANNING = Planning(part_size=20)
 LONGEST = 120.0  # seconds of a life that is not killed
 # Operations on files, at any of which a life may end.
-OPERATIONS = ((parts, "synced"), (Path, "replace"), (Path, "unlink"))
+OPERATIONS = ((stores, "synced"), (Path, "replace"), (Path, "unlink"))
 
 
 def live(pictures: str, out: Path, seconds: float, at_operation: int | None = None) -> bool:

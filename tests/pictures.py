@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hfclip.cli import main
-from hfclip.embedding.parts import Rows, complete_parts, joined, part_path, read_part
+from hfclip.embedding.part_files import complete_parts
+from hfclip.embedding.parts import Rows, joined, read_part
 from hfclip.embedding.plan import Plan
+from hfclip.embedding.stores import AnyStore
 
 
 def drawn(seed: int, size: tuple[int, int] = (16, 16), mode: str = "L") -> Image.Image:
@@ -53,7 +55,7 @@ class Result:
         return found
 
 
-def embed(source: Path | str, out: Path, *arguments: str) -> Result:
+def embed(source: Path | str, out: Path | str, *arguments: str) -> Result:
     """Runs `hfclip embed` with the bundled model and `--json`."""
     command = ["embed", str(source), "-o", str(out), "--model", "digits", "--device", "cpu"]
     result = CliRunner().invoke(main, [*command, "--json", *arguments])
@@ -62,16 +64,16 @@ def embed(source: Path | str, out: Path, *arguments: str) -> Result:
     return Result(result.exit_code, result.stdout, result.stderr)
 
 
-def rows_of(out: Path) -> Rows:
+def rows_of(out: AnyStore) -> Rows:
     """Returns all rows of the parts, dead ones among them."""
-    return joined([read_part(part_path(out, number)) for number in complete_parts(out)])
+    return joined([read_part(out, number) for number in complete_parts(out)])
 
 
-def live_rows(out: Path) -> dict[str, NDArray[np.float32]]:
+def live_rows(out: AnyStore) -> dict[str, NDArray[np.float32]]:
     """Returns the embedding of each live row by its key; zeros where there is none."""
     found: dict[str, NDArray[np.float32]] = {}
     for part in Plan(out).parts():
-        vectors = read_part(part_path(out, part.number)).embeddings
+        vectors = read_part(out, part.number).embeddings
         for row, item in zip(part.rows, part.items, strict=True):
             found[item.key] = vectors.values[row]
     return found

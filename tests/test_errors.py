@@ -27,6 +27,7 @@ OTHERS = {
     ("hfclip.training.loop", "KeyboardInterrupt"): "Ctrl-C, after the step and its checkpoint",
     ("hfclip.data.parquet_files", "IndexError"): "caught where a value is read, translated there",
     ("hfclip.embedding.run", "KeyboardInterrupt"): "Ctrl-C, after the batch",
+    ("hfclip.embedding.ray", "KeyboardInterrupt"): "Ctrl-C, after the workers have ended",
     ("hfclip.embedding.matrix", "_ChangedError"): "caught by the loop that opens the matrix",
     ("hfclip.search.copies", "FileExistsError"): "caught where a copy gets its name",
     ("hfclip.compat.fetching", "ConnectionError"): "caught by the loop that resumes a download",

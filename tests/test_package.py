@@ -27,6 +27,7 @@ ROOMS = {
     "releases": "config",
     "checkpoints": "errors config network layouts",
     "sources": "errors config layouts hub releases checkpoints",
+    "light": "errors config text images layouts hub checkpoints sources",
     "cards": "errors version config layouts hub",
     "model": "errors config atomic devices network layouts hub checkpoints sources cards",
     "onnx": "errors layouts model",
@@ -58,14 +59,16 @@ ORDER = {
     "layouts": "labels files weight_files kinds section openai open_clip preprocessor transformers "
     "native detect write",
     "hub": "causes patience integrity listings errors ask fetch push",
-    "checkpoints": "finite safe_unpickle archive names shapes read fit",
+    "checkpoints": "finite safe_unpickle archive names shapes assembly comparing read fit",
     "sources": "addresses naming configuration folder partial_cache find cached download verify "
     "inspect",
+    "light": "half weights shapes layers vit resnet model loading",
     "cards": "marks licenses card renewal",
     "onnx": "graphs",
     "fast": "kernels attention processor onednn encoders optimize",
-    "data": "remote parquet_files references records names columns rows delimited json_rows tables "
-    "folders coco parquet tars repository contents sources checks joining splits skipped examples",
+    "data": "urls asking remote remote_folder parquet_files references records names columns rows "
+    "delimited json_rows tables folders coco parquet tars repository contents sources checks "
+    "joining splits skipped examples",
     "zeroshot": "templates labels classifier cache",
     "publishing": "export companions published_card outcome space_install space_files space "
     "finetune",
@@ -73,9 +76,10 @@ ORDER = {
     "precision batches checkpoints folder log memory loop base inputs metrics results card curves "
     "evaluation mix exam outcome run",
     "embedding": "items locations folders named settings text_lines table_rows parquet_rows "
-    "tar_examples listing parts locks manifest opening plan fingerprints inputs layout comparing "
-    "changes compact failures matrix_files matrix embeddings workers decoding encode pipeline "
-    "arrays options run",
+    "tar_examples listing locks claims stores records part_files parts manifest opening plan "
+    "settling fingerprints inputs layout comparing changes compact failures matrix_files matrix "
+    "embeddings workers decoding encode pipeline arrays options work crew events scheduling "
+    "cluster nodes ray_session ray_crew ray run",
     "search": "exact queries lists recall index collection_index searcher copies thumbnails sheet "
     "duplicates",
     "probing": "labels division regression training saved pictures probe scores run",

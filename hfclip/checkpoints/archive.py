@@ -105,11 +105,6 @@ def _read(file: BufferedReader, place: _Place, path: Path) -> Tensor:
     return flat
 
 
-def is_torchscript(names: list[str]) -> bool:
-    """Returns whether the entries of a zip file are those of a TorchScript archive."""
-    return any(name.endswith("/constants.pkl") for name in names)
-
-
 def read_archive(path: Path) -> dict[str, Tensor]:
     """Reads every tensor of a TorchScript archive, the format of OpenAI's releases.
 

@@ -5,9 +5,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from hfclip.checkpoints.names import describe_misfit
+from hfclip.checkpoints.comparing import compare
 from hfclip.checkpoints.read import Checkpoint
-from hfclip.errors import WeightsMismatchError
 from hfclip.network.clip import CLIP
 from hfclip.network.initialization import NoInitialization
 
@@ -31,39 +30,3 @@ def check_fit(checkpoint: Checkpoint, *, allow_others: bool = False) -> None:
         tensors = {key: checkpoint.tensors[key] for key in common}
         checkpoint = replace(checkpoint, tensors=tensors)
     compare(expected, checkpoint)
-
-
-def compare(expected: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
-    """Compares the names, shapes and kinds of numbers of two sets of tensors.
-
-    Args:
-        expected: The tensors of a network.
-        checkpoint: The tensors that were found.
-
-    Raises:
-        WeightsMismatchError: A tensor is missing, unexpected or of another shape or kind.
-    """
-    found = checkpoint.tensors
-    misfit = describe_misfit(found.keys(), expected.keys())
-    problems = [misfit] if misfit else []
-    for key in sorted(expected.keys() & found.keys()):
-        want, have = expected[key], found[key]
-        if want.shape != have.shape:
-            problems.append(f"{key} is {tuple(have.shape)} instead of {tuple(want.shape)}")
-        elif want.is_floating_point() != have.is_floating_point():
-            problems.append(f"{key} holds {have.dtype} instead of {want.dtype}")
-    if problems:
-        shown = "; ".join(problems[:5])
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        under = f" (its names begin with {checkpoint.prefix!r})" if checkpoint.prefix else ""
-        raise WeightsMismatchError(
-            f"{checkpoint.path}{under} does not fit {checkpoint.config_origin}: {shown}{more}. "
-            + (_SAVE_ALONE if misfit.startswith("missing nothing") else _GIVE_CONFIG)
-        )
-
-
-_SAVE_ALONE = "Save the CLIP's weights alone: torch.save(clip.state_dict(), ...)."
-_GIVE_CONFIG = (
-    "Provide the config.json of these weights, name the model that they were fine-tuned from with "
-    "base= (--base), or export the weights again."
-)

@@ -3,16 +3,33 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import Any, Protocol
 
 from hfclip.checkpoints.names import describe_foreign, find_foreign, list_names
 from hfclip.config import ClipConfig
 from hfclip.errors import ConfigError, WeightsMismatchError
 
 
-def infer_config(tensors: Mapping[str, Tensor], path: Path) -> ClipConfig:
+class Array(Protocol):
+    """The attributes that a tensor of torch and an array of NumPy have in common."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of each dimension."""
+
+    @property
+    def dtype(self) -> Any:
+        """The type of the elements."""
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+
+    def reshape(self, shape: Any, /) -> Any:
+        """Returns the same elements in another shape."""
+
+
+def infer_config(tensors: Mapping[str, Array], path: Path) -> ClipConfig:
     """Infers the configuration of a CLIP from the shapes of its weights in OpenAI's layout.
 
     Raises:
@@ -50,7 +67,7 @@ _RESNET = ("visual.layer", "visual.attnpool.")
 _TEXT_BLOCKS, _VIT_BLOCKS = "transformer.resblocks.", "visual.transformer.resblocks."
 
 
-def adapted(config: ClipConfig, tensors: Mapping[str, Tensor]) -> ClipConfig:
+def adapted(config: ClipConfig, tensors: Mapping[str, Array]) -> ClipConfig:
     """Returns the configuration with sizes that fine-tuning may change taken from the tensors.
 
     These are the image resolution (from the number of positions), the context length, the
@@ -78,7 +95,7 @@ _RESIZABLE = {"context_length": "positional_embedding", "vocab_size": "token_emb
 _MLPS = {"vision_mlp_width": _VIT_BLOCKS, "transformer_mlp_width": _TEXT_BLOCKS}
 
 
-def _mlp_width(tensors: Mapping[str, Tensor], blocks: str) -> int | None:
+def _mlp_width(tensors: Mapping[str, Array], blocks: str) -> int | None:
     """Returns the width of the MLPs in a stack; None if it has none, or they differ."""
     widths = {
         _rows(tensor)
@@ -88,11 +105,11 @@ def _mlp_width(tensors: Mapping[str, Tensor], blocks: str) -> int | None:
     return widths.pop() if len(widths) == 1 else None
 
 
-def _rows(tensor: Tensor) -> int:
+def _rows(tensor: Array) -> int:
     return tensor.shape[0] if tensor.ndim else 0
 
 
-def _infer_vit(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _infer_vit(tensors: Mapping[str, Array]) -> dict[str, Any]:
     patches = tensors["visual.conv1.weight"].shape  # (W, 3, patch, patch)
     grid = _grid(tensors["visual.positional_embedding"])
     return {
@@ -104,7 +121,7 @@ def _infer_vit(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _infer_resnet(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _infer_resnet(tensors: Mapping[str, Array]) -> dict[str, Any]:
     grid = _grid(tensors["visual.attnpool.positional_embedding"])
     return {
         "image_resolution": grid * 32,
@@ -114,11 +131,11 @@ def _infer_resnet(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _grid(positions: Tensor) -> int:
+def _grid(positions: Array) -> int:
     """Returns the patches per side, from one position per patch and one for the class token."""
     return math.isqrt(max(positions.shape[0] - 1, 0))
 
 
-def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
+def _count(tensors: Mapping[str, Array], prefix: str) -> int:
     """Returns the number of layers in a stack: of different numbers after a prefix."""
     return len({key[len(prefix) :].split(".")[0] for key in tensors if key.startswith(prefix)})

@@ -149,7 +149,7 @@ def classify(
 
 
 def _by_probe(
-    folder: Path, images: tuple[str, ...], folders: list[Path], top: int, options: dict[str, Any]
+    folder: Path, images: tuple[str, ...], folders: list[str], top: int, options: dict[str, Any]
 ) -> tuple[Iterator[Result], int]:
     """Returns the results by a linear probe, and their number."""
     from hfclip.probing.probe import LinearProbe  # noqa: PLC0415
@@ -180,7 +180,7 @@ def _probed(names: list[str], probe: "LinearProbe", top: int) -> Iterator[Result
 
 
 def _collections_by_labels(
-    folders: list[Path], top: int, options: dict[str, Any]
+    folders: list[str], top: int, options: dict[str, Any]
 ) -> tuple[Iterator[Result], int]:
     """Returns the zero-shot results of collections, and their number."""
     opened = collections.opened(folders)

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 _ROWS, _SCORES = 8_192, 2**22
 
 
-def collections_in(names: Sequence[str]) -> list[Path]:
+def collections_in(names: Sequence[str]) -> list[str]:
     """Returns the arguments that are collections: all of them or none.
 
     Raises:
         UsageError: There are collections and pictures.
     """
-    found = [Path(name) for name in names if _is_collection(Path(name))]
+    found = [name for name in names if _is_collection(name)]
     if found and len(found) < len(names):
-        other = next(name for name in names if Path(name) not in found)
+        other = next(name for name in names if name not in found)
         raise click.UsageError(
             f"{found[0]} is a collection of embeddings and {other} is not. Classify collections "
             "and pictures with two commands."
@@ -51,7 +51,7 @@ def refuse(options: Iterable[str], reason: str) -> None:
             raise click.UsageError(f"Leave out {parameter.opts[0]}: {reason}")
 
 
-def opened(folders: Iterable[Path]) -> "list[Embeddings]":
+def opened(folders: Iterable[str]) -> "list[Embeddings]":
     """Opens collections of pictures of one model.
 
     Raises:
@@ -71,7 +71,7 @@ def opened(folders: Iterable[Path]) -> "list[Embeddings]":
     return found
 
 
-def check_model(given: str, manifest: "Manifest", place: Path) -> None:
+def check_model(given: str, manifest: "Manifest", place: str | Path) -> None:
     """Checks that --model names the model of a collection or a probe.
 
     Raises:
@@ -115,8 +115,14 @@ def ranked(
             yield key, ImageError(text)
 
 
-def _is_collection(folder: Path) -> bool:
+def _is_collection(name: str) -> bool:
     """Returns whether a folder is a collection: it has a manifest, and a plan or parts."""
+    if "://" in name:
+        from hfclip.embedding.stores import open_store  # noqa: PLC0415
+
+        store = open_store(name)
+        return store.exists("manifest.json") and store.exists(".hfclip/plan.parquet")
+    folder = Path(name)
     if not (folder / "manifest.json").is_file():
         return False
     return (folder / ".hfclip/plan.parquet").is_file() or any(folder.glob("part-*.parquet"))

@@ -31,7 +31,7 @@ class _Member(NamedTuple):
 
 
 @click.command()
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path())
 @click.option(
     "--threshold",
     type=click.FloatRange(min=0, max=1, min_open=True),
@@ -54,7 +54,7 @@ class _Member(NamedTuple):
     help="Write a picture with the thumbnails of each group: PNG, JPEG or WebP.",
 )
 def duplicates(
-    out: Path, threshold: float, as_pairs: bool, limit: int, as_json: bool, sheet: Path | None
+    out: str, threshold: float, as_pairs: bool, limit: int, as_json: bool, sheet: Path | None
 ) -> None:
     """Find near-duplicates in a collection that `hfclip embed` has written.
 

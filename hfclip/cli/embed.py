@@ -3,13 +3,13 @@
 import json
 import sys
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from hfclip.cli import interrupts
 from hfclip.cli.completion import complete_models
+from hfclip.cli.engine_options import cluster_of, engine_options
 from hfclip.cli.output import echo, sentence
 from hfclip.cli.part_options import part_options
 
@@ -40,8 +40,8 @@ def _part_of(
     "--output",
     "out",
     required=True,
-    type=click.Path(path_type=Path),
-    help="Folder to write. The same command again continues there.",
+    type=click.Path(),
+    help="Folder to write, or its URL: s3://bucket/name. The same command again continues there.",
 )
 @click.option("--text", "as_text", is_flag=True, help="Embed texts instead of pictures.")
 @click.option(
@@ -109,7 +109,8 @@ def _part_of(
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Threads that decode pictures.  [default: all cores]",
+    help="Threads that decode pictures; with --engine ray, the processes that encode.  [default: "
+    "all cores]",
 )
 @click.option(
     "--part-size",
@@ -129,8 +130,9 @@ def _part_of(
 @click.option("--drop", is_flag=True, help="Remove the inputs of sources that are no longer named.")
 @click.option("--compact", is_flag=True, help="Rewrite the parts without the rows that are gone.")
 @click.option("--device", help="cpu, cuda, cuda:1, ...  [default: the GPU if there is one]")
+@engine_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
-def embed(sources: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
+def embed(sources: tuple[str, ...], out: str, as_json: bool, **options: Any) -> None:
     """Embed a collection of pictures or texts.
 
     SOURCE is a folder, a pattern, a text file of paths, a WebDataset tar, or a Parquet, CSV, TSV or
@@ -153,6 +155,7 @@ def embed(sources: tuple[str, ...], out: Path, as_json: bool, **options: Any) ->
       hfclip embed products.csv -o products-embedded --key-column sku
       hfclip embed hf://datasets/org/name/data/*.parquet -o name-embedded --no-captions
       hfclip embed captions.txt --text -o captions-embedded
+      hfclip embed photos/ -o photos-embedded --engine ray --workers 16 --gpus-per-worker 1
     """  # noqa: D301  # \b is click's syntax
     from hfclip.embedding.decoding import parse_colour  # noqa: PLC0415
     from hfclip.embedding.options import Options  # noqa: PLC0415
@@ -164,6 +167,7 @@ def embed(sources: tuple[str, ...], out: Path, as_json: bool, **options: Any) ->
     options["share"] = options.pop("part_of")
     options["kind"] = "texts" if options.pop("as_text") else "images"
     options["captions"] = not options.pop("no_captions")
+    cluster = cluster_of(options)
     if options["background"] is not None:
         options["background"] = parse_colour(options["background"])
 
@@ -182,6 +186,7 @@ def embed(sources: tuple[str, ...], out: Path, as_json: bool, **options: Any) ->
                 chosen(Options),
                 chosen(Listing),
                 chosen(Planning),
+                cluster=cluster,
                 progress=True,
             )
     except KeyboardInterrupt:

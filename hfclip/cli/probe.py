@@ -20,7 +20,7 @@ _CLASSES, _CONFUSIONS = 30, 5
 
 
 @click.command()
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path())
 @click.option(
     "--labels-from",
     metavar="folder|caption",
@@ -64,7 +64,7 @@ _CLASSES, _CONFUSIONS = 30, 5
 @click.option("--device", help="cpu, cuda, cuda:1, ... Default: the GPU if there is one.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 def probe(
-    out: Path,
+    out: str,
     folder: Path | None,
     force: bool,
     as_json: bool,

@@ -32,7 +32,7 @@ def _weights(
 
 
 @click.command()
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path())
 @click.argument("texts", nargs=-1, metavar="[QUERY]...")
 @click.option("--image", "images", multiple=True, metavar="FILE", help="A picture. Repeatable.")
 @click.option("--like", multiple=True, metavar="KEY", help="A key of the collection. Repeatable.")
@@ -82,7 +82,7 @@ def _weights(
     help="Copy the pictures to a folder, with their rank in the name. Nothing is replaced.",
 )
 def search(
-    out: Path,
+    out: str,
     texts: tuple[str, ...],
     as_json: bool,
     sheet: Path | None,

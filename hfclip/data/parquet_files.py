@@ -10,9 +10,11 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from hfclip.data.remote import is_remote, open_url, unreadable
+from hfclip.data.asking import unreadable
+from hfclip.data.remote import open_url
+from hfclip.data.urls import is_remote
 from hfclip.errors import DataError
 
 if TYPE_CHECKING:
@@ -36,12 +38,15 @@ class DamagedFileError(DataError):
     """A file is damaged from some point on. What stands before it can be used."""
 
 
-def open_parquet(path: Path | str, extra: str = "finetune") -> "pyarrow.parquet.ParquetFile":
+def open_parquet(
+    path: Path | str, extra: str = "finetune", source: "Path | IO[bytes] | None" = None
+) -> "pyarrow.parquet.ParquetFile":
     """Opens a Parquet file.
 
     Args:
         path: The path, or a URL as a string.
         extra: The extra of hfclip that the error names if pyarrow is not installed.
+        source: What is read in place of the path, which is then only for errors.
 
     Raises:
         DataError: pyarrow is not installed.
@@ -54,7 +59,8 @@ def open_parquet(path: Path | str, extra: str = "finetune") -> "pyarrow.parquet.
         raise DataError(
             f'{path} is a Parquet file, which needs pyarrow: pip install "hfclip[{extra}]"'
         ) from error
-    source = open_url(path) if isinstance(path, str) and is_remote(path) else path
+    if source is None:
+        source = open_url(path) if isinstance(path, str) and is_remote(path) else Path(path)
     try:
         # Without pre_buffer, which would read whole row groups.
         return parquet.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False)

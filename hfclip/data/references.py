@@ -14,14 +14,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from hfclip.data.parquet_files import open_parquet, read_value
-from hfclip.data.remote import (
-    check_url,
-    is_remote,
-    protocol_of,
-    read_url,
-    redacted,
-    without_local_protocol,
-)
+from hfclip.data.remote import read_url
+from hfclip.data.urls import check_url, is_remote, protocol_of, redacted, without_local_protocol
 from hfclip.errors import DataError
 
 # Size of all row groups in the cache, in bytes. The row group in use always stays.

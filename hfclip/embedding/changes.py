@@ -7,7 +7,6 @@ file gets the new key there. What has no row is planned in new parts.
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,8 @@ from hfclip.embedding.items import Item
 from hfclip.embedding.layout import Layout, next_number, nowhere, replace_plan, with_new_parts
 from hfclip.embedding.opening import Opened
 from hfclip.embedding.plan import Plan, find_plan
+from hfclip.embedding.settling import settle
+from hfclip.embedding.stores import AnyStore, open_store
 from hfclip.errors import ArgumentError, DataError
 
 # From this number of lost embeddings on, losing most of a collection needs `drop`.
@@ -50,7 +51,7 @@ class Changes:
 
 
 def update_plan(
-    out: Path,
+    out: AnyStore,
     items: Iterator[Item],
     *,
     part_size: int,
@@ -64,7 +65,7 @@ def update_plan(
     `max_pixels`, and it has grown, inputs with errors are encoded again.
 
     Args:
-        out: The folder of the collection.
+        out: The place of the collection.
         items: The inputs, in the order of the sources.
         part_size: The number of inputs in a new part.
         rehash: Whether contents are compared also where size and time agree.
@@ -80,11 +81,13 @@ def update_plan(
     """
     if part_size < 1:
         raise ArgumentError(f"part_size is {part_size}; expected at least 1.")
+    out = open_store(out)
     with (
         recorded(out, items) as inputs,
         opened.planning() if opened is not None else nullcontext() as before,
     ):
         plan = find_plan(out)
+        settle(out, plan)
         rows = recall(out, plan)
         if opened is not None and before is not None:
             retry_errors |= opened.manifest.max_pixels > before.max_pixels
@@ -101,7 +104,7 @@ def update_plan(
 
 
 def _layout(
-    out: Path, plan: Plan | None, rows: Recorded, found: Comparison, part_size: int
+    out: AnyStore, plan: Plan | None, rows: Recorded, found: Comparison, part_size: int
 ) -> Layout:
     """Keeps rows and whole planned parts, and divides the other inputs into new parts."""
     parts, places = nowhere(len(found.source))
@@ -139,7 +142,7 @@ def _gone(rows: Recorded, found: Comparison) -> NDArray[np.bool_]:
     return gone
 
 
-def _check_lost(out: Path, rows: Recorded, gone: NDArray[np.bool_]) -> None:
+def _check_lost(out: AnyStore, rows: Recorded, gone: NDArray[np.bool_]) -> None:
     """Checks that a collection does not lose most of its embeddings by mistake.
 
     Raises:

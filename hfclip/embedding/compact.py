@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -11,16 +10,12 @@ from hfclip.embedding.items import Item
 from hfclip.embedding.layout import next_number, nowhere, replace_plan, with_new_parts
 from hfclip.embedding.manifest import read_manifest
 from hfclip.embedding.opening import Opened, opened
-from hfclip.embedding.parts import (
-    Rows,
-    complete_parts,
-    joined,
-    part_path,
-    read_part,
-    read_table,
-    write_part,
-)
-from hfclip.embedding.plan import Plan, PlannedPart, remove_unplanned
+from hfclip.embedding.part_files import complete_parts, recorded_parts, remove_unplanned
+from hfclip.embedding.parts import Rows, joined, read_part, read_table, write_part
+from hfclip.embedding.plan import Plan, PlannedPart
+from hfclip.embedding.records import facts_of
+from hfclip.embedding.settling import settle
+from hfclip.embedding.stores import AnyStore, Store, open_store
 from hfclip.errors import ArgumentError
 
 
@@ -41,7 +36,7 @@ class Compaction:
     parts: int
 
 
-def compact(out: Path, *, part_size: int) -> Compaction:
+def compact(out: AnyStore, *, part_size: int) -> Compaction:
     """Rewrites the parts that hold dead rows or old keys, and joins small ones.
 
     Parts of at least half of `part_size` without such rows stay. The new parts are written first,
@@ -49,7 +44,7 @@ def compact(out: Path, *, part_size: int) -> Compaction:
     valid collection, and the next run removes what it left.
 
     Args:
-        out: The folder of the collection.
+        out: The place of the collection.
         part_size: The number of rows in a new part.
 
     Raises:
@@ -59,9 +54,11 @@ def compact(out: Path, *, part_size: int) -> Compaction:
     """
     if part_size < 1:
         raise ArgumentError(f"part_size is {part_size}; expected at least 1.")
+    out = open_store(out)
     with opened(out, read_manifest(out)) as collection:
         plan = Plan(out)
-        remove_unplanned(out, plan)
+        settle(out, plan)
+        remove_unplanned(out, plan.sizes)
         before = _count(out)
         rewritten = _to_rewrite(out, plan, part_size)
         if rewritten:
@@ -74,20 +71,22 @@ def compact(out: Path, *, part_size: int) -> Compaction:
         )
 
 
-def _count(out: Path) -> int:
-    return sum(
-        read_table(part_path(out, number), ["error"]).num_rows for number in complete_parts(out)
-    )
+def _count(store: Store) -> int:
+    count = 0
+    for number, records in recorded_parts(store).items():
+        facts = facts_of(records)
+        count += facts.rows if facts else read_table(store, number, ["error"], records).num_rows
+    return count
 
 
-def _to_rewrite(out: Path, plan: Plan, part_size: int) -> set[int]:
+def _to_rewrite(store: Store, plan: Plan, part_size: int) -> set[int]:
     """Returns the numbers of the parts to rewrite: those with dead rows or old keys, and small."""
-    complete = set(complete_parts(out))
+    complete = recorded_parts(store)
     stale, small = set(), set()
     for number, table in plan.tables(["row", "key"]):
         if number not in complete:
             continue
-        keys = read_table(part_path(out, number), ["key"]).column("key")
+        keys = read_table(store, number, ["key"], complete[number]).column("key")
         rows = table.column("row").to_numpy()
         if not np.array_equal(rows, np.arange(len(keys))) or not keys.equals(table.column("key")):
             stale.add(number)
@@ -120,10 +119,11 @@ def _items(plan: Plan) -> Iterator[Item]:
         yield from part.items
 
 
-def _live_rows(out: Path, plan: Plan, chosen: set[int]) -> Iterator[Rows]:
+def _live_rows(store: Store, plan: Plan, chosen: set[int]) -> Iterator[Rows]:
+    records = recorded_parts(store)
     for part in plan.parts():
         if part.number in chosen:
-            yield _present(read_part(part_path(out, part.number)), part)
+            yield _present(read_part(store, part.number, records[part.number]), part)
 
 
 def _present(rows: Rows, part: PlannedPart) -> Rows:

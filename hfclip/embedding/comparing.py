@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,11 @@ from hfclip.embedding.fingerprints import (
 )
 from hfclip.embedding.inputs import Inputs
 from hfclip.embedding.items import Item
-from hfclip.embedding.parts import complete_parts, part_path, read_digests, read_table
+from hfclip.embedding.part_files import part_file, recorded_parts
+from hfclip.embedding.parts import read_digests, read_table
 from hfclip.embedding.plan import Plan
+from hfclip.embedding.records import Record, facts_of
+from hfclip.embedding.stores import AnyStore, Store, open_store
 from hfclip.errors import DataError
 from hfclip.images.formats import RAW_ENDINGS
 
@@ -42,7 +45,7 @@ class Recorded:
         prints: The fingerprints of their inputs.
         parts: The numbers of their parts, int32 (m,).
         rows: Their indices in these parts, int32 (m,).
-        complete: Whether the part has a file, bool (m,).
+        complete: Whether the part is complete, bool (m,).
         failed: Whether the row has an error instead of an embedding, bool (m,).
         lengths: The number of rows of each complete part, dead ones among them.
     """
@@ -74,7 +77,7 @@ class Comparison:
     retried: NDArray[np.bool_]
 
 
-def recall(out: Path, plan: Plan | None) -> Recorded:
+def recall(out: AnyStore, plan: Plan | None) -> Recorded:
     """Reads the rows of a plan, and which of them are complete.
 
     Raises:
@@ -83,7 +86,8 @@ def recall(out: Path, plan: Plan | None) -> Recorded:
     prints = Fingerprints()
     parts, rows, complete, failed = bytearray(), bytearray(), bytearray(), bytearray()
     lengths: dict[int, int] = {}
-    files = set(complete_parts(out))
+    store = open_store(out)
+    files = recorded_parts(store)
     for number, table in plan.tables() if plan is not None else ():
         prints.add(table.drop_columns(["part", "row"]))
         count = table.num_rows
@@ -93,14 +97,14 @@ def recall(out: Path, plan: Plan | None) -> Recorded:
         complete += np.full(count, number in files).tobytes()
         has_error = np.zeros(count, np.bool_)
         if number in files:
-            errors = read_table(part_path(out, number), ["error"]).column("error")
+            errors = _errors(store, number, files[number])
             lengths[number] = len(errors)
             if index.max() >= len(errors):
                 raise DataError(
-                    f"{part_path(out, number)} has {len(errors):,} rows; the plan names row "
+                    f"{store.path(part_file(number))} has {len(errors):,} rows; the plan names row "
                     f"{index.max():,}. Delete the file and run the same command again."
                 )
-            has_error = errors.is_valid().to_numpy()[index]
+            has_error = errors[index]
         failed += has_error.tobytes()
     return Recorded(
         prints,
@@ -112,13 +116,23 @@ def recall(out: Path, plan: Plan | None) -> Recorded:
     )
 
 
+def _errors(store: Store, number: int, records: Sequence[Record]) -> NDArray[np.bool_]:
+    """Returns which rows of a part have an error, bool (n,). Reads no file if none has."""
+    facts = facts_of(records)
+    if facts is not None and not facts.errors:
+        return np.zeros(facts.rows, np.bool_)
+    table = read_table(store, number, ["error"], records)
+    found: NDArray[np.bool_] = table.column("error").is_valid().to_numpy()
+    return found
+
+
 def compare(
-    out: Path, inputs: Inputs, recorded: Recorded, *, rehash: bool, retry_errors: bool
+    out: AnyStore, inputs: Inputs, recorded: Recorded, *, rehash: bool, retry_errors: bool
 ) -> Comparison:
     """Finds a row with the right embedding for as many inputs as possible. Each row is used once.
 
     Args:
-        out: The folder of the collection.
+        out: The place of the collection.
         inputs: The inputs of this run.
         recorded: The rows of the earlier plan.
         rehash: Whether contents are compared also where size and time agree.
@@ -151,7 +165,7 @@ def _at(values: NDArray[np.bool_], places: NDArray[np.int64]) -> NDArray[np.bool
 class _Contents:
     """Compares contents of inputs with those of rows. Reads each content at most once."""
 
-    def __init__(self, out: Path, inputs: Inputs, recorded: Recorded) -> None:
+    def __init__(self, out: AnyStore, inputs: Inputs, recorded: Recorded) -> None:
         self._out = out
         self._inputs = inputs
         self._recorded = recorded

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from hfclip.embedding.items import Item
 from hfclip.embedding.manifest import read_manifest
 from hfclip.embedding.matrix import Matrix, open_matrix
-from hfclip.embedding.parts import digest_path, read_digests
+from hfclip.embedding.parts import read_digests
 from hfclip.embedding.plan import Plan
+from hfclip.embedding.stores import open_store
 from hfclip.errors import ArgumentError, ArgumentTypeError, DataError
 
 if TYPE_CHECKING:
@@ -65,10 +66,11 @@ class Embeddings:
     `embeddings[[5, 3]]`, `embeddings[mask]`.
 
     The first opening builds a matrix beside the parts, which later ones map: a million rows open in
-    under a second. A collection that is being written opens with its complete parts.
+    under a second. The matrix of a remote collection is in the folder of the Hub's cache. A
+    collection that is being written opens with its complete parts.
 
     Attributes:
-        out: The folder of the collection.
+        out: The folder of the collection, or its URL.
         manifest: The model and the options that made the embeddings.
     """
 
@@ -76,16 +78,17 @@ class Embeddings:
         """Opens a collection.
 
         Args:
-            out: The folder of the collection.
+            out: The folder of the collection, or its URL, such as "s3://bucket/collection".
             progress: Whether to show a progress bar while the matrix is built.
 
         Raises:
-            DataError: The folder is no collection, has no complete part yet, a part is damaged, or
-                pyarrow is missing.
+            DataError: It is no collection, has no complete part yet, a part is damaged, pyarrow is
+                missing, or a request fails.
         """
-        self.out = Path(out)
-        self.manifest = read_manifest(self.out)
-        self._matrix: Matrix = open_matrix(self.out, self.manifest, progress=progress)
+        self._store = open_store(out)
+        self.out: Path | str = self._store.folder or str(self._store)
+        self.manifest = read_manifest(self._store)
+        self._matrix: Matrix = open_matrix(self._store, self.manifest, progress=progress)
         self._rows: range | NDArray[np.int64] = range(len(self._matrix.vectors))
 
     def __len__(self) -> int:
@@ -103,7 +106,7 @@ class Embeddings:
         """
         chosen = Embeddings.__new__(Embeddings)
         chosen.out, chosen.manifest = self.out, self.manifest
-        chosen._matrix = self._matrix  # noqa: SLF001  # of the same class
+        chosen._store, chosen._matrix = self._store, self._matrix  # noqa: SLF001  # same class
         chosen._rows = (  # noqa: SLF001
             self._rows[rows]
             if isinstance(rows, slice)
@@ -202,7 +205,7 @@ class Embeddings:
         """
         numbers = np.asarray(self._rows, np.int64)[self._numbers(rows)]
         chosen = self._matrix.rows.select(["part", "row", "key"]).take(numbers).to_pylist()
-        plan = Plan(self.out)
+        plan = Plan(self._store)
         planned = set(plan.part_numbers)
         found: dict[tuple[int, int], Item] = {}
         for number in sorted({one["part"] for one in chosen} & planned):
@@ -228,9 +231,7 @@ class Embeddings:
         )
         for number in np.unique(parts):
             own = parts == number
-            path = digest_path(self.out, int(number))
-            length = path.stat().st_size if path.exists() else 0
-            digests = read_digests(self.out, int(number), length // found.shape[1])
+            digests = read_digests(self._store, int(number), None)
             if digests is not None and places[own].max() < len(digests):
                 found[own] = digests[places[own]]
         return found

@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfclip.embedding.parts import complete_parts, part_path, read_table, write_synced
+from hfclip.embedding.part_files import recorded_parts
+from hfclip.embedding.parts import read_table
 from hfclip.embedding.plan import Plan
+from hfclip.embedding.records import facts_of
+from hfclip.embedding.stores import AnyStore, Store, open_store
 
 NAME = "errors.csv"
 
@@ -20,17 +23,17 @@ class Counts:
         embedded: Those with an embedding.
         errors: Those that could not be read.
         pending: Those that are not encoded yet.
-        errors_file: The table of the errors, or None if there are none.
+        errors_file: The path or URL of the table of the errors, or None if there are none.
     """
 
     inputs: int
     embedded: int
     errors: int
     pending: int
-    errors_file: Path | None
+    errors_file: str | None
 
 
-def write_errors(out: Path) -> Counts:
+def write_errors(out: AnyStore) -> Counts:
     """Writes errors.csv with the key and the error of each live row without an embedding.
 
     The file is removed if there are no such rows. Rows are read part by part.
@@ -39,20 +42,20 @@ def write_errors(out: Path) -> Counts:
         DataError: The folder has no plan, or the plan or a part is damaged.
         OSError: A file cannot be read or written.
     """
-    plan = Plan(out)
-    path = out / NAME
+    store = open_store(out)
+    plan = Plan(store)
     pending = sum(plan.sizes[number] for number in plan.pending)
-    errors = sum(1 for _ in failed_rows(out, plan))
+    errors = sum(1 for _ in failed_rows(store, plan))
     if errors:
-        write_synced(path, lambda temporary: _write(temporary, failed_rows(out, plan)))
+        store.write(NAME, lambda temporary: _write(temporary, failed_rows(store, plan)))
     else:
-        path.unlink(missing_ok=True)
+        store.remove(NAME)
     return Counts(
         inputs=plan.count,
         embedded=plan.count - pending - errors,
         errors=errors,
         pending=pending,
-        errors_file=path if errors else None,
+        errors_file=store.path(NAME) if errors else None,
     )
 
 
@@ -63,13 +66,16 @@ def _write(path: Path, rows: Iterator[tuple[str, str]]) -> None:
         writer.writerows(rows)
 
 
-def failed_rows(out: Path, plan: Plan) -> Iterator[tuple[str, str]]:
+def failed_rows(store: Store, plan: Plan) -> Iterator[tuple[str, str]]:
     """Yields the key and the error of each live row without an embedding."""
-    complete = set(complete_parts(out))
+    complete = recorded_parts(store)
     for number, table in plan.tables(["row", "key"]):
         if number not in complete:
             continue
-        errors = read_table(part_path(out, number), ["error"]).column("error")
+        facts = facts_of(complete[number])
+        if facts is not None and not facts.errors:
+            continue
+        errors = read_table(store, number, ["error"], complete[number]).column("error")
         if errors.null_count == len(errors):
             continue
         live = errors.take(table.column("row"))

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from hfclip.data.contents import PARQUET_ENDINGS, TAR_ENDINGS
 from hfclip.data.references import FileImage, RemoteImage
-from hfclip.data.remote import FileInfo, glob_urls, is_remote, kind_of, list_folder
+from hfclip.data.remote import FileInfo, glob_urls, kind_of, list_folder
 from hfclip.data.tables import TABLE_ENDINGS
 from hfclip.data.tars import expand_braces
+from hfclip.data.urls import is_remote
 from hfclip.embedding.items import Item
 from hfclip.embedding.locations import Location, ending_of, key_of, locate, picture_item
 from hfclip.errors import DataError

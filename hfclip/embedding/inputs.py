@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hfclip.embedding.fingerprints import Fingerprints
 from hfclip.embedding.items import Item, columns_of, item_schema, items_of
-from hfclip.embedding.parts import HIDDEN
+from hfclip.embedding.stores import AnyStore, open_store
 from hfclip.errors import DataError
 
 if TYPE_CHECKING:
@@ -61,36 +61,48 @@ class Inputs:
 
 
 @contextmanager
-def recorded(out: Path, items: Iterator[Item]) -> Iterator[Inputs]:
+def recorded(out: AnyStore, items: Iterator[Item]) -> Iterator[Inputs]:
     """Lists items into a temporary file, which is mapped and removed at the end.
 
     Raises:
         DataError: Two different inputs have one key.
         OSError: The file cannot be written.
     """
+    with open_store(out).scratch() as folder:
+        _remove_old(folder)
+        path = folder / f"{uuid.uuid4().hex}{_ENDING}"
+        try:
+            prints = _write(path, items)
+            with _mapped(path, prints) as inputs:
+                yield inputs
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _write(path: Path, items: Iterator[Item]) -> Fingerprints:
     import pyarrow  # noqa: PLC0415
 
-    folder = out / HIDDEN
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_old(folder)
-    path = folder / f"{uuid.uuid4().hex}{_ENDING}"
     prints = Fingerprints()
-    try:
-        with pyarrow.ipc.new_file(path, item_schema()) as writer:
-            while block := list(islice(items, _BLOCK)):
-                columns = columns_of(block)
-                prints.add(columns)
-                for batch in columns.combine_chunks().to_batches():
-                    writer.write_batch(batch)
-        with pyarrow.memory_map(str(path)) as mapped:
-            file = pyarrow.ipc.open_file(mapped)
-            blocks = [file.get_batch(number) for number in range(file.num_record_batches)]
-            inputs = Inputs(blocks, prints)
-            del file, blocks
-            yield inputs
-            inputs.close()
-    finally:
-        path.unlink(missing_ok=True)
+    with pyarrow.ipc.new_file(path, item_schema()) as writer:
+        while block := list(islice(items, _BLOCK)):
+            columns = columns_of(block)
+            prints.add(columns)
+            for batch in columns.combine_chunks().to_batches():
+                writer.write_batch(batch)
+    return prints
+
+
+@contextmanager
+def _mapped(path: Path, prints: Fingerprints) -> Iterator[Inputs]:
+    import pyarrow  # noqa: PLC0415
+
+    with pyarrow.memory_map(str(path)) as mapped:
+        file = pyarrow.ipc.open_file(mapped)
+        blocks = [file.get_batch(number) for number in range(file.num_record_batches)]
+        inputs = Inputs(blocks, prints)
+        del file, blocks
+        yield inputs
+        inputs.close()
 
 
 def _repeated(blocks: "list[pyarrow.RecordBatch]", prints: Fingerprints) -> NDArray[np.int64]:

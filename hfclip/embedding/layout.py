@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +11,9 @@ from numpy.typing import NDArray
 from hfclip.embedding.fingerprints import blocks
 from hfclip.embedding.inputs import Inputs
 from hfclip.embedding.opening import Opened
-from hfclip.embedding.parts import complete_parts
-from hfclip.embedding.plan import Plan, remove_unplanned, write_plan
+from hfclip.embedding.part_files import named_parts, remove_unplanned
+from hfclip.embedding.plan import Plan, write_plan
+from hfclip.embedding.stores import AnyStore
 
 if TYPE_CHECKING:
     import pyarrow
@@ -36,10 +36,10 @@ class Layout:
     next_number: int
 
 
-def next_number(out: Path, plan: Plan | None) -> int:
+def next_number(out: AnyStore, plan: Plan | None) -> int:
     """Returns the number of the next new part."""
     # A `compact` that was killed leaves parts that no plan has named.
-    return max([plan.next_number if plan else 0, *(n + 1 for n in complete_parts(out))])
+    return max([plan.next_number if plan else 0, *(n + 1 for n in named_parts(out))])
 
 
 def nowhere(count: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -59,12 +59,12 @@ def with_new_parts(
 
 
 def replace_plan(
-    out: Path, plan: Plan | None, inputs: Inputs, layout: Layout, opened: Opened | None
+    out: AnyStore, plan: Plan | None, inputs: Inputs, layout: Layout, opened: Opened | None
 ) -> Plan:
     """Writes a plan if it differs from the one on the disk, and removes parts that it lacks.
 
     Args:
-        out: The folder of the collection.
+        out: The place of the collection.
         plan: The plan on the disk.
         inputs: The inputs.
         layout: Their places.
@@ -83,7 +83,7 @@ def replace_plan(
         tables = _tables(inputs, layout, order)
         plan = write_plan(out, tables, digest, layout.next_number)
     if is_new or opened is None or not opened.shared:  # nobody else writes
-        remove_unplanned(out, plan)
+        remove_unplanned(out, plan.sizes)
     return plan
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
+from hfclip.data.asking import unreadable
 from hfclip.data.contents import PARQUET_ENDINGS, TAR_ENDINGS
 from hfclip.data.parquet_files import DamagedFileError, forget_rows
 from hfclip.data.references import FileImage, RemoteImage
-from hfclip.data.remote import FileInfo, asks_much, forget_commits, unreadable
+from hfclip.data.remote import FileInfo, forget_commits
 from hfclip.data.tables import TABLE_ENDINGS
+from hfclip.data.urls import asks_much
 from hfclip.embedding.folders import exists, expand, folder_items, is_pattern, is_picture_name
 from hfclip.embedding.items import Item
 from hfclip.embedding.locations import Location, ending_of, locate, picture_item

@@ -6,15 +6,8 @@ from dataclasses import dataclass
 from typing import IO
 
 from hfclip.data.references import FileImage, RemoteImage
-from hfclip.data.remote import (
-    FileInfo,
-    check_url,
-    info_of,
-    is_remote,
-    open_url,
-    pinned,
-    without_local_protocol,
-)
+from hfclip.data.remote import FileInfo, info_of, open_url, pinned
+from hfclip.data.urls import check_url, is_remote, without_local_protocol
 from hfclip.embedding.items import Item
 from hfclip.images.formats import BEGINNING, RAW_ENDINGS, RAW_REASON, optional_decoder
 

@@ -72,6 +72,13 @@ class Lock:
         except (OSError, UnicodeDecodeError):
             return "another process"
 
+    def advice(self) -> str:
+        """Returns how the lock of a dead process ends: "", because the system ends it."""
+        return ""
+
+    def check(self) -> None:
+        """Checks that the lock has not been lost, which the system never lets happen."""
+
     def _try(self, shared: bool) -> bool:
         if os.name == "nt":  # it cannot change a lock that is held
             self.release()

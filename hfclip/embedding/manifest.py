@@ -3,11 +3,10 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from types import NoneType
 from typing import Any, Literal
 
-from hfclip.atomic import write_text
+from hfclip.embedding.stores import AnyStore, open_store
 from hfclip.errors import DataError
 
 NAME = "manifest.json"
@@ -149,27 +148,29 @@ class Manifest:
             )
 
 
-def read_manifest(out: Path) -> Manifest:
+def read_manifest(out: AnyStore) -> Manifest:
     """Reads the manifest of a collection.
 
     Raises:
-        DataError: The folder holds no manifest, a malformed one, or one of a newer version.
+        DataError: There is no manifest, a malformed one, or one of a newer version, or a request
+            fails.
     """
+    store = open_store(out)
     try:
-        text = (out / NAME).read_text(encoding="utf-8")
+        text = store.read(NAME).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{out} is not a folder that `hfclip embed` wrote: {NAME} cannot be read ({error})."
+            f"{store} is not a folder that `hfclip embed` wrote: {NAME} cannot be read ({error})."
         ) from error
     try:
         return Manifest.from_json(text)
     except DataError as error:
-        raise DataError(f"{out}: {error}") from error
+        raise DataError(f"{store}: {error}") from error
 
 
-def write_manifest(out: Path, manifest: Manifest) -> None:
+def write_manifest(out: AnyStore, manifest: Manifest) -> None:
     """Writes the manifest of a collection, whole or not at all."""
-    write_text(out / NAME, manifest.to_json())
+    open_store(out).write_text(NAME, manifest.to_json())
 
 
 def _check_types(content: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The matrix of a collection: files that are built once beside the parts and then mapped.
+"""The matrix of a collection: files that are built once on this machine and then mapped.
 
     matrix-STAMP/
       vectors.npy     float32 (N, D): the live rows with an embedding, in the plan's order
@@ -21,7 +21,7 @@ import time
 import uuid
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,14 +34,17 @@ from tqdm import tqdm
 from hfclip.atomic import synced, write_text
 from hfclip.embedding.manifest import Manifest
 from hfclip.embedding.matrix_files import BLOCK, MatrixFiles
-from hfclip.embedding.parts import HIDDEN, complete_parts, part_path, read_table
+from hfclip.embedding.part_files import named_parts, part_file, recorded_parts
+from hfclip.embedding.parts import read_table
 from hfclip.embedding.plan import Plan
+from hfclip.embedding.records import Record
+from hfclip.embedding.stores import Store
 from hfclip.errors import CacheError, DataError
 
 if TYPE_CHECKING:
     import pyarrow
 
-_FORMAT = 1
+_FORMAT = 2
 _FILES = "files.json"
 _COLUMNS = ("embedding", "error", "width", "height", "caption", "caption_embedding")
 # Seconds without a change after which an unfinished matrix counts as left by a killed process.
@@ -77,30 +80,28 @@ class _Job:
     """A matrix to build.
 
     Attributes:
-        out: The folder of the collection.
+        store: The place of the collection.
         manifest: Its manifest.
         plan: Its plan.
-        parts: The numbers of the planned parts that have a file.
+        parts: The planned parts that are complete, ascending, with their records.
         progress: Whether to show a progress bar.
     """
 
-    out: Path
+    store: Store
     manifest: Manifest
     plan: Plan
-    parts: Sequence[int]
+    parts: Mapping[int, Sequence[Record]]
     progress: bool
 
     @cached_property
     def name(self) -> str:
         """The name of the matrix, which has the stamp of the plan and the parts."""
         facts: list[object] = [_FORMAT, self.plan.digest]
+        files = self.store.files()
         for number in self.parts:
-            path = part_path(self.out, number)
-            try:
-                found = path.stat()
-            except FileNotFoundError:  # removed since it was listed: the next attempt sees it
-                continue
-            facts.append((path.name, found.st_size, found.st_mtime_ns))
+            name = part_file(number)
+            if name in files:  # otherwise removed since it was listed: the next attempt sees it
+                facts.append((name, files[name].version))
         return f"matrix-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
 
 
@@ -108,25 +109,26 @@ class _ChangedError(Exception):
     """A part has disappeared, because another process has changed the collection."""
 
 
-def open_matrix(out: Path, manifest: Manifest, *, progress: bool = False) -> Matrix:
+def open_matrix(store: Store, manifest: Manifest, *, progress: bool = False) -> Matrix:
     """Maps the matrix of a collection. Builds it if the collection has changed.
 
     It lies in the collection's hidden folder. If that cannot be written, it lies in the folder of
-    the Hub's cache, or in a temporary folder until the process ends; a warning says so.
+    the Hub's cache, or in a temporary folder until the process ends; a warning says so. The matrix
+    of a remote collection lies in the folder of the Hub's cache.
 
     Args:
-        out: The folder of the collection.
+        store: The place of the collection.
         manifest: The manifest of the collection.
         progress: Whether to show a progress bar while it is built.
 
     Raises:
-        DataError: pyarrow is missing, no part is complete, or a part is damaged.
+        DataError: pyarrow is missing, no part is complete, a part is damaged, or a request fails.
         CacheError: The matrix can be written nowhere.
     """
     for _ in range(_ATTEMPTS):
-        plan = Plan(out)
-        job = _Job(out, manifest, plan, _complete(out, plan), progress)
-        for place in _places(out):
+        plan = Plan(store)
+        job = _Job(store, manifest, plan, _complete(store, plan), progress)
+        for place in store.caches:
             if (matrix := _existing(place / job.name)) is not None:
                 return matrix
         try:
@@ -134,28 +136,23 @@ def open_matrix(out: Path, manifest: Manifest, *, progress: bool = False) -> Mat
         except _ChangedError:
             continue
         except DataError:
-            if Plan(out).digest == plan.digest:  # otherwise the collection has changed
+            if Plan(store).digest == plan.digest:  # otherwise the collection has changed
                 raise
-    raise DataError(f"{out} changes while it is read. Wait until the other process is done.")
+    raise DataError(f"{store} changes while it is read. Wait until the other process is done.")
 
 
-def _complete(out: Path, plan: Plan) -> list[int]:
-    """Returns the numbers of the planned parts that have a file."""
-    parts = sorted(set(complete_parts(out)) & set(plan.part_numbers))
+def _complete(store: Store, plan: Plan) -> dict[int, tuple[Record, ...]]:
+    """Returns the planned parts that are complete.
+
+    In a copy of a folder on remote storage no part has a record: all that have a file count.
+    """
+    found = recorded_parts(store) or dict.fromkeys(named_parts(store), ())
+    parts = {number: records for number, records in found.items() if number in plan.sizes}
     if not parts:
         raise DataError(
-            f"{out} has no complete part yet. The same `hfclip embed` again goes on with it."
+            f"{store} has no complete part yet. The same `hfclip embed` again goes on with it."
         )
     return parts
-
-
-def _places(out: Path) -> Iterator[Path]:
-    """Yields the folders that may hold the matrix, the best first."""
-    yield out / HIDDEN
-    from huggingface_hub import constants  # noqa: PLC0415  # only where the first is no use
-
-    owner = hashlib.sha256(str(out.resolve()).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    yield Path(constants.HF_HOME) / "hfclip" / "matrices" / owner
 
 
 def _existing(folder: Path) -> Matrix | None:
@@ -197,14 +194,14 @@ def _mapped_table(path: Path) -> "pyarrow.Table":
 def _built(job: _Job) -> Matrix:
     """Builds the matrix in the first place that can be written, and maps it."""
     reason = ""
-    for place in _places(job.out):
+    for place in job.store.caches:
         try:
             folder = _build_in(place, job)
         except OSError as error:
             reason = reason or str(error)
             continue
         if reason:
-            _warn(job.out, folder, reason)
+            _warn(job.store, folder, reason)
         return _mapped_whole(folder)
     return _built_temporarily(job, reason)
 
@@ -215,20 +212,20 @@ def _built_temporarily(job: _Job, reason: str) -> Matrix:
         place = Path(tempfile.mkdtemp(prefix="hfclip-"))
     except OSError as error:
         raise CacheError(
-            f"The matrix of {job.out} cannot be written ({reason}; {error})."
+            f"The matrix of {job.store} cannot be written ({reason}; {error})."
         ) from error
     try:
         matrix = _mapped_whole(_build_in(place, job))
     except OSError as error:
         shutil.rmtree(place, ignore_errors=True)
         raise CacheError(
-            f"The matrix of {job.out} cannot be written ({reason}; {error})."
+            f"The matrix of {job.store} cannot be written ({reason}; {error})."
         ) from error
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
     weakref.finalize(matrix, shutil.rmtree, place, ignore_errors=True)
-    _warn(job.out, place, reason)
+    _warn(job.store, place, reason)
     return matrix
 
 
@@ -238,9 +235,10 @@ def _mapped_whole(folder: Path) -> Matrix:
     return matrix
 
 
-def _warn(out: Path, folder: Path, reason: str) -> None:
+def _warn(store: Store, folder: Path, reason: str) -> None:
+    place = store if store.folder is not None else f"The cache of {store}"
     warnings.warn(
-        f"{out} cannot be written ({reason}), so its matrix is in {folder}.", stacklevel=5
+        f"{place} cannot be written ({reason}), so its matrix is in {folder}.", stacklevel=5
     )
 
 
@@ -299,7 +297,6 @@ def _remove(folder: Path) -> None:
 
 
 def _write(folder: Path, job: _Job) -> None:
-    complete = set(job.parts)
     with (
         MatrixFiles(folder, job.manifest) as files,
         tqdm(
@@ -311,21 +308,19 @@ def _write(folder: Path, job: _Job) -> None:
         ) as bar,
     ):
         for number, live in job.plan.tables(["row", "key"]):
-            if number in complete:
-                path = part_path(job.out, number)
-                _add_part(files, path, number, live, job.manifest.dimension)
+            if number in job.parts:
+                _add_part(files, job, number, live)
             bar.update(live.num_rows)
     for path in folder.iterdir():
         synced(path)
     write_text(folder / _FILES, json.dumps(sorted(path.name for path in folder.iterdir())))
 
 
-def _add_part(
-    files: MatrixFiles, path: Path, number: int, live: "pyarrow.Table", dimension: int
-) -> None:
+def _add_part(files: MatrixFiles, job: _Job, number: int, live: "pyarrow.Table") -> None:
     """Adds the live rows of a part; `live` has their columns row and key."""
+    path, dimension = job.store.path(part_file(number)), job.manifest.dimension
     try:
-        table = read_table(path, _COLUMNS)
+        table = read_table(job.store, number, _COLUMNS, job.parts[number])
     except FileNotFoundError as error:
         raise _ChangedError from error
     except OSError as error:

@@ -8,16 +8,9 @@ from typing import Any
 
 from hfclip.data.records import UnusableRowError
 from hfclip.data.references import FileImage, RemoteImage, beside
-from hfclip.data.remote import (
-    FileInfo,
-    asks_much,
-    is_remote,
-    list_folder,
-    pinned,
-    redacted,
-    without_local_protocol,
-)
+from hfclip.data.remote import FileInfo, list_folder, pinned
 from hfclip.data.rows import captions_of, text_of
+from hfclip.data.urls import asks_much, is_remote, redacted, without_local_protocol
 from hfclip.embedding.items import Item
 from hfclip.embedding.locations import Location, key_of, picture_item
 from hfclip.errors import DataError

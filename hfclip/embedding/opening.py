@@ -2,18 +2,20 @@
 
 Two locks are used. `planning` is exclusive and short: it is held while inputs are compared with the
 plan and while the plan is written. `writing` is held while parts are written: exclusive, or shared
-by the shares of `--part-of`. The plan changes only while nobody else writes parts.
+by the shares of `--part-of`. The plan changes only while nobody else writes parts. A folder on this
+machine has locks of the system, a remote one has files, see `hfclip.embedding.claims`.
 """
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+from hfclip.embedding.claims import Claim
 from hfclip.embedding.locks import Lock
 from hfclip.embedding.manifest import NAME, Manifest, read_manifest, write_manifest
-from hfclip.embedding.parts import HIDDEN, complete_parts, remove_leftovers
+from hfclip.embedding.part_files import named_parts, remove_leftovers
+from hfclip.embedding.stores import HIDDEN, AnyStore, Store, open_store
 from hfclip.errors import DataError
 
 # How long a process waits for another one that plans, in seconds.
@@ -25,7 +27,7 @@ class Opened:
     """A collection that this process writes.
 
     Attributes:
-        out: The folder.
+        out: The place of the collection.
         manifest: The manifest of this run.
         shared: Whether other processes may write parts at the same time.
         drop: Whether sources that are no longer named, or most inputs, may disappear.
@@ -33,12 +35,12 @@ class Opened:
         writing_lock: The lock of those who write parts.
     """
 
-    out: Path
+    out: Store
     manifest: Manifest
     shared: bool
     drop: bool
-    planning_lock: Lock
-    writing_lock: Lock
+    planning_lock: Lock | Claim
+    writing_lock: Lock | Claim
 
     @contextmanager
     def planning(self) -> Iterator[Manifest | None]:
@@ -51,7 +53,7 @@ class Opened:
         if not self.planning_lock.take(patience=PATIENCE):
             raise DataError(
                 f"Another run plans in {self.out}: {self.planning_lock.holder()}. Wait until it "
-                "encodes, or name another folder."
+                f"encodes, or name another folder.{self.planning_lock.advice()}"
             )
         try:
             yield self._checked()
@@ -64,6 +66,7 @@ class Opened:
         Raises:
             DataError: Another process writes parts, and this run cannot write beside it.
         """
+        self.planning_lock.check()
         if self.writing_lock.take(shared=self.shared and not changes_plan):
             if not self.shared or changes_plan:
                 remove_leftovers(self.out)
@@ -75,12 +78,12 @@ class Opened:
         )
         raise DataError(
             f"Another run writes to {self.out}: {self.writing_lock.holder()}. {reason}Wait until "
-            "it ends, or name another folder."
+            f"it ends, or name another folder.{self.writing_lock.advice()}"
         )
 
     def record(self, digest: str, inputs: int) -> None:
         """Writes the manifest with the digest and the size of the plan, if it changes."""
-        before = read_manifest(self.out) if (self.out / NAME).exists() else None
+        before = read_manifest(self.out) if self.out.exists(NAME) else None
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.manifest = replace(
             self.manifest,
@@ -93,7 +96,7 @@ class Opened:
 
     def _checked(self) -> Manifest | None:
         """Returns the manifest on the disk if this run may continue its collection."""
-        if not (self.out / NAME).exists():
+        if not self.out.exists(NAME):
             _check_new(self.out)
             return None
         before = read_manifest(self.out)
@@ -110,14 +113,14 @@ class Opened:
 
 @contextmanager
 def opened(
-    out: Path, manifest: Manifest, *, shared: bool = False, drop: bool = False
+    out: AnyStore, manifest: Manifest, *, shared: bool = False, drop: bool = False
 ) -> Iterator[Opened]:
     """Opens a collection for writing.
 
     A collection that is not shared is locked at once. Shares lock it in `update_plan`.
 
     Args:
-        out: The folder. It is made if it does not exist.
+        out: The place of the collection. A folder is made if it does not exist.
         manifest: The manifest of this run; `plan_digest`, `inputs` and `created` are filled later.
         shared: Whether other processes may write parts at the same time.
         drop: Whether sources that are no longer named, or most inputs, may disappear.
@@ -126,33 +129,28 @@ def opened(
         DataError: Another process writes to the folder, another model or other options made its
             embeddings, it has a source that is not named now, or it holds other files.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    if not (out / NAME).exists():
-        _check_new(out)
-    hidden = out / HIDDEN
-    hidden.mkdir(exist_ok=True)
-    with ExitStack() as stack:
-        planning = stack.enter_context(Lock(hidden / "planning.lock"))
-        writing = stack.enter_context(Lock(hidden / "writing.lock"))
-        found = Opened(out, manifest, shared, drop, planning, writing)
+    store = open_store(out)
+    store.prepare()
+    if not store.exists(NAME):
+        _check_new(store)
+    with store.lock("planning") as planning, store.lock("writing") as writing:
+        found = Opened(store, manifest, shared, drop, planning, writing)
         with found.planning():
             if not shared:
                 found.hold(changes_plan=True)
         yield found
 
 
-def _check_new(out: Path) -> None:
-    if complete_parts(out):
+def _check_new(store: Store) -> None:
+    if named_parts(store):
         raise DataError(
-            f"{out} holds parts but no {NAME}, so their model is unknown. Restore the file, or "
+            f"{store} holds parts but no {NAME}, so their model is unknown. Restore the file, or "
             "name another folder."
         )
     others = [
-        path.name
-        for path in sorted(out.iterdir())
-        if path.name != HIDDEN and not path.name.endswith(".part")
+        name for name in sorted(store.names()) if name != HIDDEN and not name.endswith(".part")
     ]
     if others:
         raise DataError(
-            f"{out} holds other files ({others[0]}). Name a folder that is new or empty."
+            f"{store} holds other files ({others[0]}). Name a folder that is new or empty."
         )

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from hfclip.layouts.files import Source
     from hfclip.model import CLIP
 
+# What a GPU computes in, by the option.
+_ON_GPU = {"auto": "float16", "fp32": "float32", "bf16": "bfloat16"}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -98,8 +101,12 @@ class Loaded:
         return replace(self, encoder=Encoder(fast, normalize=self.manifest.normalized))
 
 
-def load_encoder(options: Options) -> Loaded:
+def load_encoder(options: Options, *, for_gpu: bool = False) -> Loaded:
     """Loads the model of a run.
+
+    Args:
+        options: The options.
+        for_gpu: Whether the manifest describes the model on the GPUs of other machines.
 
     Raises:
         HfclipError: As `hfclip.load`.
@@ -125,7 +132,9 @@ def load_encoder(options: Options) -> Loaded:
         sha256=_digest(source),
         config_digest=_config_digest(model),
         preprocess=options.preprocess,
-        precision=_computed_in(options.precision, model, device),
+        precision=_ON_GPU[options.precision]
+        if for_gpu
+        else _computed_in(options.precision, model, device),
         normalized=not options.raw,
         dimension=model.config.embed_dim,
         dtype=options.dtype,

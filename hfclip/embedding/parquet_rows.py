@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfclip.data.asking import unreadable
 from hfclip.data.parquet import Layout, has_no_bytes, layout_of, sample_rows
 from hfclip.data.parquet_files import DamagedFileError, open_parquet
 from hfclip.data.records import UnusableRowError
 from hfclip.data.references import ParquetRow
-from hfclip.data.remote import unreadable
 from hfclip.embedding.items import Item
 from hfclip.embedding.locations import Location
 from hfclip.embedding.named import (

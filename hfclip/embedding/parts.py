@@ -1,32 +1,31 @@
 """Reads and writes parts: Parquet files with a row for each input, written whole and never edited.
 
 The digests of the contents are in a file beside the part, which is written first. A part without
-digests stays valid, but a moved or touched file of it is encoded again.
+digests stays valid, but a moved or touched file of it is encoded again. On remote storage a record
+of the part is written last, see `hfclip.embedding.records`.
 """
 
-import os
-import re
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from hashlib import file_digest, sha256
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hfclip.atomic import synced
 from hfclip.data.parquet_files import open_parquet
+from hfclip.embedding.part_files import digest_file, part_file, part_name
+from hfclip.embedding.records import Record, write_record
+from hfclip.embedding.stores import AnyStore, open_store
 from hfclip.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow
 
-HIDDEN = ".hfclip"
 COLUMNS = ("key", "embedding", "error", "width", "height", "caption", "caption_embedding")
 _VECTORS = ("embedding", "caption_embedding")
-_NAME = re.compile(r"part-(\d{5,9})\.parquet")
-_LEFTOVER = ".part-*.part"
 # Bytes of a sha256.
 _DIGEST = 32
 
@@ -88,30 +87,6 @@ class Rows:
         return Rows(**taken)
 
 
-def part_name(number: int) -> str:
-    """Returns the name of a part without its ending, such as "part-00003"."""
-    return f"part-{number:05d}"
-
-
-def part_path(out: Path, number: int) -> Path:
-    """Returns the path of a part."""
-    return out / f"{part_name(number)}.parquet"
-
-
-def digest_path(out: Path, number: int) -> Path:
-    """Returns the path of the digests of a part."""
-    return out / HIDDEN / "content" / f"{part_name(number)}.sha256"
-
-
-def complete_parts(out: Path) -> list[int]:
-    """Returns the numbers of the parts that have a file, ascending."""
-    try:
-        found = [_NAME.fullmatch(name) for name in os.listdir(out)]  # noqa: PTH208  # fast
-    except FileNotFoundError:
-        return []
-    return sorted(int(match[1]) for match in found if match is not None)
-
-
 def joined(parts: Sequence[Rows]) -> Rows:
     """Joins the rows of several parts. At least one part is needed."""
     columns: dict[str, Any] = {}
@@ -146,54 +121,50 @@ def _joined_captions(parts: Sequence[Rows]) -> Vectors | None:
 
 
 def write_part(
-    out: Path, number: int, rows: Rows, *, dtype: Literal["float16", "float32"], dimension: int
-) -> Path:
-    """Writes the digests of a part and then the part, each under a temporary name first.
+    out: AnyStore, number: int, rows: Rows, *, dtype: Literal["float16", "float32"], dimension: int
+) -> Record:
+    """Writes the digests of a part, then the part, then its record if the storage is remote.
 
-    The part is synced to the disk before it gets its name, so a part is whole or missing.
+    Each is written whole or not at all. In a folder on this machine a part is synced to the disk
+    before it gets its name.
 
     Args:
-        out: The folder of the collection.
+        out: The place of the collection.
         number: The number of the part.
         rows: The rows.
         dtype: The type of the embeddings in the file.
         dimension: The width D of the embeddings.
 
+    Returns:
+        What is known about the part, with or without a file for it.
+
     Raises:
-        DataError: pyarrow is missing, the columns do not fit together, or an embedding is too
-            large for float16.
+        DataError: pyarrow is missing, the columns do not fit together, an embedding is too large
+            for float16, or a request fails.
         OSError: The file cannot be written.
     """
+    store = open_store(out)
     table = _table(rows, dtype, dimension)
     content = b"".join(digest or bytes(_DIGEST) for digest in rows.digests)
     if len(rows.digests) != len(rows) or len(content) != len(rows) * _DIGEST:
         raise DataError(f"The digests of {part_name(number)} have the wrong number or length.")
-    write_synced(digest_path(out, number), lambda temporary: temporary.write_bytes(content))
-    return write_synced(part_path(out, number), lambda temporary: _write(table, temporary))
+    store.write(digest_file(number), lambda temporary: temporary.write_bytes(content))
+    facts: list[Record] = []
+
+    def write(temporary: Path) -> None:
+        _write(table, temporary)
+        with temporary.open("rb") as file:
+            digest = file_digest(file, "sha256").hexdigest()
+            facts.append(Record(number, file.tell(), len(rows), _failed(rows), digest))
+
+    store.write(part_file(number), write)
+    if store.folder is None:
+        write_record(store, facts[0])
+    return facts[0]
 
 
-def write_synced(path: Path, write: Callable[[Path], object]) -> Path:
-    """Lets `write` fill a temporary file, syncs it to the disk, and renames it to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}.part")
-    try:
-        write(temporary)
-        synced(temporary)
-        temporary.replace(path)
-        synced(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
-def remove_leftovers(out: Path) -> None:
-    """Removes the temporary files of parts that a killed run left.
-
-    Call it only while nobody else writes to the collection.
-    """
-    for folder in (out, out / HIDDEN / "content"):
-        for path in folder.glob(_LEFTOVER):
-            path.unlink(missing_ok=True)
+def _failed(rows: Rows) -> int:
+    return sum(error is not None for error in rows.errors)
 
 
 def _write(table: "pyarrow.Table", path: Path) -> None:
@@ -254,17 +225,21 @@ def _fixed(vectors: Vectors, dtype: str, shape: tuple[int, int]) -> "pyarrow.Arr
     )
 
 
-def read_part(path: Path) -> Rows:
+def read_part(out: AnyStore, number: int, records: Sequence[Record] = ()) -> Rows:
     """Reads a part with the digests of its contents.
+
+    Args:
+        out: The place of the collection.
+        number: The number of the part.
+        records: The records of the part; one of them has to fit its content.
 
     Raises:
         DataError: pyarrow is missing, or the file is damaged or is no part.
         OSError: The file cannot be read.
     """
-    table = read_table(path, COLUMNS)
+    table = read_table(out, number, COLUMNS, records)
     captions = vectors_of(table.column("caption_embedding"))
-    match = _NAME.fullmatch(path.name)
-    digests = read_digests(path.parent, int(match[1]), table.num_rows) if match else None
+    digests = read_digests(out, number, table.num_rows)
     return Rows(
         keys=table.column("key").to_pylist(),
         embeddings=vectors_of(table.column("embedding")),
@@ -279,15 +254,27 @@ def read_part(path: Path) -> Rows:
     )
 
 
-def read_table(path: Path, columns: Sequence[str]) -> "pyarrow.Table":
+def read_table(
+    out: AnyStore, number: int, columns: Sequence[str], records: Sequence[Record] = ()
+) -> "pyarrow.Table":
     """Reads some columns of a part.
+
+    Args:
+        out: The place of the collection.
+        number: The number of the part.
+        columns: The names of the columns.
+        records: The records of the part; one of them has to fit its content.
 
     Raises:
         DataError: pyarrow is missing, or the file is damaged or is no part.
         OSError: The file cannot be read.
     """
+    store = open_store(out)
+    path, source = store.path(part_file(number)), store.source(part_file(number))
     try:
-        with open_parquet(path, "embed") as file:
+        if isinstance(source, BytesIO) and records:
+            _check_content(source.getbuffer(), records)
+        with open_parquet(path, "embed", source) as file:
             return file.read(columns=list(columns), use_threads=False).select(list(columns))
     except DataError:
         raise
@@ -298,6 +285,12 @@ def read_table(path: Path, columns: Sequence[str]) -> "pyarrow.Table":
             f"{path} is damaged, or is no part of a collection ({error}). Delete it and run the "
             "same `hfclip embed` again, which encodes this part again."
         ) from error
+
+
+def _check_content(content: memoryview, records: Sequence[Record]) -> None:
+    found = sha256(content).hexdigest()
+    if all(record.sha256 != found for record in records):
+        raise ValueError(f"its sha256 is {found}, and its record has {records[0].sha256}")
 
 
 def vectors_of(column: "pyarrow.ChunkedArray") -> Vectors:
@@ -311,21 +304,22 @@ def vectors_of(column: "pyarrow.ChunkedArray") -> Vectors:
     return Vectors(values, valid)
 
 
-def read_digests(out: Path, number: int, count: int) -> NDArray[np.uint8] | None:
+def read_digests(out: AnyStore, number: int, count: int | None) -> NDArray[np.uint8] | None:
     """Reads the sha256 of the contents of a part, uint8 (n, 32); zeros where it is unknown.
 
     Args:
-        out: The folder of the collection.
+        out: The place of the collection.
         number: The number of the part.
-        count: The number n of its rows.
+        count: The number n of its rows, or None to take as many as there are.
 
     Returns:
         The digests, or None if the file is missing or has another length.
     """
     try:
-        content = digest_path(out, number).read_bytes()
+        content = open_store(out).read(digest_file(number))
     except FileNotFoundError:
         return None
-    if len(content) != count * _DIGEST:
+    rows, rest = divmod(len(content), _DIGEST)
+    if rest or count not in (None, rows):
         return None
-    return np.frombuffer(content, np.uint8).reshape(count, _DIGEST)
+    return np.frombuffer(content, np.uint8).reshape(rows, _DIGEST)

@@ -1,7 +1,8 @@
 """The plan of a collection: which inputs make which rows of which part. It says what is live.
 
 The plan is one Parquet file with a row group for each part, so a million inputs are read part by
-part. It is replaced as a whole. A row of a part that is not in the plan is dead.
+part. It is replaced as a whole. A row of a part that is not in the plan is dead. The plan of a
+remote collection is read from a copy on this machine.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,20 +13,15 @@ from typing import TYPE_CHECKING
 
 from hfclip.data.parquet_files import open_parquet
 from hfclip.embedding.items import Item, item_schema, items_of
-from hfclip.embedding.parts import (
-    HIDDEN,
-    complete_parts,
-    digest_path,
-    part_name,
-    part_path,
-    write_synced,
-)
+from hfclip.embedding.part_files import complete_parts, named_parts, part_name
+from hfclip.embedding.stores import HIDDEN, AnyStore, open_store
 from hfclip.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
 
+PLAN = f"{HIDDEN}/plan.parquet"
 _DIGEST, _NEXT = b"hfclip.plan", b"hfclip.next"
 
 
@@ -47,7 +43,7 @@ class PlannedPart:
 
 
 class Plan:
-    """The plan on the disk. Its rows are read when they are asked for.
+    """The plan of a collection. Its rows are read when they are asked for.
 
     Attributes:
         digest: A digest of all rows. Equal inputs in equal places have equal digests.
@@ -55,17 +51,21 @@ class Plan:
         next_number: The number of the next new part. Numbers are never used twice.
     """
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: AnyStore) -> None:
         """Reads what the plan holds, but no rows.
 
+        Args:
+            out: The place of the collection.
+
         Raises:
-            DataError: pyarrow is missing, the folder has no plan, or the plan is damaged.
+            DataError: pyarrow is missing, there is no plan, it is damaged, or a request fails.
             OSError: The plan cannot be read.
         """
-        self._out = out
-        self._path = plan_path(out)
+        self._store = open_store(out)
+        self._name = self._store.path(PLAN)
         try:
-            with open_parquet(self._path, "embed") as file:
+            self._copy = self._store.copy(PLAN)
+            with open_parquet(self._name, "embed", self._copy) as file:
                 facts = file.schema_arrow.metadata or {}
                 self.digest = facts[_DIGEST].decode()
                 self.next_number = int(facts[_NEXT])
@@ -75,10 +75,10 @@ class Plan:
                 }
         except FileNotFoundError as error:
             raise DataError(
-                f"{out} has no plan ({HIDDEN}/{self._path.name}). Run `hfclip embed` first."
+                f"{self._store} has no plan ({PLAN}). Run `hfclip embed` first."
             ) from error
         except (KeyError, AttributeError, UnicodeDecodeError) as error:
-            raise DataError(f"{self._path} is damaged or is no plan ({error}).") from error
+            raise DataError(f"{self._name} is damaged or is no plan ({error}).") from error
         self._groups = {number: place for place, number in enumerate(self.sizes)}
 
     @property
@@ -93,8 +93,8 @@ class Plan:
 
     @property
     def pending(self) -> tuple[int, ...]:
-        """The numbers of the parts that have no file yet, ascending."""
-        complete = set(complete_parts(self._out))
+        """The numbers of the parts that are not complete yet, ascending."""
+        complete = set(complete_parts(self._store))
         return tuple(number for number in self.sizes if number not in complete)
 
     def parts(self) -> Iterator[PlannedPart]:
@@ -113,29 +113,39 @@ class Plan:
             DataError: The plan has no such part, has been replaced, or is damaged.
         """
         if number not in self._groups:
-            raise DataError(f"The plan of {self._out} has no {part_name(number)}.")
+            raise DataError(f"The plan of {self._store} has no {part_name(number)}.")
         with self._opened() as file:
             return _planned(number, self._read(file, number, None))
 
-    def tables(self, columns: Sequence[str] | None = None) -> "Iterator[tuple[int, pyarrow.Table]]":
+    def tables(
+        self, columns: Sequence[str] | None = None, numbers: Iterable[int] | None = None
+    ) -> "Iterator[tuple[int, pyarrow.Table]]":
         """Yields the number and the columns of each part, for readers that need no items.
 
         Args:
             columns: The names of the columns. None reads all.
+            numbers: The numbers of the parts. None reads all, in order.
 
         Raises:
             DataError: The plan has been replaced since this object was made, or is damaged.
         """
         with self._opened() as file:
-            for number in self._groups:
+            for number in self._groups if numbers is None else numbers:
                 yield number, self._read(file, number, columns)
 
     @contextmanager
     def _opened(self) -> "Iterator[pyarrow.parquet.ParquetFile]":
-        with open_parquet(self._path, "embed") as file:
+        try:
+            file = open_parquet(self._name, "embed", self._copy)
+        except FileNotFoundError as error:  # a copy of another version has replaced this one
+            raise self._changed() from error
+        with file:
             if (file.schema_arrow.metadata or {}).get(_DIGEST) != self.digest.encode():
-                raise DataError(f"The plan of {self._out} has changed meanwhile. Open it again.")
+                raise self._changed()
             yield file
+
+    def _changed(self) -> DataError:
+        return DataError(f"The plan of {self._store} has changed meanwhile. Open it again.")
 
     def _read(
         self, file: "pyarrow.parquet.ParquetFile", number: int, columns: Sequence[str] | None
@@ -143,7 +153,7 @@ class Plan:
         try:
             return file.read_row_group(self._groups[number], columns=columns, use_threads=False)
         except (OSError, ValueError) as error:
-            raise DataError(f"{self._path} is damaged ({error}).") from error
+            raise DataError(f"{self._name} is damaged ({error}).") from error
 
 
 def _planned(number: int, table: "pyarrow.Table") -> PlannedPart:
@@ -151,34 +161,30 @@ def _planned(number: int, table: "pyarrow.Table") -> PlannedPart:
     return PlannedPart(number, part_name(number), rows, items_of(table))
 
 
-def plan_path(out: Path) -> Path:
-    """Returns the path of the plan."""
-    return out / HIDDEN / "plan.parquet"
-
-
-def find_plan(out: Path) -> Plan | None:
-    """Returns the plan of a folder, or None if it has none.
+def find_plan(out: AnyStore) -> Plan | None:
+    """Returns the plan of a collection, or None if there is none.
 
     Raises:
-        DataError: The folder has parts but no plan, or the plan is damaged.
+        DataError: There are parts but no plan, the plan is damaged, or a request fails.
     """
-    if plan_path(out).exists():
-        return Plan(out)
-    if complete_parts(out):
+    store = open_store(out)
+    if store.exists(PLAN):
+        return Plan(store)
+    if named_parts(store):
         raise DataError(
-            f"{out} has parts but no plan. The hidden folder {HIDDEN} was probably not copied: "
+            f"{store} has parts but no plan. The hidden folder {HIDDEN} was probably not copied: "
             "copy it too, or name another folder."
         )
     return None
 
 
 def write_plan(
-    out: Path, parts: "Iterable[tuple[int, pyarrow.Table]]", digest: str, next_number: int
+    out: AnyStore, parts: "Iterable[tuple[int, pyarrow.Table]]", digest: str, next_number: int
 ) -> Plan:
     """Replaces the plan.
 
     Args:
-        out: The folder of the collection.
+        out: The place of the collection.
         parts: For each part, ascending, its number and the columns of its rows: `row` and those of
             the items, sorted by `row`.
         digest: The digest of the plan.
@@ -207,20 +213,6 @@ def write_plan(
                 whole = table.add_column(0, fields[0], part).select(schema.names).cast(schema)
                 writer.write_table(whole, row_group_size=max(1, table.num_rows))
 
-    write_synced(plan_path(out), write)
-    return Plan(out)
-
-
-def remove_unplanned(out: Path, plan: Plan) -> None:
-    """Removes the parts that are not in the plan, with their digests.
-
-    They are parts without a live row, and parts of a `compact` that was killed. Call it only while
-    nobody else writes to the collection.
-    """
-    for number in complete_parts(out):
-        if number not in plan.sizes:
-            part_path(out, number).unlink(missing_ok=True)
-    for path in digest_path(out, 0).parent.glob("part-*.sha256"):
-        digits = path.stem.removeprefix("part-")
-        if digits.isdecimal() and int(digits) not in plan.sizes:
-            path.unlink(missing_ok=True)
+    store = open_store(out)
+    store.write(PLAN, write)
+    return Plan(store)

@@ -1,25 +1,28 @@
 """Runs `hfclip embed`: plans, encodes what is missing, writes parts and errors.csv."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from hfclip.embedding.changes import Changes, update_plan
+from hfclip.embedding.cluster import Cluster
 from hfclip.embedding.compact import compact
-from hfclip.embedding.decoding import pixel_limit
 from hfclip.embedding.failures import write_errors
 from hfclip.embedding.listing import list_items
 from hfclip.embedding.locations import locate
 from hfclip.embedding.opening import opened
 from hfclip.embedding.options import Loaded, Options, load_encoder
-from hfclip.embedding.parts import part_path, write_part
-from hfclip.embedding.pipeline import Pipeline
-from hfclip.embedding.plan import Plan, PlannedPart
+from hfclip.embedding.plan import Plan
+from hfclip.embedding.ray import encode_on_ray
+from hfclip.embedding.ray_session import Session
 from hfclip.embedding.settings import Listing
+from hfclip.embedding.stores import Store, open_store
+from hfclip.embedding.work import Encoded, encode_parts
 from hfclip.errors import ArgumentError, DataError
 from hfclip.interruption import stop_request
 
@@ -66,9 +69,10 @@ class Outcome:
         unchanged: Inputs that have not changed.
         retried: Those of them that could not be read before, and were encoded again.
         encoded: The number of inputs that this run has encoded.
-        seconds: The time for that, without listing and loading.
+        seconds: The time for that, without listing and loading. On Ray it counts from the moment
+            when the first worker has loaded the model.
         rate: Encoded inputs a second.
-        errors_file: The table of the errors, or None if there are none.
+        errors_file: The path or URL of the table of the errors, or None if there are none.
         precision: The precision in which the model computes.
         preprocess: The implementation of the preprocess.
     """
@@ -97,37 +101,45 @@ class Outcome:
 
 def embed_collection(
     sources: Sequence[str],
-    out: Path,
+    out: "str | os.PathLike[str]",
     options: Options | None = None,
     listing: Listing | None = None,
     planning: Planning | None = None,
     *,
+    cluster: Cluster | None = None,
     progress: bool = False,
 ) -> Outcome:
-    """Embeds a collection into a folder. What is complete there is not encoded again.
+    """Embeds a collection. What is complete already is not encoded again.
 
     Args:
         sources: Folders, patterns, text files of paths, tars, tables, or text files of texts.
-        out: The folder to write.
+        out: The folder to write, or its URL, such as "s3://bucket/collection".
         options: The model and the options.
         listing: How inputs are found in the sources. Its kind is that of the options.
         planning: How the run plans.
+        cluster: How the run uses Ray. None encodes in this process.
         progress: Whether to show progress bars, if standard error is a terminal.
 
     Raises:
-        HfclipError: The sources cannot be listed, the model cannot be loaded, or the folder holds
-            embeddings of another model.
+        HfclipError: The sources cannot be listed, the model cannot be loaded, `out` holds
+            embeddings of another model, or a request for it fails.
+        EngineError: The cluster has no room, all of its nodes refused, or parts were given up.
         KeyboardInterrupt: Ctrl-C was pressed, or the process was asked to end. Complete parts stay.
     """
     options, planning = options or Options(), planning or Planning()
     listing = replace(listing or Listing(), kind=options.kind)
     share = _checked_share(planning)
     _check_pyarrow()
-    loaded = load_encoder(options)
-    manifest = replace(loaded.manifest, sources=tuple(_named(source) for source in sources))
-    with opened(out, manifest, shared=planning.share is not None, drop=planning.drop) as collection:
+    store = open_store(out)
+    with ExitStack() as stack:
+        session = None if cluster is None else stack.enter_context(Session(cluster, options))
+        loaded = load_encoder(options) if session is None else session.load_encoder()
+        manifest = replace(loaded.manifest, sources=tuple(_named(source) for source in sources))
+        collection = stack.enter_context(
+            opened(store, manifest, shared=planning.share is not None, drop=planning.drop)
+        )
         changes = update_plan(
-            out,
+            store,
             _watched(list_items(sources, listing), progress=progress),
             part_size=planning.part_size,
             rehash=planning.rehash,
@@ -135,16 +147,20 @@ def embed_collection(
             opened=collection,
         )
         mine = [number for number in changes.pending if number % share[1] == share[0] - 1]
-        fast = loaded.optimized() if mine else loaded
-        began = time.monotonic()
-        encoded = _encode(fast, changes.plan, mine, out, options, progress) if mine else 0
-        seconds = time.monotonic() - began
+        if not mine:
+            encoded = Encoded(0, 0.0)
+        elif session is None:
+            encoded = _encode(loaded.optimized(), changes.plan, mine, store, options, progress)
+        else:
+            encoded = encode_on_ray(
+                session, loaded.manifest, changes.plan, mine, store, progress=progress
+            )
         # In turns, so that the share that ends last lists the errors of all.
         with collection.planning_lock:
             collection.planning_lock.take(patience=_PATIENCE)
-            outcome = _outcome(out, changes, manifest.precision, options, encoded, seconds)
+            outcome = _outcome(store, changes, manifest.precision, options, encoded)
     if planning.compact:
-        compact(out, part_size=planning.part_size)
+        compact(store, part_size=planning.part_size)
     return outcome
 
 
@@ -181,16 +197,15 @@ def _encode(
     fast: Loaded,
     plan: Plan,
     numbers: Sequence[int],
-    out: Path,
+    store: Store,
     options: Options,
     progress: bool,
-) -> int:
-    """Encodes and writes parts and returns the number of their inputs."""
-    pipeline = Pipeline(fast.encoder, fast.reader, options.batch_size, options.workers)
+) -> Encoded:
+    """Encodes and writes parts in this process."""
+    began = time.monotonic()
     total, encoded, errors = sum(plan.sizes[number] for number in numbers), 0, 0
     unit = "text" if options.kind == "texts" else "image"
     with (
-        pixel_limit(options.max_pixels),
         stop_request("batch") as stop,
         tqdm(total=total, unit=unit, disable=None if progress else True) as bar,
     ):
@@ -201,27 +216,17 @@ def _encode(
             bar.set_postfix(errors=errors, refresh=False)
             bar.update(inputs)
 
-        for part, rows in pipeline.encode(_missing(plan, numbers, out), stop, show):
-            write_part(
-                out, part.number, rows, dtype=options.dtype, dimension=fast.encoder.dimension
-            )
-            encoded += len(rows)
+        for part in encode_parts(fast, plan, numbers, store, options, stop, show):
+            encoded += part.rows
         if stop.is_set() and encoded < total:
             raise KeyboardInterrupt
-    return encoded
-
-
-def _missing(plan: Plan, numbers: Sequence[int], out: Path) -> Iterator[PlannedPart]:
-    """Yields the parts that have no file yet. Another process may have written some."""
-    for number in numbers:
-        if not part_path(out, number).exists():
-            yield plan.part(number)
+    return Encoded(encoded, time.monotonic() - began)
 
 
 def _outcome(
-    out: Path, changes: Changes, precision: str, options: Options, encoded: int, seconds: float
+    store: Store, changes: Changes, precision: str, options: Options, encoded: Encoded
 ) -> Outcome:
-    counts = write_errors(out)
+    counts = write_errors(store)
     return Outcome(
         inputs=counts.inputs,
         embedded=counts.embedded,
@@ -233,10 +238,10 @@ def _outcome(
         moved=changes.moved,
         unchanged=changes.unchanged,
         retried=changes.retried,
-        encoded=encoded,
-        seconds=seconds,
-        rate=encoded / seconds if encoded else 0.0,
-        errors_file=None if counts.errors_file is None else str(counts.errors_file),
+        encoded=encoded.inputs,
+        seconds=encoded.seconds,
+        rate=encoded.inputs / encoded.seconds if encoded.inputs else 0.0,
+        errors_file=counts.errors_file,
         precision=precision,
         preprocess=options.preprocess,
     )

@@ -1,21 +1,22 @@
 """The parameters of a preprocess, and its exact computation without torchvision."""
 
 from functools import lru_cache
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from hfclip.config import ClipConfig, Triple
 from hfclip.config.resizing import Interpolation, ResizeMode
 from hfclip.images.memory import keep_freed_memory
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 _Levels: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
-_Tables: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
+Pixels: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 
 
 class Recipe(NamedTuple):
@@ -70,7 +71,13 @@ class Recipe(NamedTuple):
         width, height = size
         return round((width - self.resolution) / 2.0), round((height - self.resolution) / 2.0)
 
-    def exact(self, image: Image.Image) -> Tensor:
+    def exact(self, image: Image.Image) -> "Tensor":
+        """Returns `pixels` as a tensor: float32 (3, S, S)."""
+        import torch  # noqa: PLC0415  # `pixels` needs no torch
+
+        return torch.from_numpy(self.pixels(image))
+
+    def pixels(self, image: Image.Image) -> Pixels:
         """Returns float32 (3, S, S), bit for bit as from the steps of torchvision."""
         keep_freed_memory()
         size = self.resized(image.size)
@@ -83,23 +90,21 @@ class Recipe(NamedTuple):
             image = image.crop((left, top, left + self.resolution, top + self.resolution))
         return self._standardised(np.asarray(to_rgb(image)))
 
-    def _standardised(self, levels: _Levels) -> Tensor:
+    def _standardised(self, levels: _Levels) -> Pixels:
         """Normalizes levels from 0 to 255 by a table: uint8 (S, S, 3) -> float32 (3, S, S)."""
         pixels = np.empty((3, *levels.shape[:2]), np.float32)
         for channel, table in enumerate(_tables(self.mean, self.std)):
             # mode="clip" skips the bounds check, which uint8 levels do not need.
             np.take(table, levels[..., channel], out=pixels[channel], mode="clip")
-        return torch.from_numpy(pixels)
+        return pixels
 
 
 @lru_cache(maxsize=64)
-def _tables(mean: Triple, std: Triple) -> _Tables:
+def _tables(mean: Triple, std: Triple) -> Pixels:
     """Returns each level of each channel, computed as by ToTensor and Normalize: (3, 256)."""
-    levels = torch.arange(256, dtype=torch.float32, device="cpu").div(255).repeat(3, 1)
-    columns = (
-        torch.tensor(numbers, dtype=torch.float32, device="cpu")[:, None] for numbers in (mean, std)
-    )
-    tables: _Tables = levels.sub(next(columns)).div(next(columns)).numpy()
+    levels = np.arange(256, dtype=np.float32) / np.float32(255)
+    means, deviations = (np.array(numbers, np.float32)[:, None] for numbers in (mean, std))
+    tables: Pixels = (levels - means) / deviations
     return tables
 
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STANDARD_INPUT = "-"
+
+_T = TypeVar("_T")  # the result of a preprocess
 
 # A path, "-" for standard input, the bytes of a file, or a PIL image.
 Picture: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image"
@@ -133,8 +135,40 @@ def load_batch(
 
     # Not isinstance: it would make the exact transform import torchvision.
     least_side = preprocess.least_side if type(preprocess) is FastTransform else None
+    prepared, errors = prepare_each(
+        pictures, preprocess, workers, auto_orient=auto_orient, least_side=least_side
+    )
+    nothing = torch.empty(0, dtype=torch.float32, device="cpu")
+    return ImageBatch(torch.stack(prepared) if prepared else nothing, errors)
 
-    def prepare(numbered: "tuple[int, Picture]") -> "Tensor | ImageError":
+
+def prepare_each(
+    pictures: "Iterable[Picture]",
+    preprocess: Callable[[Image.Image], _T],
+    workers: int | None = None,
+    *,
+    auto_orient: bool = True,
+    least_side: int | None = None,
+) -> tuple[list[_T], dict[int, ImageError]]:
+    """Reads and preprocesses pictures as `load_batch` does. Imports no torch.
+
+    Args:
+        pictures: Paths, "-" for standard input, the bytes of files, or PIL images.
+        preprocess: The transform of a PIL image. Several threads call it at once.
+        workers: The number of threads. Default: one for each core that this process may use.
+        auto_orient: Whether to apply the EXIF orientation.
+        least_side: A JPEG that needs a rotation may be decoded at a part of its size if its shorter
+            side keeps this many pixels. None decodes it at full size.
+
+    Returns:
+        The results of the pictures that can be read, in the given order, and the errors of the
+        others by their index.
+
+    Raises:
+        ArgumentTypeError: A picture is not a path, bytes or a PIL image.
+    """
+
+    def prepare(numbered: "tuple[int, Picture]") -> _T | ImageError:
         number, picture = numbered
         name = _name(picture, f"picture {number}")
         try:
@@ -151,8 +185,7 @@ def load_batch(
         outcomes = list(pool.map(prepare, enumerate(pictures)))
     prepared = [outcome for outcome in outcomes if not isinstance(outcome, ImageError)]
     errors = {i: outcome for i, outcome in enumerate(outcomes) if isinstance(outcome, ImageError)}
-    nothing = torch.empty(0, dtype=torch.float32, device="cpu")
-    return ImageBatch(torch.stack(prepared) if prepared else nothing, errors)
+    return prepared, errors
 
 
 def _decode_repeated(pictures: "Sequence[Picture]") -> None:
@@ -212,9 +245,7 @@ def open_picture(
             yield shown
 
 
-def _preprocessed(
-    image: Image.Image, preprocess: "Callable[[Image.Image], Tensor]", name: str
-) -> "Tensor":
+def _preprocessed(image: Image.Image, preprocess: Callable[[Image.Image], _T], name: str) -> _T:
     try:
         return preprocess(image)
     except (OSError, MemoryError):

@@ -6,7 +6,7 @@ attention projections apart, and stores its two output projections transposed.
 
 from collections.abc import Iterable, Mapping
 from reprlib import repr as shown
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hfclip.config import ClipConfig
 from hfclip.errors import ConfigError, WeightsMismatchError
@@ -30,6 +30,7 @@ from hfclip.text.vocabulary import tokenizer_files
 if TYPE_CHECKING:
     from torch import Tensor
 
+_T = TypeVar("_T")  # a tensor of torch or an array of NumPy
 
 # transformers' name -> OpenAI's name.
 _SINGLE = {
@@ -68,19 +69,22 @@ _NOT_WEIGHTS = frozenset(
 )
 
 
-def from_transformers(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+def from_transformers(tensors: Mapping[str, _T]) -> dict[str, _T]:
     """Converts weights from transformers' layout to OpenAI's. Unknown names are kept.
 
-    The attention projections are joined and the output projections transposed in new memory. The
-    other tensors are not copied.
+    The attention projections are joined in new memory. So are the output projections of torch
+    transposed; those of NumPy are transposed views. The other tensors are not copied.
+
+    Args:
+        tensors: Tensors of torch or arrays of NumPy by their names.
 
     Raises:
         WeightsMismatchError: One of the three attention projections is missing.
     """
-    renamed = {}
+    renamed: dict[str, _T] = {}
     for name, tensor in tensors.items():
         if name in _TRANSPOSED:
-            renamed[_TRANSPOSED[name]] = tensor.t().contiguous()
+            renamed[_TRANSPOSED[name]] = _transposed(tensor)
         elif _QUERY_KEY_VALUE[0] in name:
             renamed[_openai_block_name(name)] = _joined(name, tensors)
         elif name not in _NOT_WEIGHTS and not any(part in name for part in _QUERY_KEY_VALUE):
@@ -105,7 +109,7 @@ def to_transformers(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     return renamed
 
 
-def _joined(query: str, tensors: "Mapping[str, Tensor]") -> "Tensor":
+def _joined(query: str, tensors: Mapping[str, Any]) -> Any:
     """Returns the query, key and value projections as one tensor, (3 W, W) or (3 W,)."""
     names = [query.replace(_QUERY_KEY_VALUE[0], part) for part in _QUERY_KEY_VALUE]
     missing = [name for name in names if name not in tensors]
@@ -113,9 +117,22 @@ def _joined(query: str, tensors: "Mapping[str, Tensor]") -> "Tensor":
         raise WeightsMismatchError(
             f"The weights hold {query} but lack {' and '.join(missing)}. Get the file again."
         )
-    import torch  # noqa: PLC0415  # reading a configuration needs no torch
+    parts = [tensors[name] for name in names]
+    if _is_array(parts[0]):
+        import numpy as np  # noqa: PLC0415  # reading a configuration needs neither NumPy nor torch
 
-    return torch.cat([tensors[name] for name in names])
+        return np.concatenate(parts)
+    import torch  # noqa: PLC0415
+
+    return torch.cat(parts)
+
+
+def _transposed(tensor: Any) -> Any:
+    return tensor.T if _is_array(tensor) else tensor.t().contiguous()
+
+
+def _is_array(tensor: object) -> bool:
+    return type(tensor).__module__ == "numpy"
 
 
 def _openai_block_name(name: str) -> str:

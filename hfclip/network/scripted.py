@@ -49,7 +49,7 @@ def script(model: CLIP) -> torch.jit.ScriptModule:
     with warnings.catch_warnings(), torch.no_grad():
         # torch warns that TorchScript is deprecated, but the user has asked for it with jit=True.
         warnings.simplefilter("ignore")
-        model(image, text)  # converts the mask to the model's dtype, so that the trace does not
+        model.encode_text(text)  # converts the mask to the model's dtype before the trace
         # The check is off because it would run every method twice more.
         traced: torch.jit.ScriptModule = torch.jit.trace_module(  # type: ignore[no-untyped-call]
             _Traceable(model).eval(), examples, check_trace=False

@@ -6,6 +6,7 @@ is not used: it is built in memory, with 4 bytes a number.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from hfclip.atomic import synced
 from hfclip.errors import DataError
+from hfclip.images.reading import core_count
 
 # Rows that are added at once.
 _BLOCK = 16_384
@@ -82,7 +84,9 @@ def write_lists(
 ) -> list[str]:
     """Groups vectors by centroids and writes them to files.
 
-    The same vectors give the same files on the same machine.
+    The same vectors give the same files on the same machine. Memory holds the sample, one block of
+    rows and the lists of one file. It does not grow with the number of rows, apart from the list of
+    files.
 
     Args:
         folder: The folder to write to.
@@ -101,8 +105,7 @@ def write_lists(
     """
     faiss = load_faiss()
     random = np.random.default_rng(_SEED)
-    free = np.setdiff1d(np.arange(len(vectors)), held_out)
-    chosen = np.sort(random.choice(free, min(kind.sample, len(free)), replace=False))
+    chosen = _sampled(random, len(vectors), held_out, kind.sample)
     index = _trained(faiss, _unit(vectors, norms, chosen), kind, progress=progress)
     names: list[str] = []
     with tqdm(
@@ -117,6 +120,20 @@ def write_lists(
                 index.reset()
             bar.update(len(rows))
     return names
+
+
+def _sampled(
+    random: np.random.Generator, rows: int, held_out: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
+    """Chooses rows that are not held out, ascending, without a list of all rows.
+
+    The places among the free rows are drawn. Each row number is its place plus the number of rows
+    before it that are held out.
+    """
+    free = rows - len(held_out)
+    places = np.sort(random.choice(free, min(count, free), replace=False, shuffle=False))
+    before = np.searchsorted(held_out - np.arange(len(held_out)), places, side="right")
+    return places + before
 
 
 def _trained(faiss: Any, sample: NDArray[np.float32], kind: Kind, *, progress: bool) -> Any:
@@ -172,14 +189,20 @@ class Lists:
         rows: The number of rows in them.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], *, threads: int | None = None) -> None:
         """Opens the files. On Windows, where faiss cannot map them, they are read.
+
+        Args:
+            paths: The files. All have the same centroids.
+            threads: The number of files that are searched at once; None for one for each core.
 
         Raises:
             DataError: faiss is missing, or a file is missing or damaged.
         """
         self._faiss = load_faiss()
         self._parts = [_read(self._faiss, path) for path in paths]
+        self._cores = core_count()
+        self._threads = min(len(paths), threads or self._cores)
         self.count = int(self._parts[0].nlist)
         self.rows = sum(part.ntotal for part in self._parts)
 
@@ -188,23 +211,47 @@ class Lists:
     ) -> Iterator[NDArray[np.int64]]:
         """Yields the rows with the best approximate scores for each query, in ascending order.
 
+        The number of threads does not change what is found.
+
         Args:
             queries: Matrix (Q, D), float32.
             count: The number of rows for each query. Fewer are returned if the lists have fewer.
             probes: The number of lists that are read.
         """
-        queries = np.ascontiguousarray(queries)
-        found = []
-        for part in self._parts:
-            # Parameters of a search, so that another thread may search with others.
-            parameters = self._faiss.SearchParametersIVF(nprobe=probes)
-            found.append(part.search(queries, count, params=parameters))
+        found = self._search(np.ascontiguousarray(queries), count, probes)
         scores = np.concatenate([part[0] for part in found], axis=1)
         rows = np.concatenate([part[1] for part in found], axis=1)
         for own_scores, own_rows in zip(scores, rows, strict=True):
             order = np.lexsort((own_rows, -own_scores))
             best = own_rows[order]
             yield np.sort(best[best >= 0][:count])  # -1 fills up what was not found
+
+    def _search(
+        self, queries: NDArray[np.float32], count: int, probes: int
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        """Returns the scores (Q, count) and rows (Q, count) that each file gives, in their order.
+
+        faiss uses one thread for one query. The files are therefore searched side by side, which
+        also lets reads from the disk overlap.
+        """
+
+        def search(part: Any) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+            # Parameters of a search, so that another thread may search with others.
+            parameters = self._faiss.SearchParametersIVF(nprobe=probes)
+            found: tuple[NDArray[np.float32], NDArray[np.int64]] = part.search(
+                queries, count, params=parameters
+            )
+            return found
+
+        def start() -> None:
+            # The number applies to this thread. Together the threads use each core once.
+            self._faiss.omp_set_num_threads(max(1, self._cores // self._threads))
+
+        if self._threads == 1:
+            return [search(part) for part in self._parts]
+        # A pool for each search: one that is kept would not work in a process that is forked.
+        with ThreadPoolExecutor(self._threads, "hfclip-search", start) as pool:
+            return list(pool.map(search, self._parts))
 
 
 def _read(faiss: Any, path: Path) -> Any:

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hfclip.search.exact import search
+from hfclip.search.exact import BLOCK, search
 
 BEST = 10
 """Number of rows that an exact search gives for each query of a measurement."""
@@ -97,8 +97,7 @@ def ask(
     random = np.random.default_rng(len(held_out))
     kinds = {name: (np.asarray(vectors[held_out]), held_out)}
     for other, queries in others.items():
-        valid = np.flatnonzero(np.isfinite(queries).all(axis=1))
-        chosen = np.sort(random.choice(valid, min(QUERIES, len(valid)), replace=False))
+        chosen = _choose_finite(queries, random)
         if len(chosen):
             kinds[other] = np.asarray(queries[chosen]), np.full(len(chosen), -1)
     count = min(BEST, len(vectors) - 1)
@@ -114,3 +113,23 @@ def ask(
         ]
         questions.append(Question(kind, queries, own, np.array(least, np.float32), count))
     return questions
+
+
+def _choose_finite(queries: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.int64]:
+    """Chooses at most `QUERIES` rows without NaN, ascending. Reads the rows in blocks."""
+    blocks = range(0, len(queries), BLOCK)
+    counts = [len(_finite(queries[start : start + BLOCK])) for start in blocks]
+    total = sum(counts)
+    places = np.sort(random.choice(total, min(QUERIES, total), replace=False))
+    chosen, before = [np.empty(0, np.int64)], 0
+    for start, count in zip(blocks, counts, strict=True):
+        first, last = np.searchsorted(places, [before, before + count])
+        if first < last:
+            valid = _finite(queries[start : start + BLOCK])
+            chosen.append(start + valid[places[first:last] - before])
+        before += count
+    return np.concatenate(chosen)
+
+
+def _finite(rows: NDArray[np.float32]) -> NDArray[np.int64]:
+    return np.flatnonzero(np.isfinite(rows).all(axis=1))

@@ -3,12 +3,17 @@
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import torch
+import numpy as np
 
 from hfclip.errors import ArgumentError, ArgumentTypeError, TextTooLongError
 from hfclip.text.bpe import END_TOKEN, START_TOKEN, Tokenizer, described, shortened
+
+if TYPE_CHECKING:
+    import torch
+
+TokenIds: TypeAlias = "np.ndarray[Any, np.dtype[np.int32]]"
 
 _ID_BYTES = array("i").itemsize
 _START = array("i", [START_TOKEN]).tobytes()
@@ -21,7 +26,7 @@ def tokenize(
     truncate: bool = False,
     *,
     padding: Literal["max_length", "longest"] = "max_length",
-) -> torch.Tensor:
+) -> "torch.Tensor":
     """Encodes texts as a batch of token ids.
 
     A row has a start token, the text, an end token, and zeros as padding.
@@ -40,6 +45,20 @@ def tokenize(
         ArgumentTypeError: A text is not a string, or `texts` is a mapping, a set, a table or bytes.
         ArgumentError: `context_length` is below 2, or `padding` has another value.
     """
+    import torch  # noqa: PLC0415  # `token_ids` needs no torch
+
+    ids = token_ids(texts, context_length, truncate, padding=padding)
+    return torch.from_numpy(ids)
+
+
+def token_ids(
+    texts: str | Iterable[str],
+    context_length: int = 77,
+    truncate: bool = False,
+    *,
+    padding: Literal["max_length", "longest"] = "max_length",
+) -> TokenIds:
+    """Encodes texts as `tokenize` does, without torch: int32 (n, width)."""
     if context_length < 2:
         raise ArgumentError(
             f"context_length is {context_length}: a row needs 2 for its start and end tokens"
@@ -57,7 +76,7 @@ def tokenize(
     return _stack(rows, context_length if padding == "max_length" else longest)
 
 
-def decode(tokens: Sequence[int] | torch.Tensor, *, skip_special_tokens: bool = False) -> str:
+def decode(tokens: "Sequence[int] | torch.Tensor", *, skip_special_tokens: bool = False) -> str:
     """Returns the text of ids, see `Tokenizer.decode`."""
     return _shared().decode(tokens, skip_special_tokens=skip_special_tokens)
 
@@ -97,11 +116,11 @@ def _row(text: str, context_length: int, truncate: bool) -> bytes:
     return _START + packed + _END
 
 
-def _stack(rows: list[bytes], width: int) -> torch.Tensor:
+def _stack(rows: list[bytes], width: int) -> TokenIds:
     if not rows:
-        return torch.zeros((0, width), dtype=torch.int32, device="cpu")
+        return np.zeros((0, width), np.int32)
     stride = width * _ID_BYTES
     flat = bytearray(len(rows) * stride)
     for begin, row in zip(range(0, len(flat), stride), rows, strict=True):
         flat[begin : begin + len(row)] = row
-    return torch.frombuffer(flat, dtype=torch.int32).view(len(rows), width)
+    return np.frombuffer(flat, np.int32).reshape(len(rows), width)

@@ -148,6 +148,7 @@ def test_a_picture_is_pasted(page: "Page") -> None:
 def test_a_picture_is_taken_with_the_webcam(page: "Page") -> None:
     page.locator("#picture [data-testid='source-select'] button").nth(1).click()
     page.locator("#picture").get_by_text("Click to Access Webcam").click()
+    page.wait_for_function("document.querySelector('#picture video')?.videoWidth > 0")
     page.locator("#picture [aria-label='capture photo']").click()
     wait_for(page, "#classify-time", "encoding the pictures")
     assert len(bars(page)) == 10
@@ -272,10 +273,9 @@ def test_mistakes_are_answered_in_words(page: "Page", tmp_path: Path) -> None:
     page.click("#classify")
     assert "has no {}" in message(page)
     (tmp_path / "broken.png").write_bytes(b"no picture")
+    page.fill("#templates textarea, #templates input", "a {}")
     page.click("#picture [aria-label='Remove Image'], #picture [aria-label='Clear']")
     page.set_input_files("#picture input[type=file]", str(tmp_path / "broken.png"))
-    page.fill("#templates textarea, #templates input", "a {}")
-    page.click("#classify")
     assert "broken.png: not a picture that Pillow can read." in message(page)
     open_tab(page, "Search")
     page.fill("#words input, #words textarea", " ")

@@ -137,7 +137,7 @@ def test_a_name_is_the_last_component_of_the_key() -> None:
 def test_a_collection_of_another_model_or_of_texts_is_refused(
     collection: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=r"The model is ViT-B/16, but .* was made with digits"):
+    with pytest.raises(DataError, match=r"The model is ViT-B/16, but .* was made with 'digits'"):
         open_demo("ViT-B/16", collection, device="cpu")
     (tmp_path / "texts.txt").write_text("a\nb\n")
     arguments = ["embed", str(tmp_path / "texts.txt"), "-o", str(tmp_path / "out"), "--text"]

@@ -25,6 +25,7 @@ from torch import Tensor
 import hfclip
 from hfclip.checkpoints import archive
 from hfclip.checkpoints import read as checkpoint
+from hfclip.checkpoints.assembly import detect_kind
 from hfclip.checkpoints.read import read_checkpoint
 from hfclip.compat import clip as compat
 from hfclip.errors import CheckpointError
@@ -201,7 +202,7 @@ def test_a_file_written_during_the_read_is_refused(
         path.write_bytes(path.read_bytes() + b"x")
         return content
 
-    form = checkpoint._detect(path)
+    form = detect_kind(path)
     monkeypatch.setitem(checkpoint._READERS, form, interrupted)
     with pytest.raises(CheckpointError, match="changed while it was read"):
         read_checkpoint(Source(path, None, "a test"))

@@ -15,7 +15,7 @@ from saved_weights import save, save_shards
 from torch import Tensor
 
 import hfclip
-from hfclip.checkpoints import read as reading
+from hfclip.checkpoints import assembly
 from hfclip.checkpoints.read import read_checkpoint
 from hfclip.layouts.files import Source
 from hfclip.layouts.transformers import to_transformers
@@ -162,7 +162,7 @@ def test_shards_that_another_program_replaces_meanwhile_are_not_mixed(
     at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = find(sharded(tmp_path, "model.safetensors"))
-    detect = reading._detect
+    detect = assembly.detect_kind
 
     def replacing(path: Path) -> str:
         if path == source.shards[1].path:
@@ -171,7 +171,7 @@ def test_shards_that_another_program_replaces_meanwhile_are_not_mixed(
             save(tensors, other.with_suffix(".new")).replace(other)
         return detect(path)
 
-    monkeypatch.setattr(reading, "_detect", replacing)
+    monkeypatch.setattr(assembly, "detect_kind", replacing)
     with pytest.raises(hfclip.CheckpointError, match="another program writes to it"):
         read_checkpoint(source)
 

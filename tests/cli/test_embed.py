@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from pictures import draw_folder
 
 from hfclip.cli import main
-from hfclip.embedding.parts import complete_parts
+from hfclip.embedding.part_files import complete_parts
 
 # Shells start background jobs, possibly these tests too, with SIGINT ignored.
 PROGRAM = """
@@ -69,6 +69,10 @@ def test_json_is_one_object(tmp_path: Path) -> None:
         (["--part-of", "0/3"], 2, "'0/3'; expected a share"),
         (["--part-of", "1/2", "--compact"], 2, "--compact needs a run without --part-of"),
         (["--background", "blackish"], 1, "The background is 'blackish'; expected a colour"),
+        (["--address", "auto"], 2, "--address needs --engine ray."),
+        (["--cpus-per-worker", "2"], 2, "--cpus-per-worker needs --engine ray."),
+        (["--gpus-per-worker", "0.5"], 2, "--gpus-per-worker needs --engine ray."),
+        (["--engine", "ray", "--gpus-per-worker", "1"], 1, "The device is cpu, but each worker"),
         (["--max-pixels", "0"], 2, "0 is not in the range"),
     ],
 )
@@ -93,6 +97,34 @@ def test_a_missing_pyarrow_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     status, _, errors = run(draw_folder(tmp_path / "pictures", 1), "-o", tmp_path / "out")
     assert status == 1
     assert 'pip install "hfclip[embed]"' in errors
+
+
+def test_a_missing_ray_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    folder = draw_folder(tmp_path / "pictures", 1)
+    status, _, errors = run(folder, "-o", tmp_path / "out", "--engine", "ray")
+    assert status == 1
+    assert '--engine ray needs Ray: pip install "hfclip[ray]"' in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_that_does_not_answer_is_named_within_seconds(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    folder, began = draw_folder(tmp_path / "pictures", 1), time.monotonic()
+    address = ["--engine", "ray", "--address", "127.0.0.1:9"]
+    status, _, errors = run(folder, "-o", tmp_path / "out", *address)
+    assert status == 1
+    assert "The Ray cluster 127.0.0.1:9 cannot be reached (nothing answers there)." in errors
+    assert time.monotonic() - began < 30.0
+
+
+def test_an_address_of_ray_client_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    folder = draw_folder(tmp_path / "pictures", 1)
+    address = ["--engine", "ray", "--address", "ray://head:10001"]
+    status, _, errors = run(folder, "-o", tmp_path / "out", *address)
+    assert status == 1
+    assert "ray://head:10001 is an address of Ray Client. Start hfclip on a node" in errors
 
 
 def test_the_help_names_every_option_and_shows_examples() -> None:

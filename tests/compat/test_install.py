@@ -4,6 +4,7 @@ import ast
 import importlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -91,9 +92,16 @@ def _is_clip(name: str) -> bool:
     return name.partition(".")[0] == "clip"
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str | Path, python: str | Path = sys.executable, warn: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs Python, or the command of the fixture `python`, with an action for warnings."""
     return subprocess.run(
-        [sys.executable, *map(str, arguments)], check=False, capture_output=True, text=True
+        [python, *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | ({"PYTHONWARNINGS": warn} if warn else {}),
     )
 
 
@@ -150,7 +158,7 @@ def test_uninstall_restores_the_original_clip() -> None:
     assert sys.modules["clip"] is other
 
 
-def test_a_script_runs_unchanged_and_gives_the_same_values(tmp_path: Path) -> None:
+def test_a_script_runs_unchanged_and_gives_the_same_values(tmp_path: Path, python: Path) -> None:
     numbers = (16, 32, 1, 64, 16, 77, 49408, 64, 1, 1)
     model = hfclip.CLIP(*numbers)
     convert_weights(model)
@@ -158,24 +166,25 @@ def test_a_script_runs_unchanged_and_gives_the_same_values(tmp_path: Path) -> No
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "helper.py").write_text("NAME = 'beside'")
     arguments = (tmp_path / "script.py", tmp_path / "weights.pt", "--epochs", "3")
-    ours = run("-W", "error", "-m", "hfclip.compat", *arguments)
+    ours = run("-m", "hfclip.compat", *arguments, python=python, warn="error")
     assert (ours.returncode, ours.stderr) == (0, "")
-    theirs = run("-W", "ignore", *arguments)
+    theirs = run(*arguments, python=python, warn="ignore")
     assert theirs.returncode == 0, theirs.stderr
     (logits, *rest), (expected, *others) = json.loads(ours.stdout), json.loads(theirs.stdout)
     assert rest == others == [[320, 1929], ["--epochs", "3"], "beside"]
     assert logits[0] == pytest.approx(expected[0], rel=1e-5)
 
 
-def test_processes_that_a_script_spawns_use_hfclip_too(tmp_path: Path) -> None:
+def test_processes_that_a_script_spawns_use_hfclip_too(tmp_path: Path, python: Path) -> None:
     (tmp_path / "script.py").write_text(SPAWNING)
-    result = run("-W", "error", "-m", "hfclip.compat", tmp_path / "script.py")
+    script = tmp_path / "script.py"
+    result = run("-m", "hfclip.compat", script, python=python, warn="error")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == "('hfclip.compat.clip', 'hfclip.model', 'RN50')\n"
 
 
 def test_a_module_runs_like_a_script() -> None:
-    result = run("-W", "error", "-m", "hfclip.compat", "-m", "this")
+    result = run("-m", "hfclip.compat", "-m", "this", warn="error")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("The Zen of Python")
 

@@ -1,6 +1,8 @@
 """URLs: what is refused, what is repeated, and what errors say."""
 
 import sys
+import time
+import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -9,15 +11,16 @@ import pytest
 from fsspec import AbstractFileSystem, register_implementation
 from places import Place, forget_memory
 
-from hfclip.data import remote
+from hfclip.data import asking
 from hfclip.data.references import ParquetRow, RemoteImage, TarImage
-from hfclip.data.remote import FileInfo, info_of, kind_of, list_folder, read_url, redacted
+from hfclip.data.remote import FileInfo, info_of, kind_of, list_folder, read_url
+from hfclip.data.urls import redacted
 from hfclip.errors import DataError
 
 
 @pytest.fixture(autouse=True)
 def _memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(remote, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(asking, "_PAUSES", (0.0, 0.0))
     yield
     forget_memory()
 
@@ -107,6 +110,42 @@ def test_a_request_that_goes_on_failing_is_an_error_without_urls(
         read_url("failing://a.jpg")
     assert str(caught.value) == ("failing://a.jpg cannot be read (RuntimeError: 403 for url 'URL).")
     assert caught.value.__cause__ is None
+
+
+def test_object_storage_that_has_answered_gets_more_time_for_pictures_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    monkeypatch.setattr(asking, "OBJECT_STORAGE", {"failing"})
+    monkeypatch.setattr(asking, "_answered", set())
+    monkeypatch.setattr(Failing, "errors", [ConnectionError("refused")] * 3)
+    with pytest.raises(DataError, match="ConnectionError: refused"):
+        read_url("failing://bucket/a.jpg")  # it may be a name that does not exist
+    assert read_url("failing://bucket/a.jpg") == b"bucket/a.jpg"
+    Failing.errors += [ConnectionError("refused")] * len(asking.PAUSES)
+    pauses.clear()
+    with pytest.warns(UserWarning, match=r"failing://bucket/b\.jpg cannot be read now.*for 87 s"):
+        assert read_url("failing://bucket/b.jpg") == b"bucket/b.jpg"
+    assert pauses == list(asking.PAUSES)
+
+
+def test_a_server_that_is_silent_is_named_once_until_it_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr(asking, "OBJECT_STORAGE", {"failing"})
+    monkeypatch.setattr(asking, "_answered", {"failing://bucket"})
+    monkeypatch.setattr(Failing, "errors", [])
+    for _ in range(2):
+        Failing.errors += [ConnectionError("refused")] * (len(asking.PAUSES) + 1)
+        Failing.errors += [ConnectionError("refused")] * len(asking.PAUSES)
+        with warnings.catch_warnings(record=True) as given:
+            warnings.simplefilter("always")
+            with pytest.raises(DataError):
+                read_url("failing://bucket/a.jpg")
+            assert read_url("failing://bucket/b.jpg") == b"bucket/b.jpg"
+        assert len(given) == 1
 
 
 @pytest.mark.parametrize(

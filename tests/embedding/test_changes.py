@@ -13,8 +13,8 @@ from embedded import encode, expected, killed_everywhere, listed, live, run, tou
 from hfclip.data.references import FileImage, TarImage
 from hfclip.embedding.changes import Changes, update_plan
 from hfclip.embedding.items import Item
-from hfclip.embedding.parts import complete_parts, digest_path, part_path
-from hfclip.embedding.plan import Plan, find_plan, plan_path
+from hfclip.embedding.part_files import complete_parts, digest_file, part_file
+from hfclip.embedding.plan import PLAN, Plan, find_plan
 from hfclip.errors import ArgumentError, DataError
 
 
@@ -45,11 +45,11 @@ def test_the_first_run_plans_parts_in_the_order_of_the_items(folder: Path, out: 
 
 def test_the_same_run_again_has_nothing_to_do_and_writes_no_plan(folder: Path, out: Path) -> None:
     first, _ = run(folder, out)
-    before = plan_path(out).stat().st_ino
+    before = (out / PLAN).stat().st_ino
     again, keys = run(folder, out, part_size=3)
     assert (counts(again), again.pending, keys) == ((0, 0, 0, 0, 10), (), [])
     assert again.plan.digest == first.plan.digest
-    assert plan_path(out).stat().st_ino == before
+    assert (out / PLAN).stat().st_ino == before
 
 
 def test_exactly_the_changes_among_5000_files_are_encoded(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_everything_that_is_gone_disappears_with_its_parts(folder: Path, out: Pa
     changes, keys = run(folder, out)
     assert (counts(changes), keys) == ((0, 0, 4, 0, 6), [])
     assert complete_parts(out) == [1, 2]
-    assert not digest_path(out, 0).exists()
+    assert not (out / digest_file(0)).exists()
     assert live(out) == expected(folder)
     write(folder / "new", b"new")
     assert run(folder, out)[0].pending == (3,)  # numbers are never used twice
@@ -192,8 +192,8 @@ def test_everything_that_is_gone_disappears_with_its_parts(folder: Path, out: Pa
 
 def test_without_digests_a_touched_file_is_encoded_again(folder: Path, out: Path) -> None:
     run(folder, out)
-    digest_path(out, 0).unlink()
-    digest_path(out, 1).write_bytes(b"too short")
+    (out / digest_file(0)).unlink()
+    (out / digest_file(1)).write_bytes(b"too short")
     touch(folder / "0.jpg")
     touch(folder / "4.jpg")
     (folder / "1.jpg").rename(folder / "moved")
@@ -332,7 +332,9 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     assert again.plan.digest == Plan(whole).digest
     assert list(Plan(resumed).parts()) == list(Plan(whole).parts())
     for number in range(7):
-        assert part_path(resumed, number).read_bytes() == part_path(whole, number).read_bytes()
+        assert (resumed / part_file(number)).read_bytes() == (
+            whole / part_file(number)
+        ).read_bytes()
 
 
 def test_a_planned_part_stays_if_its_files_change_and_is_divided_anew_if_one_is_gone(
@@ -354,22 +356,22 @@ def test_a_part_that_was_deleted_is_encoded_again(folder: Path, out: Path) -> No
     run(folder, out)
     (folder / "1.jpg").unlink()
     run(folder, out)
-    part_path(out, 0).unlink()
-    part_path(out, 1).unlink()
+    (out / part_file(0)).unlink()
+    (out / part_file(1)).unlink()
     assert run(folder, out)[0].pending == (1, 3)
     assert live(out) == expected(folder)
 
 
 def test_a_damaged_part_is_an_error_that_says_what_to_do(folder: Path, out: Path) -> None:
     run(folder, out)
-    content = part_path(out, 1).read_bytes()
-    part_path(out, 1).write_bytes(content[: len(content) // 2])
+    content = (out / part_file(1)).read_bytes()
+    (out / part_file(1)).write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"part-00001\.parquet is not a Parquet file, or is dam"):
         run(folder, out)
-    part_path(out, 1).write_bytes(part_path(out, 2).read_bytes())
+    (out / part_file(1)).write_bytes((out / part_file(2)).read_bytes())
     with pytest.raises(DataError, match=r"has 2 rows; the plan names row 3\. Delete"):
         run(folder, out)
-    part_path(out, 1).unlink()
+    (out / part_file(1)).unlink()
     run(folder, out)
     assert live(out) == expected(folder)
 

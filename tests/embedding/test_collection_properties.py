@@ -27,7 +27,7 @@ from hfclip.embedding.changes import update_plan
 from hfclip.embedding.compact import compact
 from hfclip.embedding.manifest import NAME
 from hfclip.embedding.opening import opened
-from hfclip.embedding.parts import complete_parts
+from hfclip.embedding.part_files import complete_parts
 from hfclip.embedding.plan import Plan, find_plan
 
 _names = st.sampled_from([f"{folder}{name}.jpg" for folder in ("", "x/") for name in "abcde"])

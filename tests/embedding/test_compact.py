@@ -24,7 +24,8 @@ from hfclip.embedding.changes import update_plan
 from hfclip.embedding.compact import Compaction, compact
 from hfclip.embedding.manifest import read_manifest
 from hfclip.embedding.opening import opened
-from hfclip.embedding.parts import complete_parts, read_part
+from hfclip.embedding.part_files import complete_parts
+from hfclip.embedding.parts import read_part
 from hfclip.embedding.plan import Plan
 from hfclip.errors import ArgumentError, DataError
 
@@ -65,7 +66,7 @@ def test_the_parts_alone_hold_exactly_the_live_rows_with_their_present_keys(
     assert alone(out) == values
     assert live(out) == expected(folder)
     for part in Plan(out).parts():
-        rows = read_part(out / f"{part.name}.parquet")
+        rows = read_part(out, part.number)
         assert rows.keys == [item.key for item in part.items]
         assert list(part.rows) == list(range(len(rows)))
     assert run(folder, out)[0].unchanged == 10

@@ -257,8 +257,8 @@ def test_a_damaged_part_is_named(out: Path) -> None:
 
 
 def test_a_part_that_cannot_be_read_is_named(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(path: Path, columns: Any) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
+    def refused(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(matrix, "read_table", refused)
     with pytest.raises(DataError, match=r"part-00000\.parquet cannot be read .*Permission denied"):

@@ -27,7 +27,7 @@ def test_the_table_lists_live_rows_with_present_keys_and_goes_when_there_are_non
     write(folder / 'a, "b"\n.jpg', b"unread")
     run(folder, out)
     path = out / "errors.csv"
-    assert write_errors(out) == Counts(7, 4, 3, 0, path)
+    assert write_errors(out) == Counts(7, 4, 3, 0, str(path))
     assert table(path) == [
         ["key", "error"],
         ["in/1.jpg", "broken"],
@@ -37,7 +37,7 @@ def test_the_table_lists_live_rows_with_present_keys_and_goes_when_there_are_non
     (folder / "4.jpg").unlink()
     write(folder / "1.jpg", b"mended")
     update_plan(out, listed(folder), part_size=4)
-    assert write_errors(out) == Counts(6, 4, 1, 1, path)
+    assert write_errors(out) == Counts(6, 4, 1, 1, str(path))
     assert table(path) == [["key", "error"], ['in/a, "b"\n.jpg', "unread"]]
     (folder / 'a, "b"\n.jpg').unlink()
     run(folder, out)

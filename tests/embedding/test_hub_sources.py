@@ -4,13 +4,17 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from embedded import MANIFEST, run, vector, write
 from huggingface_hub import HfFileSystem, close_session
 from loopback.hub import LoopbackHub
 from loopback.in_process import point_client_at
 from places import listed, seen, tar
 
+from hfclip.embedding.embeddings import Embeddings
 from hfclip.embedding.listing import list_items
+from hfclip.embedding.opening import opened
 from hfclip.embedding.settings import Listing
 from hfclip.errors import DataError
 
@@ -131,3 +135,29 @@ def test_a_missing_repository_branch_and_file_are_named(hub: LoopbackHub) -> Non
     ):
         with pytest.raises(DataError, match=text):
             listed(source)
+
+
+def test_a_collection_that_was_uploaded_to_the_hub_is_read_and_not_written(
+    hub: LoopbackHub, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for number in range(5):
+        write(tmp_path / "in" / f"{number}.jpg", b"%d" % number)
+    with opened(out, MANIFEST) as collection:
+        run(tmp_path / "in", out, opened=collection)
+    local = [path for path in out.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    hub.add_repository(
+        "datasets/me/embedded", {path.relative_to(out).as_posix(): path for path in local}
+    )
+    url = "hf://datasets/me/embedded"
+    remote = Embeddings(url)
+    assert list(remote.keys) == [f"in/{number}.jpg" for number in range(5)]
+    assert remote.vectors.tolist() == [vector(b"%d" % number) for number in range(5)]
+    assert remote.digests(np.arange(5)).any(axis=1).all()
+    with (
+        pytest.raises(
+            DataError, match=r"hf://datasets/me/embedded cannot be written\. Each file of"
+        ),
+        opened(url, MANIFEST),
+    ):
+        pass

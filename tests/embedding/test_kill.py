@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hfclip.embedding.parts import complete_parts, joined, part_path, read_part
+from hfclip.embedding.part_files import complete_parts, part_file
+from hfclip.embedding.parts import joined, read_part
 
 KILLS = 20
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_twenty_kills_lose_no_row_and_change_no_bit(tmp_path: Path) -> None:
+def test_twenty_kills_lose_no_row_and_change_no_bit(tmp_path: Path, python: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     draw = np.random.default_rng(0)
@@ -26,7 +27,7 @@ def test_twenty_kills_lose_no_row_and_change_no_bit(tmp_path: Path) -> None:
     (pictures / "150.png").write_bytes(b"broken")
     done = subprocess.run(
         [
-            sys.executable,
+            python,
             str(Path(__file__).parents[1] / "killed_run.py"),
             pictures,
             tmp_path,
@@ -42,10 +43,10 @@ def test_twenty_kills_lose_no_row_and_change_no_bit(tmp_path: Path) -> None:
     assert found["kills"] == KILLS
     assert found["with_parts"] > 3  # the others came while planning or in the first part
     whole, *resumed = (
-        {number: part_path(Path(out), number) for number in complete_parts(Path(out))}
+        {number: Path(out) / part_file(number) for number in complete_parts(out)}
         for out in found["complete"]
     )
-    rows = joined([read_part(path) for path in whole.values()])
+    rows = joined([read_part(found["complete"][0], number) for number in whole])
     assert rows.keys == [str(path) for path in sorted(pictures.iterdir())]
     assert np.flatnonzero(~rows.embeddings.valid).tolist() == [150]
     assert resumed

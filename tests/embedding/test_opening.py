@@ -13,7 +13,7 @@ from hfclip.embedding import opening
 from hfclip.embedding.changes import update_plan
 from hfclip.embedding.manifest import Manifest, read_manifest
 from hfclip.embedding.opening import opened
-from hfclip.embedding.parts import complete_parts
+from hfclip.embedding.part_files import complete_parts
 from hfclip.embedding.plan import Plan, find_plan
 from hfclip.errors import DataError
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,21 @@ import pytest
 from embedded import Killed, killed_at
 from pyarrow import parquet
 
+from hfclip.embedding.part_files import (
+    complete_parts,
+    digest_file,
+    part_file,
+    remove_leftovers,
+)
 from hfclip.embedding.parts import (
     Rows,
     Vectors,
-    complete_parts,
-    digest_path,
     joined,
-    part_path,
     read_digests,
     read_part,
-    remove_leftovers,
     write_part,
 )
+from hfclip.embedding.records import Record
 from hfclip.errors import DataError
 
 
@@ -60,14 +64,16 @@ def same(one: Rows, other: Rows) -> bool:
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_a_part_is_read_as_it_was_written(tmp_path: Path, dtype: str, captions: bool) -> None:
     written = rows(captions=captions)
-    path = write_part(tmp_path, 7, written, dtype=dtype, dimension=2)  # type: ignore[arg-type]
-    assert path == tmp_path / "part-00007.parquet"
-    assert same(read_part(path), written)
+    record = write_part(tmp_path, 7, written, dtype=dtype, dimension=2)  # type: ignore[arg-type]
+    content = (tmp_path / "part-00007.parquet").read_bytes()
+    assert record == Record(7, len(content), 3, 1, sha256(content).hexdigest())
+    assert same(read_part(tmp_path, 7), written)
     assert complete_parts(tmp_path) == [7]
 
 
 def test_a_part_has_exactly_the_columns_in_their_order_with_plain_types(tmp_path: Path) -> None:
-    schema = parquet.read_schema(write_part(tmp_path, 0, rows(), dtype="float16", dimension=2))
+    write_part(tmp_path, 0, rows(), dtype="float16", dimension=2)
+    schema = parquet.read_schema(tmp_path / part_file(0))
     vector = pyarrow.list_(pyarrow.float16(), 2)
     assert list(zip(schema.names, schema.types, strict=True)) == [
         ("key", pyarrow.string()),
@@ -87,7 +93,8 @@ def test_vectors_have_no_dictionary_and_no_statistics_and_missing_captions_no_sp
     tmp_path: Path,
 ) -> None:
     part = rows(1_000, 512)
-    path = write_part(tmp_path, 0, part, dtype="float16", dimension=512)
+    write_part(tmp_path, 0, part, dtype="float16", dimension=512)
+    path = tmp_path / part_file(0)
     group = parquet.read_metadata(path).row_group(0)
     columns = {
         column.path_in_schema.split(".")[0]: column
@@ -103,7 +110,7 @@ def test_vectors_have_no_dictionary_and_no_statistics_and_missing_captions_no_sp
 
 def test_the_digests_stand_beside_the_part_with_zeros_for_unknown_ones(tmp_path: Path) -> None:
     write_part(tmp_path, 0, rows(), dtype="float16", dimension=2)
-    assert digest_path(tmp_path, 0).read_bytes() == b"\1" * 32 + bytes(32) + b"\3" * 32
+    assert (tmp_path / digest_file(0)).read_bytes() == b"\1" * 32 + bytes(32) + b"\3" * 32
     found = read_digests(tmp_path, 0, 3)
     assert found is not None
     assert found.tolist() == [[1] * 32, [0] * 32, [3] * 32]
@@ -120,8 +127,8 @@ def test_a_write_that_is_killed_at_any_step_leaves_the_part_whole_or_missing(
                 write_part(tmp_path, 0, rows(), dtype="float16", dimension=2)
         except Killed:
             if complete_parts(tmp_path):
-                assert same(read_part(part_path(tmp_path, 0)), rows())
-            part_path(tmp_path, 0).unlink(missing_ok=True)
+                assert same(read_part(tmp_path, 0), rows())
+            (tmp_path / part_file(0)).unlink(missing_ok=True)
         else:
             break
     # for each of two files: a sync, a rename, a sync of the folder, a removal
@@ -153,8 +160,8 @@ def test_an_embedding_beyond_float16_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"beyond 65,504.*--dtype float32"):
         write_part(tmp_path, 0, part, dtype="float16", dimension=2)
     assert complete_parts(tmp_path) == []
-    path = write_part(tmp_path, 0, part, dtype="float32", dimension=2)
-    assert read_part(path).embeddings.values[0, 0] == 70_000
+    write_part(tmp_path, 0, part, dtype="float32", dimension=2)
+    assert read_part(tmp_path, 0).embeddings.values[0, 0] == 70_000
 
 
 def test_columns_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
@@ -174,9 +181,9 @@ def test_a_file_that_is_no_part_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "part-00000.parquet"
     parquet.write_table(pyarrow.table({"key": ["a"]}), path)
     with pytest.raises(DataError, match=r"is damaged, or is no part .*encodes this part again"):
-        read_part(path)
+        read_part(tmp_path, 0)
     with pytest.raises(FileNotFoundError):
-        read_part(tmp_path / "part-00001.parquet")
+        read_part(tmp_path, 1)
 
 
 def test_without_pyarrow_the_error_says_what_to_install(

@@ -11,7 +11,7 @@ from pyarrow import parquet
 from hfclip.data.references import FileImage, TarImage
 from hfclip.embedding.changes import update_plan
 from hfclip.embedding.items import Item
-from hfclip.embedding.plan import Plan, PlannedPart, find_plan, plan_path
+from hfclip.embedding.plan import PLAN, Plan, PlannedPart, find_plan
 from hfclip.errors import DataError
 
 ITEMS = [
@@ -41,7 +41,7 @@ def test_parts_are_read_as_they_were_planned(tmp_path: Path) -> None:
 
 def test_the_file_has_the_documented_columns_and_a_row_group_for_each_part(tmp_path: Path) -> None:
     update_plan(tmp_path, iter(ITEMS), part_size=2)
-    file = parquet.ParquetFile(plan_path(tmp_path))
+    file = parquet.ParquetFile(tmp_path / PLAN)
     assert " ".join(file.schema_arrow.names) == (
         "part row key text size mtime_ns error ref path offset length row_group row_in_group "
         "column field"
@@ -109,11 +109,11 @@ def test_a_folder_without_a_plan_and_a_file_that_is_none_are_named(tmp_path: Pat
     assert find_plan(tmp_path) is None
     with pytest.raises(DataError, match=r"has no plan .*Run `hfclip embed` first"):
         Plan(tmp_path)
-    plan_path(tmp_path).parent.mkdir()
-    parquet.write_table(pyarrow.table({"key": ["a"]}), plan_path(tmp_path))
+    (tmp_path / PLAN).parent.mkdir()
+    parquet.write_table(pyarrow.table({"key": ["a"]}), tmp_path / PLAN)
     with pytest.raises(DataError, match="is damaged or is no plan"):
         Plan(tmp_path)
-    plan_path(tmp_path).write_bytes(b"PAR1")
+    (tmp_path / PLAN).write_bytes(b"PAR1")
     with pytest.raises(DataError, match="is damaged"):
         find_plan(tmp_path)
 

@@ -90,7 +90,7 @@ def test_batches_do_not_cross_parts(pictures: Path, tmp_path: Path) -> None:
 def test_a_second_run_encodes_exactly_what_is_new_or_changed(tmp_path: Path) -> None:
     folder, out, count = tmp_path / "pictures", tmp_path / "out", 5_000
     folder.mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (count + 500, 8, 8), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (count + count // 10, 8, 8), np.uint8)
     files = [saved(Image.fromarray(each), "PNG") for each in pixels]
     for number in range(count):
         (folder / f"{number:04}.png").write_bytes(files[number])

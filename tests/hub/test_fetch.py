@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ import hfclip
 from hfclip import releases
 from hfclip.config import ClipConfig
 from hfclip.hub import fetch as hfclip_hub
-from hfclip.hub import integrity
+from hfclip.hub import integrity, patience
 from hfclip.hub.fetch import Access
 from hfclip.network.clip import convert_weights
 
@@ -298,6 +297,13 @@ FAULTS: list[tuple[str, Fault]] = [
 every_fault = pytest.mark.parametrize("fault", [f for _, f in FAULTS], ids=[n for n, _ in FAULTS])
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shortens both limits to a second, for tests of what happens after them or beyond them."""
+    monkeypatch.setattr(patience, "STALL", 1.0)
+    monkeypatch.setattr(patience, "LIMIT", 1.0)
+
+
 @every_fault
 def test_a_temporary_fault_does_no_harm(fault: Fault, hub: LoopbackHub, cache: Path) -> None:
     order = hub.fault(fault, WEIGHTS)
@@ -337,6 +343,7 @@ def test_an_unavailable_hub_is_given_up_in_ten_seconds(
 
 
 @pytest.mark.parametrize("fault", [Hang(), Status(503), Reset()], ids=["silence", "503", "reset"])
+@pytest.mark.usefixtures("impatient")
 def test_cached_models_load_while_the_hub_is_unavailable(
     fault: Fault, hub: LoopbackHub, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -362,8 +369,9 @@ def test_a_refused_connection_is_reported_at_once(
     assert "cannot be fetched: the connection to http://127.0.0.1:9 failed" in str(caught.value)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_slow_download_is_waited_for(hub: LoopbackHub) -> None:
-    hub.fault(Slow(seconds=7), WEIGHTS)
+    hub.fault(Slow(seconds=2.5), WEIGHTS)
     assert load()
 
 
@@ -529,7 +537,7 @@ state = model.state_dict()
 print(hashlib.sha256(b"".join(t.numpy().tobytes() for t in state.values())).hexdigest())
 """
 
-# A child that is killed while it downloads needs no torch, which takes seconds to import.
+# A child that is killed while it downloads.
 DOWNLOADER = """
 import sys, hfclip
 hfclip.download(sys.argv[1])
@@ -551,9 +559,7 @@ def spawn(hub: LoopbackHub, home: Path, python: Path) -> Callable[..., subproces
     environment = {**hub.environment(home), "OMP_NUM_THREADS": "1"}
 
     def start(program: str = CHILD) -> subprocess.Popen[str]:
-        # A program that is killed must be the process that this test knows.
-        runs = sys.executable if program == DOWNLOADER else python
-        command = [runs, "-c", program, "me/clip"]
+        command = [str(python), "-c", program, "me/clip"]
         return subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -585,7 +591,7 @@ def test_a_load_after_a_killed_download_is_correct_at_twenty_moments(
             time.sleep(0.01)
         time.sleep(0.02)
         child.kill()
-        child.communicate()
+        child.communicate()  # the streams close when the program has ended too
         assert order.struck == 1
         hub.forget_faults()
         assert load()
@@ -789,8 +795,13 @@ def test_each_release_name_loads_its_architecture(
     config = cut_down(real.config)
     with torch.device("meta"):
         shapes = hfclip.CLIP(**config.to_dict()).state_dict()
-    zeros = {key: torch.zeros(like.shape, dtype=like.dtype) for key, like in shapes.items()}
-    save_file(zeros, tmp_path / real.hub.file)
+    half = {
+        key: torch.zeros(
+            like.shape, dtype=torch.float16 if like.is_floating_point() else like.dtype
+        )
+        for key, like in shapes.items()
+    }
+    save_file(half, tmp_path / real.hub.file)
     commit = hub.add_repository(real.hub.repo_id, {real.hub.file: tmp_path / real.hub.file})
     file = dataclasses.replace(real.hub, revision=commit, sha256=None, size=None)
     release = dataclasses.replace(real, config=config, hub=file)

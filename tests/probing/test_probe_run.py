@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from small_collection import unit_rows, write_collection
 
 import hfclip
-from hfclip.embedding.parts import digest_path
+from hfclip.embedding.part_files import digest_file
 from hfclip.errors import ArgumentError, DataError, LabelError
 from hfclip.probing.division import Indices, divide, drawn
 from hfclip.probing.run import ProbeOptions, ProbeReport, probe_collection
@@ -165,7 +165,7 @@ def test_unknown_contents_are_compared_by_their_embeddings(tmp_path: Path) -> No
     out = write_collection(tmp_path / "out", rows)
     known = contents_of(hfclip.Embeddings(out))
     assert len(np.unique(known, axis=0)) == 10
-    digest_path(out, 0).unlink()
+    (out / digest_file(0)).unlink()
     unknown = contents_of(hfclip.Embeddings(out))
     assert len(np.unique(unknown, axis=0)) == 9
     assert np.array_equal(unknown[2], unknown[7])

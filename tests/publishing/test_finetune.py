@@ -5,9 +5,9 @@ import json
 import math
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 from conftest import TINY_VIT, draw
 from huggingface_hub import ModelCard, close_session
+from huggingface_hub.utils import _http
 from loopback.faults import Before, HangUp, Reset, Status
 from loopback.hub import LoopbackHub
 from loopback.in_process import point_client_at
@@ -332,8 +333,14 @@ def test_a_pull_request_needs_no_write_permission(hub: LoopbackHub, base: Path) 
     ],
 )
 def test_a_failed_upload_leaves_the_repository_unchanged(
-    fault: Status | Reset | HangUp, path: str, method: str, hub: LoopbackHub, base: Path
+    fault: Status | Reset | HangUp,
+    path: str,
+    method: str,
+    hub: LoopbackHub,
+    base: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda _: None))  # between attempts
     hub.add_repository("me/my-clip", {"notes.txt": b"before"})
     head = head_of(hub)
     hub.fault(fault, path, method=method, times=None)
@@ -381,17 +388,18 @@ def test_a_published_file_with_wrong_bytes_is_reported(
 
 
 def test_a_killed_upload_leaves_the_repository_and_the_next_try_completes(
-    hub: LoopbackHub, base: Path, tmp_path: Path
+    hub: LoopbackHub, base: Path, tmp_path: Path, python: Path
 ) -> None:
     hub.add_repository("me/my-clip", {"notes.txt": b"before"})
     head = head_of(hub)
     environment = hub.environment(tmp_path / "home", TOKEN)
-    command = [sys.executable, "-m", "hfclip.cli", "publish", str(base), "me/my-clip"]
+    command = [str(python), "-m", "hfclip.cli", "publish", str(base), "me/my-clip"]
     for path in ("/_lfs/*", "/me/my-clip.git/*", "/api/models/*/commit/*"):
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
         order = hub.fault(Before(process.kill), path, method="P*", times=1)
         hub.fault(Status(503), path, method="P*", times=None)
-        assert process.wait(60) == -signal.SIGKILL
+        process.communicate(timeout=60)  # the stream closes when the program has ended too
+        assert process.returncode == -signal.SIGKILL
         assert order.struck == 1
         assert head_of(hub) == head
         hub.forget_faults()

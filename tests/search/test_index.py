@@ -1,6 +1,9 @@
 """An index finds what exact search finds, and says how much of it."""
 
 import json
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +138,99 @@ def test_lists_in_several_files_give_the_same_candidates(tmp_path: Path, files: 
         assert len(found) == 400
         assert (np.diff(found) > 0).all()
         assert set(exact[0]) <= set(found)
+
+
+def test_files_that_are_searched_at_once_give_what_they_give_one_after_the_other(
+    tmp_path: Path,
+) -> None:
+    vectors = clustered(40_000)
+    names = write_lists(tmp_path, vectors, None, Kind(300, 8, 15_000), np.arange(0), memory=1)
+    paths = [tmp_path / name for name in names]
+    one, many = Lists(paths, threads=1), Lists(paths, threads=3)
+    threads: set[str] = set()
+    whole = many._parts[0].search
+
+    def search_first(*given: Any, **named: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return whole(*given, **named)
+
+    many._parts[0].search = search_first
+    for probes in (1, 7, 300):
+        for queries in (TEXTS[:1], TEXTS[:70]):
+            found = list(many.candidates(queries, 400, probes))
+            expected = list(one.candidates(queries, 400, probes))
+            assert len(found) == len(expected) == len(queries)
+            assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert len(paths) == 3
+    assert threads
+    assert all(name.startswith("hfclip-search") for name in threads)
+
+
+def test_the_sample_has_no_row_that_is_held_out_and_may_have_all_others() -> None:
+    random = np.random.default_rng(0)
+    held_out = np.array([0, 1, 2, 50, 51, 99])
+    rows = lists_module._sampled(random, 100, held_out, 1_000)
+    assert list(rows) == [row for row in range(100) if row not in set(held_out)]
+    drawn = np.concatenate([lists_module._sampled(random, 100, held_out, 10) for _ in range(2_000)])
+    counts = np.bincount(drawn, minlength=100)
+    assert not counts[held_out].any()
+    assert counts[counts > 0].min() > 150  # 213 on average
+    assert (counts > 0).sum() == 94
+
+
+# Builds lists of a mapped file and prints the growth of the process's own memory, in bytes.
+PEAK = """
+import sys, threading, time
+from pathlib import Path
+import numpy as np
+from hfclip.search.lists import Kind, write_lists
+from hfclip.search.recall import choose_held_out
+
+def own():
+    [line] = [l for l in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in l]
+    return int(line.split()[1]) * 1024
+
+def watch():
+    while not done.wait(0.002):
+        highest[0] = max(highest[0], own())
+
+folder = Path(sys.argv[1])
+vectors = np.load(folder / "vectors.npy", mmap_mode="r").view(np.ndarray)
+held_out = choose_held_out(len(vectors))
+kind = Kind(16, 8, 800)
+small = vectors[:20_000]
+(folder / "small").mkdir()
+write_lists(folder / "small", small, None, kind, np.arange(0), memory=2**21)  # starts all threads
+done, highest, before = threading.Event(), [0], own()
+thread = threading.Thread(target=watch)
+thread.start()
+names = write_lists(folder, vectors, None, kind, held_out, memory=2**21)
+done.set()
+thread.join()
+assert len(names) > 4
+print(max(0, highest[0] - before))
+"""
+
+
+def test_the_memory_of_building_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("other systems do not report the memory without mapped files")
+    peaks = []
+    for rows in (300_000, 900_000):
+        folder = tmp_path / str(rows)
+        folder.mkdir()
+        shape = rows, 32
+        vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, shape)
+        part = clustered(10_000)
+        for start in range(0, rows, len(part)):
+            vectors[start : start + len(part)] = part
+        del vectors
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, str(folder)], capture_output=True, text=True, check=True
+        )
+        peaks.append(int(done.stdout))
+    # The rows grow by 77 MB, the lists by 24 MB, and a list of all rows and its copies by 20 MB.
+    assert peaks[1] - peaks[0] < 8 * 2**20
 
 
 def test_the_recall_without_clusters_is_refused_and_nothing_is_written(tmp_path: Path) -> None:

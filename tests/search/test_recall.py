@@ -1,10 +1,13 @@
 """The recall of an approximate search, measured with rows and with other queries."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from clustered import clustered, texts_for
 from numpy.typing import NDArray
 
+from hfclip.search import recall
 from hfclip.search.exact import search
 from hfclip.search.recall import QUERIES, Question, Search, ask, choose_held_out
 
@@ -67,6 +70,33 @@ def test_any_of_several_equal_rows_counts() -> None:
     assert question.recall(last).share == 1
 
 
+def test_queries_of_several_blocks_are_chosen_as_from_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = texts_for(clustered(2_000, 8))
+    texts[5:1_100] = np.nan  # a block without any, of 300 rows
+    expected = ask(ROWS, None, choose_held_out(300), "images", {"captions": texts})[1]
+    monkeypatch.setattr(recall, "BLOCK", 300)
+    found = ask(ROWS, None, choose_held_out(300), "images", {"captions": texts})[1]
+    assert np.array_equal(found.queries, expected.queries)
+    places = [int(np.flatnonzero((texts == query).all(axis=1))[0]) for query in found.queries]
+    assert len(set(places)) == QUERIES
+    assert places == sorted(places)
+    assert not set(places) & set(range(5, 1_100))
+
+
+def test_the_memory_of_choosing_queries_does_not_grow_with_the_rows() -> None:
+    peaks = []
+    for rows in (200_000, 600_000):
+        texts = np.broadcast_to(TEXTS[0], (rows, 64 // 8, 8)).reshape(rows, 64)
+        tracemalloc.start()
+        chosen = recall._choose_finite(texts, np.random.default_rng(0))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(chosen) == QUERIES
+    # A byte for each number would be 13 and 38 MB, a block has 4 MB.
+    assert max(peaks) < 8 * 2**20
+    assert peaks[1] - peaks[0] < 2**20
+
+
 def test_the_standard_error_is_that_of_the_mean() -> None:
     images, _ = questions()
     calls: list[int] = []
@@ -79,10 +109,10 @@ def test_the_standard_error_is_that_of_the_mean() -> None:
         scores[: len(scores) // 2] = -1  # the first half of the queries finds nothing
         return rows, scores
 
-    recall = images.recall(half)
-    assert recall.share == 0.5
-    assert recall.error == pytest.approx(0.5 / len(images.queries) ** 0.5)
-    assert recall.safe == pytest.approx(0.5 - recall.error)
+    found = images.recall(half)
+    assert found.share == 0.5
+    assert found.error == pytest.approx(0.5 / len(images.queries) ** 0.5)
+    assert found.safe == pytest.approx(0.5 - found.error)
     assert calls == [11]
 
 

@@ -1,5 +1,5 @@
-import multiprocessing
 import os
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -132,27 +132,25 @@ def test_files_of_killed_processes_are_removed_and_those_of_running_ones_kept(
     assert sorted(path.name for path in folder.iterdir()) == [f"{KEY}.safetensors", "new.part"]
 
 
-def _write(home: str, seed: int) -> None:
-    constants.HF_HOME = home
-    for number in range(20):
-        write_features("shared", torch.full((300, 100), 7.0))
-        write_features(f"{seed}-{number}", torch.full((300, 100), float(number)))
-        found = read_features("shared")
-        assert found is None or torch.equal(found, torch.full((300, 100), 7.0))
+WRITE = """
+import sys, torch
+from huggingface_hub import constants
+from hfclip.zeroshot.cache import read_features, write_features
+constants.HF_HOME, seed = sys.argv[1:]
+for number in range(20):
+    write_features("shared", torch.full((300, 100), 7.0))
+    write_features(f"{seed}-{number}", torch.full((300, 100), float(number)))
+    found = read_features("shared")
+    assert found is None or torch.equal(found, torch.full((300, 100), 7.0))
+"""
 
 
-def test_two_processes_may_write_at_once(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    context = multiprocessing.get_context("spawn")
+def test_two_processes_may_write_at_once(folder: Path, tmp_path: Path, python: Path) -> None:
     running = [
-        context.Process(target=_write, args=(str(tmp_path / "home"), seed)) for seed in range(2)
+        subprocess.Popen([python, "-c", WRITE, str(tmp_path / "home"), str(seed)])
+        for seed in range(2)
     ]
-    for process in running:
-        process.start()
-    for process in running:
-        process.join(120)
-    assert [process.exitcode for process in running] == [0, 0]
+    assert [process.wait(120) for process in running] == [0, 0]
     found = read_features("shared")
     assert found is not None
     assert torch.equal(found, torch.full((300, 100), 7.0))
