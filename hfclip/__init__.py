@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from hfclip.probing.probe import LinearProbe
     from hfclip.publishing.export import export
     from hfclip.publishing.finetune import publish
+    from hfclip.publishing.space import publish_space
     from hfclip.search.searcher import Searcher
     from hfclip.sources.download import Download, download
     from hfclip.sources.inspect import Inspection, inspect
@@ -85,6 +86,7 @@ _HOMES = {
     "load": "loading",
     "optimize": "fast.optimize",
     "publish": "publishing.finetune",
+    "publish_space": "publishing.space",
     "tokenize": "text.tokenizer",
     "verify": "sources.verify",
     "ArgumentError": "errors",
@@ -166,6 +168,7 @@ __all__ = [
     "load",
     "optimize",
     "publish",
+    "publish_space",
     "tokenize",
     "verify",
 ]

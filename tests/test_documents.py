@@ -156,4 +156,5 @@ REASONS = {
     "it needs OpenAI's files",
     "it needs a bucket",
     "it takes many minutes",
+    "it serves a page until Ctrl-C",
 }

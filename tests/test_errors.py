@@ -29,6 +29,12 @@ OTHERS = {
     ("hfclip.embedding.run", "KeyboardInterrupt"): "Ctrl-C, after the batch",
     ("hfclip.embedding.ray", "KeyboardInterrupt"): "Ctrl-C, after the workers have ended",
     ("hfclip.embedding.matrix", "_ChangedError"): "caught by the loop that opens the matrix",
+    ("hfclip.embedding.parts", "ValueError"): "caught where a part is read",
+    (
+        "hfclip.embedding.settling",
+        "_UnusableError",
+    ): "caught where a part is checked",
+    ("hfclip.embedding.stores", "FileNotFoundError"): "a file is missing, as in a local folder",
     ("hfclip.search.copies", "FileExistsError"): "caught where a copy gets its name",
     ("hfclip.compat.fetching", "ConnectionError"): "caught by the loop that resumes a download",
 }

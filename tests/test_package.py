@@ -34,7 +34,8 @@ ROOMS = {
     "fast": "errors config network checkpoints model",
     "data": "errors atomic text images hub",
     "zeroshot": "errors version config text images layouts hub light network model",
-    "publishing": "errors config atomic layouts hub releases checkpoints sources cards model onnx",
+    "publishing": "errors version config atomic layouts hub releases checkpoints sources cards "
+    "model onnx",
     "loading": "errors devices network images hub releases checkpoints sources model",
     "environment": "version hub sources fast",
     "training": "errors version config atomic devices interruption text network images layouts hub "
@@ -45,8 +46,9 @@ ROOMS = {
     "probing": "errors version atomic images data embedding zeroshot",
     "compat": "errors config devices text network images layouts hub releases checkpoints sources "
     "model",
+    "app": "errors version images network releases cards zeroshot embedding search",
     "cli": "errors version atomic devices images layouts hub releases sources light model zeroshot "
-    "fast publishing loading environment training embedding search probing",
+    "fast publishing loading environment training embedding search probing app",
 }
 # The modules of each folder, lowest first: a module imports only what stands before it.
 ORDER = {
@@ -68,7 +70,8 @@ ORDER = {
     "delimited json_rows tables folders coco parquet tars repository contents sources checks "
     "joining splits skipped examples",
     "zeroshot": "templates labels entries classifier cache shared without_torch",
-    "publishing": "export companions published_card finetune",
+    "publishing": "export companions published_card outcome space_install space_files space "
+    "finetune",
     "training": "settings captions processes loss operations unchanged packed step optimizer "
     "precision batches checkpoints folder log memory loop base inputs metrics results card curves "
     "evaluation mix exam outcome run",
@@ -77,8 +80,11 @@ ORDER = {
     "plan settling fingerprints inputs layout comparing changes compact failures matrix_files "
     "matrix embeddings workers decoding encode pipeline arrays text_model options work crew events "
     "scheduling cluster nodes ray_session ray_crew ray run",
-    "search": "exact queries lists recall index collection_index searcher copies sheet duplicates",
+    "search": "exact queries lists recall index collection_index searcher copies thumbnails sheet "
+    "duplicates",
     "probing": "labels division regression training saved pictures probe scores run",
+    "app": "limits times demo answers finding markup guard fields classify_tab search_tab "
+    "compare_tab about_tab page serve space",
 }
 
 

@@ -18,6 +18,7 @@ _MODULES = {
     "search": "search",
     "probe": "probe",
     "duplicates": "duplicates",
+    "app": "app",
     "models": "models",
     "download": "models",
     "verify": "models",
@@ -82,6 +83,7 @@ def main() -> None:
       hfclip download ViT-B/32
       hfclip embed photos/ -o photos-embedded
       hfclip search photos-embedded "a red bicycle"
+      hfclip app --embeddings photos-embedded
       hfclip probe photos-embedded --labels-from folder -o my-probe
       hfclip models
       hfclip inspect model.safetensors

@@ -9,6 +9,7 @@ import click
 from hfclip.cli.completion import complete_models
 from hfclip.cli.output import print_facts
 from hfclip.cli.part_options import part_options
+from hfclip.cli.space_options import SUMMARIES, print_space, space_options
 from hfclip.errors import HfclipError
 
 if TYPE_CHECKING:
@@ -102,6 +103,13 @@ def export(model: str, folder: Path, layout: str, force: bool, **options: Any) -
     help="Keep a README.md in the repository that a person wrote; only hfclip's table of files in "
     "it is updated.",
 )
+@click.option(
+    "--space",
+    metavar="NAME",
+    help="Publish a Space too: a page on the Hub to try the model. NAME is org/name, or a name in "
+    "your own namespace.",
+)
+@space_options
 @click.option("--dry-run", is_flag=True, help="Check everything, show the plan, send nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def publish(
@@ -112,6 +120,9 @@ def publish(
     dry_run: bool,
     as_json: bool,
     card: "CardRule | None",
+    space: str | None,
+    replace_space: bool,
+    hfclip_from: str | None,
     **about: Any,
 ) -> None:
     """Publish a fine-tuned CLIP on the Hub.
@@ -124,6 +135,11 @@ def publish(
     README.md of a folder becomes the model card; --license, --base, --dataset and --metrics change
     its head.
 
+    With --space, a Space is published after the model: an app.py that opens the page of `hfclip
+    app` for this commit of the model, a requirements.txt with the versions of this machine, and a
+    README.md. Files that a person wrote in the Space are never replaced unless --replace-space
+    says so.
+
     With --json, standard output is one object whose "status" is "published", "nothing changed",
     "dry run" or "failed".
 
@@ -131,11 +147,15 @@ def publish(
     Examples:
       hfclip publish last.pt me/my-clip --base ViT-B/16 --license mit --dry-run
       hfclip publish folder/ me/my-clip --layout transformers --metrics results.json
+      hfclip publish folder/ me/my-clip --space me/my-demo
     """  # noqa: D301  # \b is click's mark for text that it does not wrap
     about["license"] = about.pop("license_name")
     about |= {"card": card or "refuse", "create_pr": create_pr}
+    page = {"repo_id": space, "replace": replace_space, "hfclip_from": hfclip_from}
+    if space is None and (replace_space or hfclip_from):
+        raise click.UsageError("--replace-space and --hfclip-from need --space.")
     try:
-        _publish(source, repository, private, dry_run, as_json, about)
+        _publish(source, repository, private, dry_run, as_json, about, page)
     except HfclipError as error:
         if as_json:
             kind = {"type": type(error).__name__, "message": str(error)}
@@ -150,29 +170,26 @@ def _publish(
     dry_run: bool,
     as_json: bool,
     options: dict[str, Any],
+    page: dict[str, Any],
 ) -> None:
     """Prints the plan, publishes, and prints the outcome."""
     from hfclip.publishing import finetune as publishing  # noqa: PLC0415
+    from hfclip.publishing.space import find_space  # noqa: PLC0415
 
+    sending: dict[str, Any] = {"private": private or None, "create_pr": options["create_pr"]}
+    space = find_space(**page, **sending) if page["repo_id"] else None
     with publishing.prepared(source, repository, **options) as publication:
-        plan = publication.describe()
+        outcome = publishing.dry_outcome(publication, space, private=private)
         if not as_json:
-            print_facts(plan)
-        outcome = publishing.Published(plan, "dry run", None, None, [])
+            print_facts(outcome.plan)
+            if outcome.space:
+                click.echo()
+                print_space(outcome.space.plan)
         if not dry_run:
-            pushed = publishing.send(
-                publication, private=private or None, create_pr=options["create_pr"]
-            )
-            outcome = publishing.Published.of(plan, pushed)
+            outcome = publishing.send_all(publication, space, **sending)
     if as_json:
-        values = {name: getattr(outcome, name) for name in ("status", "commit", "url", "sent")}
-        click.echo(json.dumps(plan | values, indent=2))
-    else:
-        click.echo(_SUMMARIES[outcome.status].format(outcome.url))
-
-
-_SUMMARIES = {
-    "dry run": "nothing was sent",
-    "published": "published      {}",
-    "nothing changed": "nothing changed: {} already has these files",
-}
+        click.echo(json.dumps(outcome.to_dict(), indent=2))
+        return
+    click.echo(SUMMARIES[outcome.status].format(outcome.url))
+    if outcome.space and not dry_run:
+        click.echo(SUMMARIES[outcome.space.status].format(outcome.space.url))

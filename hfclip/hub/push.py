@@ -8,22 +8,25 @@ commit, and the next push does not send the uploaded files again.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
-    ModelCard,
     ModelInfo,
+    RepoCard,
+    SpaceInfo,
     constants,
     get_token,
+    hf_hub_download,
 )
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils._paths import filter_repo_objects
 from huggingface_hub.utils._validators import validate_repo_id
 
-from hfclip.errors import ConfigError, PublishError, RepositoryError
+from hfclip.errors import ConfigError, IntegrityError, PublishError, RepositoryError
 from hfclip.hub import fetch as hub
 from hfclip.hub import integrity
 from hfclip.hub.ask import ask
@@ -34,6 +37,7 @@ from hfclip.layouts.files import CARD_FILE
 from hfclip.layouts.labels import LABELS_FILE, read_labels
 
 CardRule = Literal["refuse", "keep", "replace"]
+Kind = Literal["model", "space"]
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,25 @@ class Repository:
         head: The current commit of the branch, or None if the repository does not exist yet.
         files: The hashes of the files, by file name: the sha256 of large files, the git blob id of
             the others.
+        kind: Whether it is the repository of a model or of a Space.
+        is_private: Whether it is private or gated, so that a token is needed to read it.
     """
 
     repo_id: str
     head: str | None
     files: dict[str, str]
+    kind: Kind = "model"
+    is_private: bool = False
+
+    @property
+    def url(self) -> str:
+        """The page of the repository."""
+        return f"{constants.ENDPOINT}/{'spaces/' if self.kind == 'space' else ''}{self.repo_id}"
+
+    @property
+    def title(self) -> str:
+        """The repository in messages."""
+        return f"The Space {self.repo_id}" if self.kind == "space" else self.repo_id
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,7 @@ def find_repository(
     token: str | bool | None = None,
     branch: str | None = None,
     create_pr: bool = False,
+    kind: Kind = "model",
 ) -> Repository:
     """Checks that a token can write to a repository, and lists its files. Sends nothing.
 
@@ -83,6 +102,7 @@ def find_repository(
         token: A Hub token; by default the stored token.
         branch: A branch; by default main.
         create_pr: Whether to open a pull request, which needs no write access.
+        kind: Whether it is the repository of a model or of a Space.
 
     Raises:
         RepositoryError: The name is invalid, there is no token, or the token is unknown or has no
@@ -95,14 +115,27 @@ def find_repository(
         repo_id = f"{account['name']}/{repo_id}"
     if not create_pr:
         _check_rights(account, repo_id)
-    info = _info(repo_id, branch, token)
+    info = _info(repo_id, branch, token, kind)
     if info is None and create_pr:
-        raise RepositoryError(f"{repo_id} does not exist, so it cannot have a pull request.")
+        title = Repository(repo_id, None, {}, kind).title
+        raise RepositoryError(f"{title} does not exist, so it cannot have a pull request.")
     files = {
         file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id or ""
         for file in (info.siblings if info else None) or []
     }
-    return Repository(repo_id, info.sha if info else None, files)
+    if info is None:
+        return Repository(repo_id, None, files, kind)
+    return Repository(repo_id, info.sha, files, kind, bool(info.private or info.gated))
+
+
+def is_private(repo_id: str, *, token: str | bool | None = None) -> bool:
+    """Returns whether a model on the Hub is private or gated, so that a token is needed to read it.
+
+    Raises:
+        HubError: The Hub cannot be asked.
+    """
+    info = _info(repo_id, None, token, "model")
+    return info is not None and bool(info.private or info.gated)
 
 
 def choose_files(folder: Path, repository: Repository, card: CardRule) -> list[Path]:
@@ -189,12 +222,15 @@ def push(
     api, repo_id = HfApi(token=token), repository.repo_id
     sent = [path for path in paths if not _is_same(path, repository.files.get(path.name))]
     if repository.head and not sent and not delete:
-        return Pushed(repo_id, repository.head, f"{constants.ENDPOINT}/{repo_id}", [])
-    check_card(sent)
+        return Pushed(repo_id, repository.head, repository.url, [])
+    check_card(sent, repository.kind)
     if repository.head is None:
+        sdk = "gradio" if repository.kind == "space" else None
         ask(
-            lambda: api.create_repo(repo_id, private=private, exist_ok=True),
-            repo_id,
+            lambda: api.create_repo(
+                repo_id, repo_type=repository.kind, space_sdk=sdk, private=private, exist_ok=True
+            ),
+            repository.title,
             "sent",
             bounds=False,
         )
@@ -209,8 +245,9 @@ def push(
             revision=branch,
             create_pr=create_pr,
             parent_commit=None if create_pr else repository.head,
+            repo_type=repository.kind,
         ),
-        repo_id,
+        repository.title,
         "sent",
         bounds=False,
     )
@@ -218,7 +255,36 @@ def push(
     return Pushed(repo_id, commit.oid, url, [path.name for path in sent])
 
 
-def check_card(paths: Sequence[Path]) -> None:
+def read_file(repository: Repository, name: str, *, token: str | bool | None = None) -> bytes:
+    """Returns the content of a small file of a repository at its present commit.
+
+    Raises:
+        IntegrityError: The content does not have the hash that the Hub declares.
+        HubError: The file cannot be fetched.
+    """
+    with TemporaryDirectory() as cache:
+        path = Path(
+            ask(
+                lambda: hf_hub_download(
+                    repository.repo_id,
+                    name,
+                    repo_type=repository.kind,
+                    revision=repository.head,
+                    cache_dir=cache,
+                    token=token,
+                ),
+                f"{name} of {repository.repo_id}",
+            )
+        )
+        if not _is_same(path, repository.files.get(name)):
+            raise IntegrityError(
+                f"{name} of {repository.repo_id} does not have the hash that the Hub declares. Try "
+                "again."
+            )
+        return path.read_bytes()
+
+
+def check_card(paths: Sequence[Path], kind: Kind = "model") -> None:
     """Checks with the Hub the metadata block of the card, if it is among these files.
 
     Raises:
@@ -228,13 +294,13 @@ def check_card(paths: Sequence[Path]) -> None:
 
     def validate() -> None:
         try:
-            card.validate()
+            card.validate(repo_type=kind)
         except ValueError as error:
             raise PublishError(f"The Hub rejects the metadata of {CARD_FILE}: {error}") from None
 
     for path in paths:
         if path.name == CARD_FILE:
-            card = ModelCard.load(path, ignore_metadata_errors=True)
+            card = RepoCard.load(path, repo_type=kind, ignore_metadata_errors=True)
             ask(validate, f"The head of {CARD_FILE}", "checked", bounds=False)
 
 
@@ -291,10 +357,15 @@ def _check_rights(account: dict[str, Any], repo_id: str) -> None:
         )
 
 
-def _info(repo_id: str, branch: str | None, token: str | bool | None) -> ModelInfo | None:
-    def look() -> ModelInfo | None:
+def _info(
+    repo_id: str, branch: str | None, token: str | bool | None, kind: Kind
+) -> ModelInfo | SpaceInfo | None:
+    api = HfApi(token=token)
+    fetch = api.space_info if kind == "space" else api.model_info
+
+    def look() -> ModelInfo | SpaceInfo | None:
         try:
-            return HfApi(token=token).model_info(repo_id, revision=branch, files_metadata=True)
+            return fetch(repo_id, revision=branch, files_metadata=True)
         except RepositoryNotFoundError:
             return None
 

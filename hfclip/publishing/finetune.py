@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from hfclip.cards.card import About, model_card, read_metrics
 from hfclip.cards.renewal import about_in, check_given, fetch_card, write_card
 from hfclip.checkpoints.finite import check_finite
 from hfclip.checkpoints.read import Checkpoint, read_checkpoint
-from hfclip.errors import IntegrityError, PublishError
+from hfclip.errors import HfclipError, IntegrityError, PublishError
 from hfclip.hub import push as pushing
 from hfclip.hub.fetch import Access
 from hfclip.hub.push import CardRule, Pushed, Repository
@@ -26,10 +26,11 @@ from hfclip.layouts.files import CARD_FILE
 from hfclip.model import CLIP
 from hfclip.publishing.companions import copy_companions
 from hfclip.publishing.export import card_beside, write_checkpoint
+from hfclip.publishing.outcome import Published
 from hfclip.publishing.published_card import Cards, find_base
+from hfclip.publishing.space import Space, find_space, send_space
+from hfclip.publishing.space_files import SpaceModel
 from hfclip.sources.find import find
-
-Status = Literal["published", "nothing changed", "dry run"]
 
 
 @dataclass(frozen=True)
@@ -81,32 +82,6 @@ class Publication:
         return plan | ({"removed": list(self.removed)} if self.removed else {})
 
 
-@dataclass(frozen=True)
-class Published:
-    """The outcome of `publish`.
-
-    Attributes:
-        plan: The plan, as `Publication.describe` returns it.
-        status: "published"; "nothing changed" if the repository already had the same files; or
-            "dry run".
-        commit: The commit that contains the files; None after a dry run.
-        url: The web page of the commit or of the pull request; None after a dry run.
-        sent: The names of the new or changed files.
-    """
-
-    plan: dict[str, Any]
-    status: Status
-    commit: str | None
-    url: str | None
-    sent: list[str]
-
-    @classmethod
-    def of(cls, plan: dict[str, Any], pushed: Pushed) -> "Published":
-        """Returns the outcome of a push."""
-        status: Status = "published" if pushed.sent else "nothing changed"
-        return cls(plan, status, pushed.commit, pushed.url, pushed.sent)
-
-
 def publish(
     source: str | Path,
     repo_id: str,
@@ -123,6 +98,9 @@ def publish(
     token: str | bool | None = None,
     subfolder: str | None = None,
     variant: str | None = None,
+    space: str | None = None,
+    replace_space: bool = False,
+    hfclip_from: str | Path | None = None,
 ) -> Published:
     """Publishes a model on the Hub, like the command `hfclip publish`.
 
@@ -152,11 +130,18 @@ def publish(
         subfolder: The folder inside `source` that holds the model, as in `hfclip.load`.
         variant: The variant of the weights of `source`, such as "fp16", as in `hfclip.load`. They
             are published under the layout's standard name.
+        space: A Space to publish too: a page to try the model at the commit of this publication,
+            as `publish_space` makes it. `private`, `create_pr` and `dry_run` apply to both.
+        replace_space: Whether to replace files of the Space that hfclip did not write, or that
+            were edited.
+        hfclip_from: Where the Space installs hfclip from, as in `publish_space`.
 
     Raises:
-        ArgumentError: The Hub does not know the licence.
+        ArgumentError: The Hub does not know the licence, or `hfclip_from` is neither an address
+            nor a wheel.
         PublishError: The weights or features contain NaN or infinity, or `card` is "refuse" and
-            the repository has a different README.md.
+            the repository has a different README.md. The Space may not be written, or the model was
+            published but the Space was not.
         CheckpointError: The weights are damaged or do not fit.
         ConfigError: The configuration or the metrics are not valid.
         HubError: The repository cannot be written to. It is unchanged.
@@ -164,6 +149,16 @@ def publish(
     Example:
         >>> hfclip.publish("last.pt", "me/my-clip", base="ViT-B/16", license="mit")
     """
+    page = None
+    if space is not None:
+        page = find_space(
+            space,
+            hfclip_from=hfclip_from,
+            replace=replace_space,
+            private=private,
+            create_pr=create_pr,
+            token=token,
+        )
     with prepared(
         source,
         repo_id,
@@ -178,11 +173,9 @@ def publish(
         subfolder=subfolder,
         variant=variant,
     ) as publication:
-        plan = publication.describe()
         if dry_run:
-            return Published(plan, "dry run", None, None, [])
-        pushed = send(publication, private=private, create_pr=create_pr, token=token)
-        return Published.of(plan, pushed)
+            return dry_outcome(publication, page, private=private)
+        return send_all(publication, page, private=private, create_pr=create_pr, token=token)
 
 
 @contextmanager
@@ -237,6 +230,55 @@ def prepared(
             base=origin.note,
             removed=pushing.stale_labels(repository, folder, token=token),
         )
+
+
+def space_plan(
+    publication: Publication, space: Space, *, private: bool | None = None
+) -> dict[str, Any]:
+    """Returns the plan of the Space of a publication in JSON types."""
+    model = publication.repository
+    needs_token = model.is_private or (model.head is None and bool(private))
+    return space.describe(f"{model.repo_id} at the commit of this publication", needs_token)
+
+
+def dry_outcome(
+    publication: Publication, space: Space | None = None, *, private: bool | None = None
+) -> Published:
+    """Returns the outcome of a publication that is not sent."""
+    page = None
+    if space is not None:
+        page = Published.dry(space_plan(publication, space, private=private))
+    return Published.dry(publication.describe(), page)
+
+
+def send_all(
+    publication: Publication,
+    space: Space | None = None,
+    *,
+    private: bool | None = None,
+    create_pr: bool = False,
+    token: str | bool | None = None,
+) -> Published:
+    """Sends a model as `send` does, then its Space if there is one.
+
+    Raises:
+        HubError: See `send`.
+        PublishError: The model was published, but the Space was not.
+    """
+    plan = publication.describe()
+    pushed = send(publication, private=private, create_pr=create_pr, token=token)
+    if space is None:
+        return Published.of(plan, pushed)
+    model = SpaceModel(pushed.repo_id, pushed.repo_id, pushed.commit)
+    words = space_plan(publication, space, private=private)
+    try:
+        page = send_space(space, model, words, private=private, create_pr=create_pr, token=token)
+    except HfclipError as error:
+        raise PublishError(
+            f"{pushed.repo_id} was published at {pushed.commit}, but its Space was not: {error} To "
+            f"publish only the Space: hfclip app {model.place} --push {space.repository.repo_id}"
+        ) from error
+    return Published.of(plan, pushed, page)
 
 
 def send(

@@ -5,16 +5,16 @@ import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from hfclip.embedding.decoding import MAX_PIXELS, blended, pixel_limit
+from hfclip.embedding.decoding import MAX_PIXELS, pixel_limit
 from hfclip.embedding.items import Item
-from hfclip.errors import DataError, HfclipError, ImageError
-from hfclip.images.reading import core_count, open_picture
+from hfclip.errors import DataError
+from hfclip.images.reading import core_count
+from hfclip.search.thumbnails import read_thumbnail
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 """Endings of the files that can be written."""
@@ -116,34 +116,16 @@ def _thumbnails(
     entries: Sequence[Entry], auto_orient: bool, max_pixels: int
 ) -> Iterator[Image.Image | str]:
     """Yields the thumbnail of each entry, or the reason why there is none."""
-    read = partial(_thumbnail, auto_orient=auto_orient, max_pixels=max_pixels)
+
+    def read(entry: Entry) -> Image.Image | str:
+        return read_thumbnail(
+            entry.item, _SIDE, _PAPER, auto_orient=auto_orient, max_pixels=max_pixels
+        )
+
     remaining = iter(entries)
     with ThreadPoolExecutor(core_count()) as pool:
         while batch := list(islice(remaining, _BATCH)):
             yield from pool.map(read, batch)
-
-
-def _thumbnail(entry: Entry, *, auto_orient: bool, max_pixels: int) -> Image.Image | str:
-    key = entry.item.key
-
-    def check(image: Image.Image) -> None:
-        if image.width * image.height > max_pixels:
-            raise ImageError(f"{key}: more than {max_pixels:,} pixels.")
-        image.draft("RGB", (2 * _SIDE, 2 * _SIDE))  # lets a JPEG be decoded smaller
-
-    try:
-        if entry.item.error is not None:
-            return entry.item.error
-        if entry.item.image is None:
-            return "a text, not a picture"
-        content = entry.item.content()
-        with open_picture(content, auto_orient=auto_orient, name=key, on_open=check) as image:
-            image.thumbnail((_SIDE, _SIDE))
-            return blended(image, _PAPER).convert("RGB")
-    except MemoryError:
-        return "too large for the memory of this machine"
-    except (OSError, HfclipError) as error:
-        return str(error).removeprefix(f"{key}: ")
 
 
 class _Pen:

@@ -8,8 +8,10 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from .messages import RefusalError, Reply, json_reply
-from .repository import DATASETS, LFS_SUFFIXES, Blob, Commit, Repository, owner_of
+from .repository import LFS_SUFFIXES, PREFIXES, Blob, Commit, Repository, name_of, owner_of
 from .visit import Visit
+
+SDKS = ("gradio", "docker", "static")
 
 
 def whoami(visit: Visit) -> Reply:
@@ -37,13 +39,16 @@ def validate_yaml(visit: Visit) -> Reply:
 
 def create_repository(visit: Visit) -> Reply:
     asked, member = visit.request.json(), visit.member()
-    repo_id = f"{asked['organization'] or member.name}/{asked['name']}"
+    kind = asked.get("type") or "model"
+    repo_id = f"{PREFIXES.get(kind, '')}{asked['organization'] or member.name}/{asked['name']}"
+    if kind == "space" and asked.get("sdk") not in SDKS:
+        raise RefusalError(400, f"A Space needs an SDK, one of {', '.join(SDKS)}")
     if not member.may_write(repo_id):
         raise RefusalError(403, f"You don't have the rights to create {repo_id}")
     answer = {"url": f"{visit.hub}/{repo_id}", "name": repo_id}
     repository = Repository(repo_id, private=asked.get("visibility") == "private")
     if visit.registry.repositories.setdefault(repo_id, repository) is not repository:
-        message = "You already created this model repo"
+        message = f"You already created this {kind} repo"
         return json_reply({**answer, "error": message}, 409, {"X-Error-Message": message})
     attributes = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs\n" for suffix in LFS_SUFFIXES)
     first = {".gitattributes": visit.registry.blob(".gitattributes", attributes.encode())}
@@ -58,7 +63,7 @@ def model_info(visit: Visit) -> Reply:
     first = list(commit.history())[-1]
     return json_reply(
         {
-            "id": repository.id.removeprefix(DATASETS),
+            "id": name_of(repository.id),
             "author": owner_of(repository.id),
             "sha": commit.id,
             "private": repository.private,

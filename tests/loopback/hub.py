@@ -92,7 +92,8 @@ class LoopbackHub:
     ) -> str:
         """Creates a repository with these files on the branch main and returns the commit id.
 
-        The id of a dataset repository begins with "datasets/", as in its URL.
+        The id of a dataset begins with "datasets/" and that of a Space with "spaces/", as in
+        their URLs.
 
         With `xet`, its LFS files are also in the xet store, where clients that support xet
         get them.

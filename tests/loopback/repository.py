@@ -58,12 +58,19 @@ class Content:
                 yield chunk
 
 
-# The ids of dataset repositories begin with this in a registry, as in the Hub's URLs.
-DATASETS = "datasets/"
+# The ids of datasets and Spaces begin with these in a registry, as in the Hub's URLs.
+PREFIXES = {"dataset": "datasets/", "space": "spaces/"}
+
+
+def name_of(repo_id: str) -> str:
+    """Returns the id of a repository without the prefix of its kind."""
+    for prefix in PREFIXES.values():
+        repo_id = repo_id.removeprefix(prefix)
+    return repo_id
 
 
 def owner_of(repo_id: str) -> str:
-    return repo_id.removeprefix(DATASETS).partition("/")[0]
+    return name_of(repo_id).partition("/")[0]
 
 
 def goes_to_lfs(path: str, size: int) -> bool:

@@ -12,8 +12,8 @@ from .messages import RefusalError, Reply, ServerName
 from .visit import Handler, Visit
 
 PLACEHOLDERS = {
-    "{A}": r"/api/(?:models/|(?=datasets/))(?P<repo>(?:datasets/)?[^/]+/[^/]+)",
-    "{repo}": r"(?P<repo>(?:datasets/)?[^/]+/[^/]+)",
+    "{A}": r"/api/(?:models/|(?=datasets/|spaces/))(?P<repo>(?:datasets/|spaces/)?[^/]+/[^/]+)",
+    "{repo}": r"(?P<repo>(?:datasets/|spaces/)?[^/]+/[^/]+)",
     "{rev}": r"(?P<rev>[^/]+)",
     "{ref}": r"(?P<ref>[^/]+)",
     "{path}": r"(?P<path>.+)",

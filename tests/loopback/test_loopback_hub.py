@@ -11,7 +11,7 @@ from urllib.request import urlopen
 
 import httpx2
 import pytest
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -344,3 +344,29 @@ def test_a_card_with_unclosed_metadata_is_refused(api: HfApi, commit: str) -> No
         upload(path_or_fileobj=b"---\nlicense: mit\n")
     with pytest.warns(UserWarning, match="empty or missing yaml metadata"):
         upload(path_or_fileobj=b"# A card\n")
+
+
+def test_a_space_is_created_with_an_sdk_and_is_another_repository_than_the_model(
+    hub: LoopbackHub, api: HfApi, commit: str, tmp_path: Path
+) -> None:
+    with pytest.raises(HfHubHTTPError, match="A Space needs an SDK"):
+        api.create_repo("me/model", repo_type="space", space_sdk="streamlit")
+    url = api.create_repo("me/model", repo_type="space", space_sdk="gradio")
+    assert str(url) == f"{hub.endpoint}/spaces/me/model"
+    (tmp_path / "app.py").write_text("pass\n")
+    done = api.upload_file(
+        path_or_fileobj=tmp_path / "app.py",
+        path_in_repo="app.py",
+        repo_id="me/model",
+        repo_type="space",
+    )
+    assert done.commit_url == f"{hub.endpoint}/spaces/me/model/commit/{done.oid}"
+    info = api.space_info("me/model")
+    assert info.id == "me/model"
+    assert info.sha == done.oid
+    assert {file.rfilename for file in info.siblings or []} == {".gitattributes", "app.py"}
+    assert api.model_info("me/model").sha == commit
+    path = hf_hub_download(
+        "me/model", "app.py", repo_type="space", endpoint=hub.endpoint, cache_dir=tmp_path / "cache"
+    )
+    assert Path(path).read_text() == "pass\n"

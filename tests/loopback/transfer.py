@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from .messages import RefusalError, Reply, content_reply, json_reply, redirect
-from .repository import DATASETS, Blob, Commit, Content, ParentMovedError, Repository, goes_to_lfs
+from .repository import Blob, Commit, Content, ParentMovedError, Repository, goes_to_lfs, name_of
 from .visit import Visit
 
 Changes = dict[str, Blob | None]
@@ -116,7 +116,7 @@ def resolve(visit: Visit) -> Reply:
     blob, path = visit.blob(commit), quote(visit.names["path"])
     headers = {"X-Repo-Commit": commit.id, "ETag": f'"{blob.oid}"'}
     if blob.sha256 is None:
-        kind = "" if repository.id.startswith(DATASETS) else "models/"
+        kind = "models/" if repository.id == name_of(repository.id) else ""
         cached = f"/api/resolve-cache/{kind}{repository.id}/{commit.id}/{path}"
         return redirect(307, cached, headers)
     linked = {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(blob.size)}
