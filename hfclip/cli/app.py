@@ -1,7 +1,5 @@
 """The command `hfclip app`."""
 
-from pathlib import Path
-
 import click
 
 from hfclip.cli.completion import complete_models
@@ -13,7 +11,7 @@ from hfclip.cli.part_options import part_options
 @click.argument("model", required=False, shell_complete=complete_models)
 @click.option(
     "--embeddings",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     metavar="OUT",
     help="A collection to search: a folder that `hfclip embed` has written.",
 )
@@ -45,7 +43,7 @@ from hfclip.cli.part_options import part_options
 @click.option("--device", help="cpu, cuda, cuda:1, ... Default: the GPU if there is one.")
 def app(
     model: str | None,
-    embeddings: Path | None,
+    embeddings: str | None,
     host: str,
     port: int | None,
     queue: int,
