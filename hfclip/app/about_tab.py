@@ -1,5 +1,7 @@
 """The tab with the facts of the model, the collection and the answers so far."""
 
+from pathlib import PurePath
+
 import gradio as gr
 
 from hfclip.app.demo import Demo
@@ -54,7 +56,7 @@ def collection_facts(demo: Demo) -> dict[str, str]:
         return {}
     manifest = demo.embeddings.manifest
     return {
-        "name": demo.embeddings.out.name,
+        "name": PurePath(demo.embeddings.out).name,
         "pictures": f"{len(demo.embeddings):,}",
         "could not be read": f"{len(demo.embeddings.errors):,}",
         "made": manifest.created,

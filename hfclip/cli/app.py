@@ -1,6 +1,5 @@
 """The command `hfclip app`."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -20,7 +19,7 @@ _THERE = ("replace_space", "hfclip_from", "private", "create_pr", "dry_run")
 @click.argument("model", required=False, shell_complete=complete_models)
 @click.option(
     "--embeddings",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     metavar="OUT",
     help="A collection to search: a folder that `hfclip embed` has written.",
 )
@@ -63,7 +62,7 @@ _THERE = ("replace_space", "hfclip_from", "private", "create_pr", "dry_run")
 @click.option("--dry-run", is_flag=True, help="Check everything, show the plan, send nothing.")
 def app(
     model: str | None,
-    embeddings: Path | None,
+    embeddings: str | None,
     host: str,
     port: int | None,
     queue: int,
