@@ -134,7 +134,8 @@ def compare(demo: Demo, paths: Sequence[str], captions: str, watch: Watch) -> Co
                 rows.append(normalize(model.encode_image(batch)))
     errors = tuple(one for one in outcomes if isinstance(one, ImageError))
     if not rows:
-        raise errors[0]
+        first = errors[0]
+        raise first
     cosines = (torch.cat(rows).float() @ columns.float().t()).cpu().numpy()
     named = [(one, path) for one, path in zip(outcomes, paths, strict=True) if isinstance(one, str)]
     read, files = zip(*named, strict=True)

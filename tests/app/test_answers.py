@@ -36,7 +36,7 @@ def test_labels_have_the_probabilities_of_the_command(alone: Demo) -> None:
     found = classify(alone, [SEVEN, TWO], LABELS, TEMPLATE, Watch())
     command = ["classify", SEVEN, TWO, "--labels", LABELS.replace("\n", ","), "--model", "digits"]
     result = CliRunner().invoke(
-        main, [*command, "--template", TEMPLATE, "--device", "cpu", "--json"]
+        main, [*command, "--template", TEMPLATE, "--backend", "torch", "--json"]
     )
     expected = [[Guess(**guess) for guess in row["labels"]] for row in json.loads(result.stdout)]
     assert [one.outcome for one in found] == expected
