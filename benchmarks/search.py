@@ -38,7 +38,7 @@ KINDS = ("pictures", "texts")
 _BLOCK = 65_536
 _CLUSTERS, _DIRECTIONS = 3_000, 200
 _SINGLE = 30
-_REPETITIONS = 5
+_REPETITIONS = 3
 
 Step = tuple[str, float]
 # Takes queries (Q, D). Returns the rows of the best (Q, BEST).

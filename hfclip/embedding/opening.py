@@ -7,6 +7,7 @@ machine has locks of the system, a remote one has files, see `hfclip.embedding.c
 """
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +21,9 @@ from hfclip.errors import DataError
 
 # How long a process waits for another one that plans, in seconds.
 PATIENCE = 60.0
+# How long a share waits. The others plan before it, one after the other: 9 s each for a million
+# inputs.
+SHARED_PATIENCE = 3_600.0
 
 
 @dataclass
@@ -47,10 +51,10 @@ class Opened:
         """Holds the lock for planning, and yields the manifest on the disk, or None.
 
         Raises:
-            DataError: Another process plans for longer than a minute, or the manifest on the disk
-                does not fit this run.
+            DataError: Other processes plan for longer than a minute, or than an hour if they share
+                the work, or the manifest on the disk does not fit this run.
         """
-        if not self.planning_lock.take(patience=PATIENCE):
+        if not self._may_plan():
             raise DataError(
                 f"Another run plans in {self.out}: {self.planning_lock.holder()}. Wait until it "
                 f"encodes, or name another folder.{self.planning_lock.advice()}"
@@ -59,6 +63,16 @@ class Opened:
             yield self._checked()
         finally:
             self.planning_lock.release()
+
+    def _may_plan(self) -> bool:
+        """Takes the lock for planning, and returns whether that succeeded in time."""
+        lock = self.planning_lock
+        if lock.take(patience=PATIENCE):
+            return True
+        if not self.shared:
+            return False
+        warnings.warn(f"Waits until another run has planned: {lock.holder()}.", stacklevel=4)
+        return lock.take(patience=SHARED_PATIENCE)
 
     def hold(self, *, changes_plan: bool) -> None:
         """Takes the lock for writing. Call it only while planning.

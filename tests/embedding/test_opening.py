@@ -2,7 +2,9 @@
 
 import os
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,12 +148,40 @@ def test_two_runs_do_not_write_at_once(folder: Path, out: Path) -> None:
 def test_a_run_that_plans_for_too_long_is_named(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "PATIENCE", 0.1)
     with (
-        opened(out, MANIFEST, shared=True) as one,
+        opened(out, MANIFEST) as one,
         one.planning(),
         pytest.raises(DataError, match=rf"Another run plans in {out}: process {os.getpid()} on"),
-        opened(out, MANIFEST, shared=True),
+        opened(out, MANIFEST),
     ):
         pass
+
+
+def test_a_share_says_whom_it_waits_for_and_waits_longer(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "PATIENCE", 0.1)
+    monkeypatch.setattr(opening, "SHARED_PATIENCE", 0.1)
+    waits = rf"^Waits until another run has planned: process {os.getpid()} on"
+    with opened(out, MANIFEST, shared=True) as one:
+        with (
+            one.planning(),
+            pytest.warns(UserWarning, match=waits),
+            pytest.raises(DataError, match="Another run plans"),
+            opened(out, MANIFEST, shared=True),
+        ):
+            pass
+        monkeypatch.setattr(opening, "SHARED_PATIENCE", 60.0)
+        with ThreadPoolExecutor(1) as pool, pytest.warns(UserWarning, match=waits):
+            with one.planning():
+                other = pool.submit(_open_shared, out)
+                time.sleep(0.5)
+                assert not other.done()
+            assert other.result() == MANIFEST.dimension
+
+
+def _open_shared(out: Path) -> int:
+    with opened(out, MANIFEST, shared=True) as opened_here:
+        return opened_here.manifest.dimension
 
 
 def test_shares_that_start_together_make_one_plan_and_write_side_by_side(
