@@ -14,7 +14,7 @@ from embedded import MANIFEST, encode, expected, listed, live, run, write
 from hfclip.embedding import opening
 from hfclip.embedding.changes import update_plan
 from hfclip.embedding.manifest import Manifest, read_manifest
-from hfclip.embedding.opening import opened
+from hfclip.embedding.opening import Opened, opened
 from hfclip.embedding.part_files import complete_parts
 from hfclip.embedding.plan import Plan, find_plan
 from hfclip.errors import DataError
@@ -171,12 +171,18 @@ def test_a_share_says_whom_it_waits_for_and_waits_longer(
         ):
             pass
         monkeypatch.setattr(opening, "SHARED_PATIENCE", 60.0)
-        with ThreadPoolExecutor(1) as pool, pytest.warns(UserWarning, match=waits):
-            with one.planning():
-                other = pool.submit(_open_shared, out)
-                time.sleep(0.5)
-                assert not other.done()
-            assert other.result() == MANIFEST.dimension
+        with pytest.warns(UserWarning, match=waits):
+            assert _opened_after_planning(one, out) == MANIFEST.dimension
+
+
+def _opened_after_planning(one: Opened, out: Path) -> int:
+    """Opens a collection while another share plans, and returns what the manifest has."""
+    with ThreadPoolExecutor(1) as pool:
+        with one.planning():
+            other = pool.submit(_open_shared, out)
+            time.sleep(0.5)
+            assert not other.done()
+        return other.result()
 
 
 def _open_shared(out: Path) -> int:
