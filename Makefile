@@ -5,7 +5,8 @@ PYTHON ?= python3
 # All tests run in two processes with one thread each; more threads only slow small models down.
 ARGS ?= -n 2 --dist worksteal
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Python compiles a module when it is first imported: most of those installed never are.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo test check docs bench clean
 
