@@ -72,16 +72,19 @@ class S3Server:
 def served() -> Iterator[S3Server]:
     """Runs a server, and names it in the environment of this process."""
     pytest.importorskip("moto")
-    pytest.importorskip("s3fs")
+    client = pytest.importorskip("s3fs").S3FileSystem
     server = S3Server()
     server.start()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
         patch.delenv("AWS_PROFILE", raising=False)
+        # fsspec keeps clients, with the address that the environment had when they were made.
+        client.clear_instance_cache()
         try:
             yield server
         finally:
+            client.clear_instance_cache()
             server.gate = None
             server.stop()
 

@@ -154,6 +154,7 @@ REASONS = {
     "it installs software",
     "it needs a checkout and a network",
     "it needs OpenAI's files",
+    "it builds a package",
     "it needs a bucket",
     "it takes many minutes",
     "it serves a page until Ctrl-C",

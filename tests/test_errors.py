@@ -36,6 +36,8 @@ OTHERS = {
     ): "caught where a part is checked",
     ("hfclip.embedding.stores", "FileNotFoundError"): "a file is missing, as in a local folder",
     ("hfclip.search.copies", "FileExistsError"): "caught where a copy gets its name",
+    ("hfclip.app.fields", "_MessageError"): "gradio shows it to the visitor",
+    ("hfclip.app.guard", "_TooLargeError"): "caught by the guard, which answers with status 413",
     ("hfclip.compat.fetching", "ConnectionError"): "caught by the loop that resumes a download",
 }
 

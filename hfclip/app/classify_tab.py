@@ -75,10 +75,11 @@ def classify_tab(demo: Demo) -> None:
         """Ranks labels for one picture."""
         watch = Watch()
         [found] = classify(demo, [path] if path else [], given, forms, watch)
-        if isinstance(found.outcome, ImageError):
-            raise found.outcome
+        outcome = found.outcome
+        if isinstance(outcome, ImageError):
+            raise outcome
         demo.times.add("classify", watch)
-        return {guess.label: guess.probability for guess in found.outcome}, note(watch.sentence)
+        return {guess.label: guess.probability for guess in outcome}, note(watch.sentence)
 
     @in_words
     def rank_changed(path: str | None, given: str, forms: str) -> tuple[Any, str]:

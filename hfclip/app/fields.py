@@ -31,19 +31,21 @@ def in_words(function: _Function) -> _Function:
         try:
             return function(*arguments, **named)
         except HfclipError as error:
-            raise _message(str(error)) from None
+            raise _MessageError(str(error)) from None
         except gr.Error:
             raise
         except Exception:
             logger.exception("The page could not answer.")
-            raise _message("The page could not answer. Its log has the reason.") from None
+            raise _MessageError("The page could not answer. Its log has the reason.") from None
 
     return answer  # type: ignore[return-value]
 
 
-def _message(text: str) -> gr.Error:
-    """Returns an error for the page, which shows messages as HTML."""
-    return gr.Error(escaped(text), duration=_SHOWN, print_exception=False)
+class _MessageError(gr.Error):
+    """An error that a visitor reads. The page shows messages as HTML, so the text is escaped."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(escaped(text), duration=_SHOWN, print_exception=False)
 
 
 def picture_field(**options: Any) -> gr.Image:
@@ -88,7 +90,7 @@ def _refuse_addresses(field: gr.Image | gr.File) -> None:
 
     async def move_sent(url_or_file_path: str | Path | None) -> str | None:
         if is_http_url_like(str(url_or_file_path)):
-            raise _message("This page fetches no addresses. Send the file itself.")
+            raise _MessageError("This page fetches no addresses. Send the file itself.")
         return await move(url_or_file_path)
 
     field.async_move_resource_to_block_cache = move_sent  # type: ignore[method-assign]

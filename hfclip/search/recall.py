@@ -7,13 +7,16 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hfclip.search.exact import BLOCK, search
+from hfclip.search.exact import search
 
 BEST = 10
 """Number of rows that an exact search gives for each query of a measurement."""
 
 QUERIES = 400
 """Largest number of queries of one kind."""
+
+# Rows that are checked at once.
+BLOCK = 65_536
 
 # Takes queries (Q, D) and a number of rows. Returns row numbers and scores, (Q, K).
 Search: TypeAlias = Callable[

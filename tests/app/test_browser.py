@@ -222,6 +222,7 @@ def test_near_duplicates_are_shown_in_groups(page: "Page") -> None:
     page.get_by_text("Near-duplicates").click()
     page.locator("#threshold input[type=number]").fill("1")
     page.locator("#threshold input[type=number]").blur()
+    playwright.expect(page.locator("#threshold input[type=range]")).to_have_value("1")
     page.click("#duplicates")
     wait_for(page, "#summary", "1 groups with 1 near-duplicates")
     assert page.locator("#results .caption-label").all_inner_texts() == [

@@ -179,7 +179,8 @@ def test_pixels_of_transformers_fast_processor_differ_by_one_level_and_rarely_tw
 
 def test_pixels_of_transformers_fast_processor_differ_most_in_a_stretched_strip() -> None:
     strip = picture("RGB", (8, 300))
-    assert 2.01 < levels_from_fast_processor("squash", strip).max() < 7.01
+    # 1 with Pillow 12, up to 7 with Pillow 13.
+    assert 0.99 < levels_from_fast_processor("squash", strip).max() < 7.01
     assert levels_from_fast_processor("shortest", strip).max() < 1.01
 
 

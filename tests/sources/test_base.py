@@ -357,7 +357,7 @@ def test_the_commands_take_a_base_and_warn_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "run" / "epoch_3.pt"
     torch.save({**TRAINING, "state_dict": tensors}, path)
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
-    labels = ("--labels", "cat,dog", "--template", "{}", "--json")
+    labels = ("--labels", "cat,dog", "--template", "{}", "--json", "--backend", "torch")
     command = ("classify", tmp_path / "a.png", "--model", path, *labels)
     result = run(*command, "--base", base)
     assert (result.exit_code, result.stderr) == (0, "")
