@@ -7,7 +7,7 @@ import click
 from hfclip.cli import collections
 from hfclip.cli.completion import complete_models
 from hfclip.cli.output import echo
-from hfclip.cli.part_options import part_options
+from hfclip.cli.part_options import source_options
 from hfclip.cli.space_options import SUMMARIES, print_space, space_options
 
 # The options of a page on this machine, and those of a Space.
@@ -41,13 +41,7 @@ _THERE = ("replace_space", "hfclip_from", "private", "create_pr", "dry_run")
     show_default=True,
     help="Requests that may wait for the model. Later ones are refused.",
 )
-@click.option("--namespace", help="The account whose copies of the nine releases are used.")
-@click.option(
-    "--base",
-    shell_complete=complete_models,
-    help="The model that a weight file was fine-tuned from.",
-)
-@part_options
+@source_options
 @click.option("--device", help="cpu, cuda, cuda:1, ... Default: the GPU if there is one.")
 @click.option(
     "--push",

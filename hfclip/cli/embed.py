@@ -11,7 +11,7 @@ from hfclip.cli import interrupts
 from hfclip.cli.completion import complete_models
 from hfclip.cli.engine_options import cluster_of, engine_options
 from hfclip.cli.output import echo, sentence
-from hfclip.cli.part_options import part_options
+from hfclip.cli.part_options import source_options
 
 if TYPE_CHECKING:
     from hfclip.embedding.run import Outcome
@@ -51,13 +51,7 @@ def _part_of(
     shell_complete=complete_models,
     help="A name, folder, file or repository.",
 )
-@click.option("--namespace", help="The account whose copies of the nine releases are used.")
-@click.option(
-    "--base",
-    shell_complete=complete_models,
-    help="The model that a weight file was fine-tuned from.",
-)
-@part_options
+@source_options
 @click.option("--image-column", help="Column of the pictures in a table; their ending in a tar.")
 @click.option("--caption-column", help="Column of the captions, or of the texts with --text.")
 @click.option("--key-column", help="Column with a unique name for each row.  [default: row number]")
