@@ -46,7 +46,7 @@ ROOMS = {
     "probing": "errors version atomic images data embedding zeroshot",
     "compat": "errors config devices text network images layouts hub releases checkpoints sources "
     "model",
-    "app": "errors version images network releases cards zeroshot embedding search",
+    "app": "errors version devices images network releases sources cards zeroshot embedding search",
     "cli": "errors version atomic devices images layouts hub releases sources light model zeroshot "
     "fast publishing loading environment training embedding search probing app",
 }
@@ -83,7 +83,7 @@ ORDER = {
     "search": "exact queries lists recall index collection_index searcher copies thumbnails sheet "
     "duplicates",
     "probing": "labels division regression training saved pictures probe scores run",
-    "app": "limits times demo answers finding markup guard fields classify_tab search_tab "
+    "app": "quick_import limits times demo answers finding markup guard fields classify_tab search_tab "
     "compare_tab about_tab page serve space",
 }
 

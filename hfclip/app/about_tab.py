@@ -15,7 +15,7 @@ def about_tab(demo: Demo) -> None:
     """Adds the tab to the page."""
     with gr.Tab("About", id="about") as tab:
         gr.Markdown("### Model")
-        gr.HTML(facts(model_facts(demo)), elem_id="model-facts")
+        model = gr.HTML(elem_id="model-facts")
         if demo.embeddings is not None:
             gr.Markdown("### Collection")
             gr.HTML(facts(collection_facts(demo)), elem_id="collection-facts")
@@ -25,11 +25,11 @@ def about_tab(demo: Demo) -> None:
         times = gr.HTML(answer_times([]), elem_id="times")
 
     @in_words
-    def refresh() -> str:
-        """Returns the table of times."""
-        return answer_times(demo.times.rows())
+    def refresh() -> tuple[str, str]:
+        """Returns the facts of the model, which has to be loaded for them, and the times."""
+        return facts(model_facts(demo)), answer_times(demo.times.rows())
 
-    tab.select(refresh, None, times, api_visibility="private", show_progress="hidden")
+    tab.select(refresh, None, [model, times], api_visibility="private", show_progress="minimal")
 
 
 def model_facts(demo: Demo) -> dict[str, str]:

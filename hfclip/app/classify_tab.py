@@ -4,7 +4,6 @@ from typing import Any
 
 import gradio as gr
 
-from hfclip.app.answers import classify, csv_of_labels, table_of
 from hfclip.app.demo import Demo
 from hfclip.app.fields import QUEUE, in_words, picture_field, pictures_field
 from hfclip.app.markup import download, note
@@ -73,6 +72,8 @@ def classify_tab(demo: Demo) -> None:
     @in_words
     def rank(path: str | None, given: str, forms: str) -> tuple[dict[str, float], str]:
         """Ranks labels for one picture."""
+        from hfclip.app.answers import classify  # noqa: PLC0415  # torch; the page is shown before
+
         watch = Watch()
         [found] = classify(demo, [path] if path else [], given, forms, watch)
         outcome = found.outcome
@@ -89,6 +90,8 @@ def classify_tab(demo: Demo) -> None:
     @in_words
     def rank_all(paths: list[str] | None, given: str, forms: str) -> tuple[dict[str, Any], str]:
         """Ranks labels for several pictures."""
+        from hfclip.app.answers import classify, csv_of_labels, table_of  # noqa: PLC0415
+
         watch = Watch()
         found = classify(demo, paths or [], given, forms, watch)
         demo.times.add("classify several", watch)

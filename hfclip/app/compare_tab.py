@@ -2,7 +2,6 @@
 
 import gradio as gr
 
-from hfclip.app.answers import compare, csv_of_cosines
 from hfclip.app.demo import Demo
 from hfclip.app.fields import QUEUE, in_words, pictures_field
 from hfclip.app.markup import download, heat_map, note, problems
@@ -40,6 +39,8 @@ def compare_tab(demo: Demo) -> None:
     @in_words
     def answer(paths: list[str] | None, given: str) -> str:
         """Returns the heat map as HTML."""
+        from hfclip.app.answers import compare, csv_of_cosines  # noqa: PLC0415  # imports torch
+
         watch = Watch()
         found = compare(demo, paths or [], given, watch)
         demo.times.add("compare", watch)

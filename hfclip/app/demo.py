@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from hfclip.app.limits import Limits
 from hfclip.app.times import Times
-from hfclip.embedding.identity import is_model
-from hfclip.embedding.options import Loaded, Options, load_encoder, load_model_of
+from hfclip.embedding.identity import absolute_name, find_model_of, is_model, place_of
 from hfclip.errors import DataError
 from hfclip.images.exact import Recipe
-from hfclip.images.preprocess import transform_of
 from hfclip.releases import bundled_folder
+from hfclip.sources.find import Found, find
 from hfclip.zeroshot.labels import DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from torchvision.transforms import Compose
 
     from hfclip.embedding.embeddings import Embeddings
+    from hfclip.embedding.options import Loaded
     from hfclip.search.duplicates import Duplicates
 
 _Key = TypeVar("_Key", bound=Hashable)
@@ -76,8 +76,12 @@ class Kept(Generic[_Key, _Value]):
 class Demo:
     """A model, and perhaps a collection, as a page shows them.
 
+    The model is loaded when it is first used, so that the page is shown before that.
+
     Attributes:
-        loaded: The model.
+        model: The name of the model, or the path of its file or folder.
+        source: The files of the model.
+        load: A function that loads the model.
         embeddings: The collection, or None.
         limits: What the page accepts.
         times: How long the last answers took.
@@ -85,7 +89,9 @@ class Demo:
         duplicates: The near-duplicates of the collection, by threshold.
     """
 
-    loaded: Loaded
+    model: str
+    source: Found
+    load: "Callable[[], Loaded]"
     embeddings: "Embeddings | None" = None
     limits: Limits = field(default_factory=Limits)
     times: Times = field(default_factory=Times)
@@ -93,18 +99,30 @@ class Demo:
         default_factory=lambda: Kept(_LABEL_LISTS)
     )
     duplicates: "Kept[float, Duplicates]" = field(default_factory=lambda: Kept(_THRESHOLDS))
+    _loaded: "Kept[str, Loaded]" = field(default_factory=lambda: Kept(1))
+
+    @property
+    def loaded(self) -> "Loaded":
+        """The model. It is loaded at the first use; other threads wait for that.
+
+        Raises:
+            HfclipError: As `hfclip.load`.
+        """
+        return self._loaded.get(self.model, self.load)
 
     @property
     def name(self) -> str:
         """The name of the model, without the folders of this machine and without a revision."""
-        manifest = self.loaded.manifest
-        if not Path(manifest.name).is_absolute():
-            return manifest.name.partition("@")[0]
-        return manifest.repository or Path(manifest.name).name
+        if not Path(self.model).is_absolute():
+            return self.model.partition("@")[0]
+        repository, _ = place_of(self.source.weight_files[0])
+        return repository or Path(self.model).name
 
     @cached_property
     def preprocess(self) -> "Compose":
         """The exact preprocess of the model."""
+        from hfclip.images.preprocess import transform_of  # noqa: PLC0415  # imports torch
+
         return transform_of(Recipe.of(self.loaded.model.config))
 
     def resized(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -114,13 +132,13 @@ class Demo:
     @property
     def beginning(self) -> Beginning:
         """What the fields hold when the page is opened."""
-        model = self.loaded.model
-        if self.loaded.manifest.name == "digits":
+        if self.model == "digits":
             pictures = tuple(bundled_folder("digits") / f"{word}.png" for word in _DIGITS)
             return Beginning(_DIGITS, ("a handwritten {}",), "a handwritten two", pictures)
-        return Beginning(
-            model.labels or _USUAL_LABELS, model.templates or (DEFAULT_TEMPLATE,), "", ()
-        )
+        own = self.source.labels
+        if own is None:
+            return Beginning(_USUAL_LABELS, (DEFAULT_TEMPLATE,), "", ())
+        return Beginning(own.labels, own.templates, "", ())
 
 
 def open_demo(
@@ -134,7 +152,7 @@ def open_demo(
     subfolder: str | None = None,
     variant: str | None = None,
 ) -> Demo:
-    """Loads the model of a page, and opens its collection.
+    """Finds the model of a page, and opens its collection. The model is loaded at its first use.
 
     Args:
         model: A name, folder, file or repository, as for `hfclip.load`. By default the model of
@@ -153,17 +171,45 @@ def open_demo(
             another one.
         HfclipError: As `hfclip.load`.
     """
+    if device not in (None, "cpu"):
+        _check_device(device)
     limits = limits or Limits()
-    if embeddings is None:
-        options = Options(
-            model or USUAL, namespace, base, subfolder, variant, device, preprocess="exact"
-        )
-        return Demo(load_encoder(options), None, limits)
+    if embeddings is not None:
+        return _with_collection(model, embeddings, device, limits)
+    name = model or USUAL
+    source = find(name, namespace=namespace, base=base, subfolder=subfolder, variant=variant)
+
+    def load() -> "Loaded":
+        from hfclip.embedding.options import Options, load_encoder  # noqa: PLC0415  # needs torch
+
+        options = Options(name, namespace, base, subfolder, variant, device, preprocess="exact")
+        return load_encoder(options, source)
+
+    return Demo(absolute_name(name), source, load, None, limits)
+
+
+def _with_collection(
+    model: str | None, embeddings: "Embeddings | Path | str", device: str | None, limits: Limits
+) -> Demo:
     from hfclip.embedding.embeddings import Embeddings  # noqa: PLC0415  # needs pyarrow
 
     opened = embeddings if isinstance(embeddings, Embeddings) else Embeddings(embeddings)
     _check(opened, model)
-    return Demo(load_model_of(opened.manifest, device=device), opened, limits)
+    manifest = opened.manifest
+    source = find_model_of(manifest)
+
+    def load() -> "Loaded":
+        from hfclip.embedding.options import load_model_of  # noqa: PLC0415  # needs torch
+
+        return load_model_of(manifest, device, source)
+
+    return Demo(manifest.name, source, load, opened, limits)
+
+
+def _check_device(device: str | None) -> None:
+    from hfclip.devices import choose_device  # noqa: PLC0415  # imports torch
+
+    choose_device(device)
 
 
 def _check(embeddings: "Embeddings", model: str | None) -> None:

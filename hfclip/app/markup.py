@@ -4,15 +4,18 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from PIL import Image, ImageOps
 
-from hfclip.app.answers import Comparison
 from hfclip.app.finding import Found
 from hfclip.app.times import Row, in_words
 from hfclip.errors import HfclipError, ImageError
 from hfclip.images.reading import open_picture
+
+if TYPE_CHECKING:
+    from hfclip.app.answers import Comparison
 
 PICTURES = "pictures"
 """The path of the collection's pictures on the page's server."""
@@ -51,7 +54,7 @@ def download(name: str, content: str) -> str:
     )
 
 
-def heat_map(comparison: Comparison) -> str:
+def heat_map(comparison: "Comparison") -> str:
     """Returns a table of cosines with a colour for each, between the lowest and the highest."""
     head = "".join(f'<th scope="col">{escaped(text)}</th>' for text in comparison.captions)
     low, high = float(comparison.cosines.min()), float(comparison.cosines.max())

@@ -10,6 +10,7 @@ from PIL import Image
 
 from hfclip.app.demo import Demo
 from hfclip.app.guard import LOOPBACK, Guard
+from hfclip.app.quick_import import import_gradio
 from hfclip.errors import ArgumentError, DataError
 
 HOST = "127.0.0.1"
@@ -29,15 +30,21 @@ class Served:
     """
 
     def __init__(
-        self, name: str, page: Any, address: str, folder: "tempfile.TemporaryDirectory[str]"
+        self, demo: Demo, page: Any, address: str, folder: "tempfile.TemporaryDirectory[str]"
     ) -> None:
-        self.name = name
+        self.name = demo.name
+        self._demo = demo
         self._page = page
         self._folder = folder
         self.address = address
 
     def wait(self) -> None:
-        """Waits until Ctrl-C."""
+        """Loads the model while the page is already shown, then waits until Ctrl-C.
+
+        Raises:
+            HfclipError: The model cannot be loaded.
+        """
+        _ = self._demo.loaded
         threading.Event().wait()
 
     def close(self) -> None:
@@ -64,6 +71,7 @@ def serve(demo: Demo, host: str = HOST, port: int | None = None) -> Served:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = folder.name
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the page has its own limit
+    import_gradio()
     from starlette.middleware import Middleware  # noqa: PLC0415
 
     from hfclip.app.page import build, look  # noqa: PLC0415
@@ -94,7 +102,7 @@ def serve(demo: Demo, host: str = HOST, port: int | None = None) -> Served:
             f"The page cannot listen at {host}, port {port or FIRST_PORT} ({error}). Choose "
             "another with --port."
         ) from error
-    return Served(demo.name, page, address, folder)
+    return Served(demo, page, address, folder)
 
 
 def check_gradio() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from PIL import Image, ImageColor
 
 from hfclip.errors import ArgumentError, ImageError
+from hfclip.images.display import blended
 from hfclip.images.fast import FastTransform
 from hfclip.images.formats import RAW_ENDINGS
 from hfclip.images.reading import Picture, open_picture
@@ -159,15 +160,6 @@ class Reader:
                 f"{name}: the preprocess fails for a picture of mode {image.mode!r} and size "
                 f"{image.size} ({type(error).__name__}: {error})."
             ) from error
-
-
-def blended(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """Returns the picture over a colour, in RGB. Returns a picture without alpha as it is."""
-    if not {"A", "a"} & set(image.getbands()) and "transparency" not in image.info:
-        return image
-    foreground = image.convert("RGBA")
-    below = Image.new("RGBA", foreground.size, (*background, 255))
-    return Image.alpha_composite(below, foreground).convert("RGB")
 
 
 def parse_colour(text: str) -> tuple[int, int, int]:

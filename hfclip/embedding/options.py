@@ -103,18 +103,21 @@ class Loaded:
         return replace(self, encoder=Encoder(fast, normalize=self.manifest.normalized))
 
 
-def load_encoder(options: Options, *, for_gpu: bool = False) -> Loaded:
+def load_encoder(
+    options: Options, source: "Source | None" = None, *, for_gpu: bool = False
+) -> Loaded:
     """Loads the model of a run.
 
     Args:
         options: The options.
+        source: The files of the model, if `hfclip.sources.find` has found them.
         for_gpu: Whether the manifest describes the model on the GPUs of other machines.
 
     Raises:
         HfclipError: As `hfclip.load`.
     """
     device = choose_device(options.device)
-    source = find(
+    source = source or find(
         options.model,
         base=options.base,
         namespace=options.namespace,

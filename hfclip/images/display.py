@@ -66,6 +66,15 @@ def as_displayed(
     return shown if transposition is None else _transposed(shown, transposition)
 
 
+def blended(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """Returns the picture over a colour, in RGB. Returns a picture without alpha as it is."""
+    if not {"A", "a"} & set(image.getbands()) and "transparency" not in image.info:
+        return image
+    foreground = image.convert("RGBA")
+    below = Image.new("RGBA", foreground.size, (*background, 255))
+    return Image.alpha_composite(below, foreground).convert("RGB")
+
+
 def _check_planes(image: Image.Image) -> None:
     """Rejects uncompressed TIFF planes over 8 bits, because Pillow reads each byte as a pixel."""
     bits = max(_tiff_tag(image, _TIFF_BITS_PER_SAMPLE) or (1,))

@@ -2,9 +2,9 @@
 
 from PIL import Image
 
-from hfclip.embedding.decoding import blended
 from hfclip.embedding.items import Item
 from hfclip.errors import HfclipError, ImageError
+from hfclip.images.display import blended
 from hfclip.images.reading import open_picture
 
 

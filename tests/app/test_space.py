@@ -142,6 +142,5 @@ def test_elsewhere_only_this_machine_reaches_the_page(tmp_path: Path) -> None:
 def test_a_page_is_named_without_its_commit() -> None:
     demo = open_demo("digits", device="cpu")
     assert demo.name == "digits"
-    manifest = demo.loaded.manifest
-    object.__setattr__(manifest, "name", "me/my-clip@0a1b")
+    demo.model = "me/my-clip@0a1b"
     assert demo.name == "me/my-clip"

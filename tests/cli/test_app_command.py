@@ -1,5 +1,6 @@
 """`hfclip app`: its options, and what it refuses before it serves."""
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from small_collection import unit_rows, write_collection
 from hfclip.app.demo import Demo
 from hfclip.app.limits import Limits
 from hfclip.cli import main
+from hfclip.releases import bundled_folder
 
 
 def app(*arguments: object) -> Result:
@@ -88,6 +90,26 @@ def test_a_taken_port_is_named() -> None:
     assert result.returncode == 1
     assert f"The page cannot listen at 127.0.0.1, port {port}" in result.stderr
     assert "Choose another with --port." in result.stderr
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_page_with_the_reason(tmp_path: Path) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(bundled_folder("digits"), folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    command = [sys.executable, "-m", "hfclip", "app", str(folder), "--device", "cpu"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stdout.startswith("The page of damaged is at http://127.0.0.1:")
+    assert f"{weights} cannot be read" in result.stderr
+    assert "truncated" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unknown_device_is_named_before_the_page_is_served(served: list[Any]) -> None:
+    result = CliRunner().invoke(main, ["app", "digits", "--device", "abacus"])
+    assert (result.exit_code, "abacus" in result.stderr) == (1, True)
+    assert served == []
 
 
 def test_a_missing_gradio_is_one_line_that_says_what_to_install(

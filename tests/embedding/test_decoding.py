@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 import hfclip
-from hfclip.embedding.decoding import Reader, blended, parse_colour, pixel_limit
+from hfclip.embedding.decoding import Reader, parse_colour, pixel_limit
 from hfclip.embedding.workers import Budget
 from hfclip.errors import ArgumentError, ImageError
+from hfclip.images.display import blended
 
 Prepare = Callable[..., "Reader"]
 
