@@ -25,7 +25,9 @@ HTML = "<script>alert(1)</script>"
 
 @pytest.fixture(scope="module")
 def page(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """Serves the collection. The model is loaded, so that its memory is no test's."""
     with served(tmp_path_factory.mktemp("page"), ["--embeddings", str(collection)]) as page:
+        result(page.call("classify", page.upload(SEVEN)[0], "a", TEMPLATE))
         yield page
 
 
