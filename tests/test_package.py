@@ -83,8 +83,8 @@ ORDER = {
     "search": "exact queries lists recall index collection_index searcher copies thumbnails sheet "
     "duplicates",
     "probing": "labels division regression training saved pictures probe scores run",
-    "app": "quick_import limits times demo answers finding markup guard fields classify_tab search_tab "
-    "compare_tab about_tab page serve space",
+    "app": "quick_import limits times demo answers finding markup guard fields classify_tab "
+    "search_tab compare_tab about_tab page serve space",
 }
 
 
