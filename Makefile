@@ -5,7 +5,9 @@ PYTHON ?= python3
 # All tests run in two processes with one thread each; more threads only slow small models down.
 ARGS ?= -n 2 --dist worksteal
 BIN := .venv/bin
-# Python compiles a module when it is first imported: most of those installed never are.
+# Python compiles a module when it is first imported: most of those installed never are. It has to
+# store the result, or each process compiles again, which takes three times as long as an import.
+export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo test check docs bench clean
