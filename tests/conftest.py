@@ -134,7 +134,8 @@ def onnx_export(
 @pytest.fixture(scope="session")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Returns a command that runs programs as `python` does, but as forks; see tests/forks.py."""
-    with forking_python(tmp_path_factory.mktemp("forks")) as command:
+    shared = shared_by_processes(tmp_path_factory.getbasetemp())
+    with forking_python(shared / "forks") as command:
         yield command
 
 
