@@ -1,8 +1,9 @@
 """Fixtures: small models, and each kind of file that can contain one."""
 
 import functools
+import gc
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,20 @@ LONG = (
     "publishing/test_export.py",
     "hub/test_fetch.py",
 )
+
+
+# Modules and tests live until the end: looking for garbage among them takes seconds.
+gc.disable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leaves what the collection of tests makes out of later collections of garbage."""
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

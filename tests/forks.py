@@ -4,10 +4,11 @@
 input is a named pipe, and it serves until no process has that pipe open for writing. So all test
 processes share one server, and it ends with them however they end. `python` takes `-c CODE`,
 `-m MODULE` or a script, and runs it with its own arguments, environment, working directory,
-standard streams, SIGINT and exit status. `hfclip` runs the installed command. Each program imports hfclip and huggingface_hub itself, because they
-read the environment when they are imported. Of Python's settings, programs see PYTHONPATH and
-PYTHONWARNINGS, which may be ignore or error. SIGKILL for a command also ends its program, a moment
-later: wait until its streams close. A test of a start or of memory needs a real process.
+standard streams, SIGINT and exit status. `hfclip` runs the installed command. Each program
+imports hfclip and huggingface_hub itself, because they read the environment when they are imported.
+Of Python's settings, programs see PYTHONPATH and PYTHONWARNINGS, which may be ignore or error.
+SIGKILL for a command also ends its program, a moment later: wait until its streams close. A test
+of a start or of memory needs a real process.
 """
 
 import atexit
@@ -38,9 +39,15 @@ SLOW = (
     "torch.onnx",
     "onnxscript",
     "httpx2",
+    "httpcore2",
+    "truststore",
+    "encodings.idna",
     "safetensors.torch",
-    "click",
-    "tqdm",
+    "safetensors.numpy",
+    "PIL.JpegImagePlugin",
+    "PIL.GifImagePlugin",
+    "click.shell_completion",
+    "tqdm.auto",
     "yaml",
     "jinja2",
     "fsspec",
