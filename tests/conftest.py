@@ -1,8 +1,9 @@
 """Fixtures: small models, and each kind of file that can contain one."""
 
 import functools
+import gc
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,20 @@ LONG = (
     "publishing/test_export.py",
     "hub/test_fetch.py",
 )
+
+
+# Modules and tests live until the end: looking for garbage among them takes seconds.
+gc.disable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leaves what the collection of tests makes out of later collections of garbage."""
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -134,7 +149,8 @@ def onnx_export(
 @pytest.fixture(scope="session")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Returns a command that runs programs as `python` does, but as forks; see tests/forks.py."""
-    with forking_python(tmp_path_factory.mktemp("forks")) as command:
+    shared = shared_by_processes(tmp_path_factory.getbasetemp())
+    with forking_python(shared / "forks") as command:
         yield command
 
 

@@ -1,12 +1,14 @@
 """Runs programs as forks of a process that has imported torch, which costs 2 seconds each time.
 
-`forks.py FOLDER` makes a socket and the commands `python` and `hfclip` in FOLDER and serves until
-its standard input closes. `python` takes `-c CODE`, `-m MODULE` or a script, and runs it with its
-own arguments, environment, working directory, standard streams, SIGINT and exit status. `hfclip`
-runs the installed command. Each program imports hfclip and huggingface_hub itself, because they
-read the environment when they are imported. Of Python's settings, programs see PYTHONPATH and
-PYTHONWARNINGS, which may be ignore or error. SIGKILL for a command also ends its program, a moment
-later: wait until its streams close. A test of a start or of memory needs a real process.
+`forks.py FOLDER` makes a socket and the commands `python` and `hfclip` in FOLDER. Its standard
+input is a named pipe, and it serves until no process has that pipe open for writing. So all test
+processes share one server, and it ends with them however they end. `python` takes `-c CODE`,
+`-m MODULE` or a script, and runs it with its own arguments, environment, working directory,
+standard streams, SIGINT and exit status. `hfclip` runs the installed command. Each program
+imports hfclip and huggingface_hub itself, because they read the environment when they are imported.
+Of Python's settings, programs see PYTHONPATH and PYTHONWARNINGS, which may be ignore or error.
+SIGKILL for a command also ends its program, a moment later: wait until its streams close. A test
+of a start or of memory needs a real process.
 """
 
 import atexit
@@ -27,6 +29,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NoReturn
 
+from filelock import FileLock
+
 # Packages that take long to import and do not import huggingface_hub.
 SLOW = (
     "torch",
@@ -35,9 +39,15 @@ SLOW = (
     "torch.onnx",
     "onnxscript",
     "httpx2",
+    "httpcore2",
+    "truststore",
+    "encodings.idna",
     "safetensors.torch",
-    "click",
-    "tqdm",
+    "safetensors.numpy",
+    "PIL.JpegImagePlugin",
+    "PIL.GifImagePlugin",
+    "click.shell_completion",
+    "tqdm.auto",
     "yaml",
     "jinja2",
     "fsspec",
@@ -48,6 +58,7 @@ SLOW = (
     "pyarrow.parquet",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
+    "sklearn.linear_model",
 )
 ACTIONS: tuple[Literal["ignore", "error"], ...] = ("ignore", "error")
 # It starts in 10 ms: it imports nothing but the socket, and no site-packages.
@@ -70,22 +81,43 @@ sys.exit(status)
 
 @contextmanager
 def forking_python(folder: Path) -> Iterator[Path]:
-    """Starts the server and yields the path of the command `python`; `hfclip` is beside it."""
-    server = subprocess.Popen(
-        [sys.executable, __file__, str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert server.stdin is not None
-    assert server.stdout is not None
-    with server.stdout:
-        assert server.stdout.readline() == b"ready\n"
+    """Yields the path of the command `python`; `hfclip` is beside it.
+
+    Starts the server of this folder if no process has, and waits for the end of one it started.
+    """
+    server = None
+    with FileLock(folder.with_suffix(".lock")):
+        try:
+            user = os.open(folder / "users", os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # no server has been started, or it has ended
+            server, user = started(folder)
     try:
         yield folder / "python"
     finally:
-        server.stdin.close()
-        server.wait(10)
+        os.close(user)
+        if server is not None:
+            server.wait()
+
+
+def started(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """Starts the server and returns it, and a descriptor that keeps it serving."""
+    folder.mkdir(exist_ok=True)
+    for name in ("users", "socket"):
+        (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / "users")
+    users = os.open(folder / "users", os.O_RDONLY | os.O_NONBLOCK)
+    user = os.open(folder / "users", os.O_WRONLY)
+    server = subprocess.Popen(
+        [sys.executable, __file__, str(folder)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=users,
+        stdout=subprocess.PIPE,
+    )
+    os.close(users)
+    assert server.stdout is not None
+    with server.stdout:
+        assert server.stdout.readline() == b"ready\n"
+    return server, user
 
 
 def write_commands(folder: Path, address: str) -> None:
@@ -96,16 +128,26 @@ def write_commands(folder: Path, address: str) -> None:
         (folder / name).chmod(0o755)
 
 
-def accepted(server: socket.socket) -> Iterator[socket.socket]:
-    """Yields a connection for each program, until standard input closes."""
+def accepted(server: socket.socket, folder: Path) -> Iterator[socket.socket]:
+    """Yields a connection for each program, until no process uses this server."""
     while True:
-        ready, _, _ = select.select([server.fileno(), sys.stdin.fileno()], [], [])
+        ready, _, _ = select.select([server, sys.stdin], [], [])
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG) != (0, 0):
                 pass
-        if server.fileno() not in ready:
+        if server in ready:
+            yield server.accept()[0]
+        elif unused(folder):
             return
-        yield server.accept()[0]
+
+
+def unused(folder: Path) -> bool:
+    """Returns whether there is still no user, and if so, makes the next one start a server."""
+    with FileLock(folder.with_suffix(".lock")):
+        if select.select([sys.stdin], [], [], 0)[0]:
+            (folder / "users").unlink()
+            return True
+    return False
 
 
 def received(client: socket.socket) -> Any:
@@ -137,7 +179,7 @@ def serve(folder: Path) -> Any:
         server.listen()
         write_commands(folder, server.getsockname())
         os.write(1, b"ready\n")
-        for client in accepted(server):
+        for client in accepted(server, folder):
             with client:
                 if os.fork():
                     continue

@@ -51,13 +51,12 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 def bound(tree: ast.AST) -> set[str]:
     """Returns the variables and arguments of a module, which `raise error` may refer to."""
+    nodes = list(ast.walk(tree))
     stored = {
-        node.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
     }
-    handled = {node.name for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)}
-    arguments = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    handled = {node.name for node in nodes if isinstance(node, ast.ExceptHandler)}
+    arguments = {node.arg for node in nodes if isinstance(node, ast.arg)}
     return {name for name in stored | handled | arguments if name}
 
 
@@ -86,10 +85,11 @@ def raised(node: ast.Raise, module: ModuleType, local: set[str]) -> Any:
 @pytest.mark.parametrize(("name", "path"), list(modules()), ids=str)
 def test_every_raised_error_derives_from_hfclip_error(name: str, path: Path) -> None:
     module, tree = import_module(name), ast.parse(path.read_text())
+    local = bound(tree)
     for node in ast.walk(tree):
         if not isinstance(node, ast.Raise):
             continue
-        kind = raised(node, module, bound(tree))
+        kind = raised(node, module, local)
         if kind is None or kind.__module__.startswith("click"):
             continue
         known = issubclass(kind, hfclip.HfclipError) or (name, kind.__name__) in OTHERS
