@@ -183,8 +183,8 @@ def test_processes_that_a_script_spawns_use_hfclip_too(tmp_path: Path, python: P
     assert result.stdout == "('hfclip.compat.clip', 'hfclip.model', 'RN50')\n"
 
 
-def test_a_module_runs_like_a_script() -> None:
-    result = run("-m", "hfclip.compat", "-m", "this", warn="error")
+def test_a_module_runs_like_a_script(python: Path) -> None:
+    result = run("-m", "hfclip.compat", "-m", "this", python=python, warn="error")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("The Zen of Python")
 

@@ -68,6 +68,8 @@ def assert_same_model(
     images, tokens = batch(ours.config)
     assert_close(ours.encode_image(images), image_features(images))
     assert_close(ours.encode_text(tokens), text_features(tokens))
+    # Fewer inputs, because the features above are most of the work of the logits.
+    images, tokens = images[:1], tokens[:2]
     assert_close(ours(images, tokens)[0], logits(images, tokens))
 
 

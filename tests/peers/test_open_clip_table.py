@@ -1,6 +1,5 @@
 """Every entry of open_clip's own table loads with the same results, or is refused by name."""
 
-import copy
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, fields
@@ -21,6 +20,8 @@ from hfclip.errors import ConfigError
 from hfclip.images.exact import Recipe
 from hfclip.images.preprocess import transform_of
 from hfclip.layouts.open_clip import config_from_open_clip
+
+from .cut import one_block_each, short_ids
 
 ENTRIES: list[tuple[str, str]] = open_clip.list_pretrained()
 
@@ -112,15 +113,6 @@ def distinct_models() -> Iterator[Any]:
             yield pytest.param(config, id=model)
 
 
-def one_block_each(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns a configuration with one block in each stack or stage, and all widths unchanged."""
-    cut = copy.deepcopy(config)
-    layers = cut["vision_cfg"]["layers"]
-    cut["vision_cfg"]["layers"] = [1] * len(layers) if isinstance(layers, list) else 1
-    cut["text_cfg"]["layers"] = 1
-    return cut
-
-
 @pytest.mark.parametrize("model", list(distinct_models()))
 @torch.no_grad()
 def test_a_model_of_the_table_gives_the_same_features(model: dict[str, Any]) -> None:
@@ -136,7 +128,7 @@ def test_a_model_of_the_table_gives_the_same_features(model: dict[str, Any]) -> 
     ours = hfclip.CLIP.from_checkpoint(Checkpoint(Path("x"), "safetensors", config, tensors))
     side = config.image_resolution
     images = torch.rand(1, 3, side, side) * 4 - 2
-    tokens = hfclip.tokenize(["two dogs in the snow, seen from above", ""])
+    tokens = short_ids(["two dogs in the snow, seen from above", ""])
     pairs = (
         (ours.encode_image(images), theirs.encode_image(images)),
         (ours.encode_text(tokens), theirs.encode_text(tokens)),
