@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from exported import Export, exported_once, shared_by_processes
+from exported import Export, exported_once, share_operators, shared_by_processes
 from forks import forking_python
 from places import Place, forget_memory
 from remote_places import bucket, hub_home, memory, remote, s3, s3_server  # noqa: F401
@@ -142,6 +142,7 @@ def onnx_export(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[ClipConfig, torch.dtype], Export]:
     """Returns a function that exports a drawn model once for all tests and test processes."""
+    share_operators()
     shared = shared_by_processes(tmp_path_factory.getbasetemp())
     return lambda config, dtype: exported_once(shared, config, dtype, draw)
 

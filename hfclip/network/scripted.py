@@ -42,9 +42,10 @@ def script(model: CLIP) -> torch.jit.ScriptModule:
     """
     device = model.positional_embedding.device
     side = model.visual.input_resolution
-    # Two images and three texts, because the trace could record a size of one as a constant.
-    image = torch.zeros(2, 3, side, side, device=device)
-    text = torch.zeros(3, model.context_length, dtype=torch.int64, device=device)
+    # A trace records operations, not values, so empty batches give the same trace without the time
+    # to compute. It could record a size of one as a constant.
+    image = torch.zeros(0, 3, side, side, device=device)
+    text = torch.zeros(0, model.context_length, dtype=torch.int64, device=device)
     examples = {"forward": (image, text), "encode_image": image, "encode_text": text}
     with warnings.catch_warnings(), torch.no_grad():
         # torch warns that TorchScript is deprecated, but the user has asked for it with jit=True.

@@ -11,11 +11,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import stateless
+from torch.func import functional_call
 
 from hfclip.errors import ExportError
 from hfclip.layouts.files import WEIGHTS_FILE
@@ -28,13 +28,47 @@ IMAGE_GRAPH, TEXT_GRAPH = "image.onnx", "text.onnx"
 _TOWER = "model."
 
 
-class _InFloat32(nn.Module):
-    """One tower that keeps the dtypes of its weights and computes in float32."""
+class _ImageTower(nn.Module):
+    """The image tower of a model, under its name in the model."""
 
-    def __init__(self, model: CLIP, method: str) -> None:
+    def __init__(self, model: CLIP) -> None:
         super().__init__()
-        self.model = model
-        self._method = method
+        self.visual = model.visual
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Encodes images (B, 3, S, S) in float32 to features (B, D), not normalised."""
+        features: Tensor = self.visual(image)
+        return features
+
+
+class _TextTower(nn.Module):
+    """The modules and parameters that `CLIP.encode_text` uses, under their names in the model."""
+
+    dtype = torch.float32
+
+    def __init__(self, model: CLIP) -> None:
+        super().__init__()
+        self.transformer = model.transformer
+        self.token_embedding = model.token_embedding
+        self.positional_embedding = model.positional_embedding
+        self.ln_final = model.ln_final
+        self.text_projection = model.text_projection
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Encodes token ids (B, L) to features (B, D), not normalised."""
+        return CLIP.encode_text(cast(CLIP, self), text)
+
+
+class _InFloat32(nn.Module):
+    """One tower that keeps the dtypes of its weights and computes in float32.
+
+    The export takes time for each weight of its module, even for one that the tower does not use.
+    The module of a tower therefore has no weights of the other tower.
+    """
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.model = tower
 
     def forward(self, x: Tensor) -> Tensor:
         """Encodes images (B, 3, S, S) or token ids (B, L) to features (B, D), not normalised."""
@@ -42,9 +76,7 @@ class _InFloat32(nn.Module):
             name: tensor.float() if tensor.is_floating_point() else tensor
             for name, tensor in self.model.state_dict(keep_vars=True).items()
         }
-        # functional_call can only call `forward`. It uses this function.
-        with stateless._reparametrize_module(self.model, state):  # noqa: SLF001
-            features: Tensor = getattr(self.model, self._method)(x)
+        features: Tensor = functional_call(self.model, state, (x,))
         return features
 
 
@@ -67,11 +99,11 @@ def write_graphs(folder: Path, model: CLIP) -> None:
     image = torch.zeros(2, 3, config.image_resolution, config.image_resolution)
     text = torch.zeros(2, config.context_length, dtype=torch.int64)
     offsets = _offsets(folder / WEIGHTS_FILE)
-    for name, method, title, example in (
-        (IMAGE_GRAPH, "encode_image", "image", image),
-        (TEXT_GRAPH, "encode_text", "text", text),
+    for name, tower, title, example in (
+        (IMAGE_GRAPH, _ImageTower(model), "image", image),
+        (TEXT_GRAPH, _TextTower(model), "text", text),
     ):
-        graph = _traced(_InFloat32(model, method).eval(), title, example, config.context_length)
+        graph = _traced(_InFloat32(tower).eval(), title, example, config.context_length)
         _point_to_file(graph, offsets)
         _forget_machine(graph)
         _save(graph, folder / name)

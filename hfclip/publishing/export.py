@@ -145,4 +145,4 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, layout: str) -> None:
     if is_onnx:
         from hfclip.onnx.graphs import write_graphs  # noqa: PLC0415  # torch.onnx is slow to import
 
-        write_graphs(folder, CLIP.from_checkpoint(checkpoint))
+        write_graphs(folder, CLIP.from_checkpoint(checkpoint).requires_grad_(False))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SavedModel
-from exported import OTHER_MLPS, RESNET, VIT, Export
+from exported import OTHER_MLPS, RESNET, SHALLOW_VIT, VIT, Export
 from torch import Tensor
 
 import hfclip
@@ -24,7 +24,7 @@ SaveModel = Callable[[ClipConfig, torch.dtype], SavedModel]
 @pytest.fixture(
     params=[
         pytest.param((VIT, torch.float32), id="vit"),
-        pytest.param((VIT, torch.float16), id="vit-half"),
+        pytest.param((SHALLOW_VIT, torch.float16), id="vit-half"),
         pytest.param((OTHER_MLPS, torch.float32), id="vit-other-mlps"),
         pytest.param((RESNET, torch.float32), id="resnet"),
         pytest.param((RESNET, torch.float16), id="resnet-half"),

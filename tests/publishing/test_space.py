@@ -7,11 +7,13 @@ import tomllib
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
 from conftest import TINY_VIT, draw
 from huggingface_hub import close_session
+from huggingface_hub.utils import _http
 from loopback.faults import Status
 from loopback.hub import LoopbackHub
 from loopback.in_process import point_client_at
@@ -277,7 +279,10 @@ def test_a_space_of_another_account_is_refused_before_the_model_is_sent(
     assert_refused(hub, result, "You cannot write to stranger/demo")
 
 
-def test_a_failure_after_the_model_was_sent_says_so(hub: LoopbackHub, model: Path) -> None:
+def test_a_failure_after_the_model_was_sent_says_so(
+    hub: LoopbackHub, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda _: None))  # between attempts
     hub.fault(Status(500), "/api/spaces/*", method="POST", times=None)
     result = run("publish", model, "me/my-clip", "--space", "me/my-demo", *FROM, "--json")
     assert result.exit_code == 1
