@@ -103,9 +103,11 @@ def described(content: object, *, as_module: bool = False) -> bytes:
     return b"\x80\x02c__torch__\nM\n)\x81" + body[2:-1] + b"b." if as_module else body
 
 
-def write_zip(path: Path, entries: Mapping[str, bytes], compression: int = 0) -> Path:
+def write_zip(
+    path: Path, entries: Mapping[str, bytes], compression: int = 0, level: int | None = None
+) -> Path:
     """Writes a zip with these entries in the folder that torch would use."""
-    with zipfile.ZipFile(path, "w", compression) as archive:
+    with zipfile.ZipFile(path, "w", compression, compresslevel=level) as archive:
         for name, data in entries.items():
             archive.writestr(f"archive/{name}", data)
     return path

@@ -4,6 +4,7 @@ These files write a byte as one character: itself if it is printable in Latin-1,
 from U+0100 on. hfclip does not read them. Its merges are in merges.bin.
 """
 
+import functools
 import json
 
 from hfclip.text.bpe import BYTES_BY_ID, FIRST_MERGED_ID, PRINTING_BYTES, merge_pairs
@@ -40,7 +41,6 @@ def words() -> list[str]:
 
 def tokenizer_files(context_length: int) -> dict[str, str]:
     """Returns the text of each file that `CLIPTokenizer.from_pretrained` reads, by file name."""
-    lines = [f"{left} {right}" for left, right in merges()]
     settings = {
         "tokenizer_class": "CLIPTokenizer",
         "bos_token": START,
@@ -50,10 +50,22 @@ def tokenizer_files(context_length: int) -> dict[str, str]:
         "model_max_length": context_length,
     }
     return {
-        "merges.txt": "\n".join(["#version: 0.2", *lines, ""]),
+        "merges.txt": _merges_text(),
         "tokenizer_config.json": json.dumps(settings, indent=2) + "\n",
-        "vocab.json": json.dumps(vocabulary(), ensure_ascii=False) + "\n",
+        "vocab.json": _vocabulary_text(),
     }
+
+
+# The two texts are the same for all models and take a tenth of a second.
+@functools.cache
+def _merges_text() -> str:
+    lines = [f"{left} {right}" for left, right in merges()]
+    return "\n".join(["#version: 0.2", *lines, ""])
+
+
+@functools.cache
+def _vocabulary_text() -> str:
+    return json.dumps(vocabulary(), ensure_ascii=False) + "\n"
 
 
 def _spelled_tokens() -> list[str]:

@@ -4,7 +4,7 @@ import json
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import malicious
@@ -108,6 +108,15 @@ def test_writing_to_a_model_leaves_its_file_unchanged(saved_model: SavedModel) -
         gc.collect()
         assert path.read_bytes() == before, path.name
         assert_same_to_the_bit(build(path), saved_model.model)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> Iterator[None]:
+    """Keeps what is imported out of the collections of this module."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize("mapped", [True, False])

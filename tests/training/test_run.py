@@ -3,7 +3,9 @@
 import json
 import shutil
 import signal
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,14 @@ QUICK: dict[str, Any] = {
     "validation": 0.2,
     "precision": "fp32",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_curves() -> Iterator[None]:
+    """Leaves out the picture of each training, which takes as long as the training."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(sys.modules, "matplotlib.figure", None)
+        yield
 
 
 @pytest.fixture(scope="module")
