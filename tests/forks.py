@@ -1,12 +1,14 @@
 """Runs programs as forks of a process that has imported torch, which costs 2 seconds each time.
 
-`forks.py FOLDER` makes a socket and the commands `python` and `hfclip` in FOLDER and serves until
-its standard input closes. `python` takes `-c CODE`, `-m MODULE` or a script, and runs it with its
-own arguments, environment, working directory, standard streams, SIGINT and exit status. `hfclip`
-runs the installed command. Each program imports hfclip and huggingface_hub itself, because they
-read the environment when they are imported. Of Python's settings, programs see PYTHONPATH and
-PYTHONWARNINGS, which may be ignore or error. SIGKILL for a command also ends its program, a moment
-later: wait until its streams close. A test of a start or of memory needs a real process.
+`forks.py FOLDER [MODULES]` makes a socket and the commands `python`, `hfclip` and `ray_worker` in
+FOLDER, imports the modules, and serves until its standard input closes. `python` takes `-c CODE`,
+`-m MODULE` or a script, and runs it with its own arguments, environment, working directory,
+standard streams, SIGINT and exit status. `hfclip` runs the installed command, and `ray_worker` a
+worker of Ray. Unless MODULES import them, each program imports hfclip and huggingface_hub itself,
+because they read the environment when they are imported. Of Python's settings, programs see
+PYTHONPATH and PYTHONWARNINGS, which may be ignore or error. SIGKILL for a command also ends its
+program, a moment later: wait until its streams close. A test of a start or of memory needs a real
+process.
 """
 
 import atexit
@@ -69,10 +71,15 @@ sys.exit(status)
 
 
 @contextmanager
-def forking_python(folder: Path) -> Iterator[Path]:
-    """Starts the server and yields the path of the command `python`; `hfclip` is beside it."""
+def forking_python(folder: Path, *modules: str) -> Iterator[Path]:
+    """Starts the server and yields the path of the command `python`; the others are beside it.
+
+    Args:
+        folder: An empty folder.
+        modules: What all programs import. They must not read what differs in their environments.
+    """
     server = subprocess.Popen(
-        [sys.executable, __file__, str(folder)],
+        [sys.executable, __file__, str(folder), *modules],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -90,7 +97,9 @@ def forking_python(folder: Path) -> Iterator[Path]:
 
 def write_commands(folder: Path, address: str) -> None:
     installed = str(Path(sys.executable).parent / "hfclip")
-    for name, arguments in {"python": [], "hfclip": [installed]}.items():
+    worker = str(Path(__file__).with_name("ray_worker.py"))
+    commands = {"python": [], "hfclip": [installed], "ray_worker": [worker]}
+    for name, arguments in commands.items():
         text = COMMAND.format(python=sys.executable, address=address, arguments=arguments)
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
@@ -195,6 +204,8 @@ if __name__ == "__main__":
             importlib.import_module(module)
     loaded = {name.partition(".")[0] for name in sys.modules}
     assert not {"hfclip", "huggingface_hub"} & loaded, "they read the environment when imported"
+    for module in sys.argv[2:]:
+        importlib.import_module(module)
     gc.freeze()  # a collection in a fork would copy the memory of all objects
     if request := serve(Path(sys.argv[1])):
         end_with(run, *request)
