@@ -21,10 +21,13 @@ pytest.importorskip("ray")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests read /proc")
 
 # Shells start background jobs, possibly these tests too, with SIGINT ignored.
+# The processes that add nodes and that show logs do nothing here, and each costs half a second.
 PROGRAM = """
 import os, pathlib, signal, sys
 pathlib.Path(sys.argv.pop(1)).write_text(str(os.getpid()))
 signal.signal(signal.SIGINT, signal.default_int_handler)
+from ray._private.node import Node
+Node.start_monitor = Node.start_log_monitor = lambda self: None
 from hfclip.cli import main
 main(sys.argv[1:], prog_name="hfclip")
 """
