@@ -1,10 +1,11 @@
 """Runs programs as forks of a process that has imported torch, which costs 2 seconds each time.
 
-`forks.py FOLDER` makes a socket and the commands `python` and `hfclip` in FOLDER. Its standard
-input is a named pipe, and it serves until no process has that pipe open for writing. So all test
-processes share one server, and it ends with them however they end. `python` takes `-c CODE`,
-`-m MODULE` or a script, and runs it with its own arguments, environment, working directory,
-standard streams, SIGINT and exit status. `hfclip` runs the installed command. Each program
+`forks.py FOLDER [MODULES]` makes a socket and the commands `python`, `hfclip` and `ray_worker` in
+FOLDER, and imports the modules. Its standard input is a named pipe, and it serves until no process
+has that pipe open for writing. So all test processes share one server, and it ends with them
+however they end. `python` takes `-c CODE`, `-m MODULE` or a script, and runs it with its own
+arguments, environment, working directory, standard streams, SIGINT and exit status. `hfclip` runs
+the installed command, and `ray_worker` a worker of Ray. Unless MODULES import them, each program
 imports hfclip and huggingface_hub itself, because they read the environment when they are imported.
 Of Python's settings, programs see PYTHONPATH and PYTHONWARNINGS, which may be ignore or error.
 SIGKILL for a command also ends its program, a moment later: wait until its streams close. A test
@@ -80,17 +81,21 @@ sys.exit(status)
 
 
 @contextmanager
-def forking_python(folder: Path) -> Iterator[Path]:
+def forking_python(folder: Path, *modules: str) -> Iterator[Path]:
     """Yields the path of the command `python`; `hfclip` is beside it.
 
     Starts the server of this folder if no process has, and waits for the end of one it started.
+
+    Args:
+        folder: The folder of the server, which exists only if another process has started it.
+        modules: What all programs import. They must not read what differs in their environments.
     """
     server = None
     with FileLock(folder.with_suffix(".lock")):
         try:
             user = os.open(folder / "users", os.O_WRONLY | os.O_NONBLOCK)
         except OSError:  # no server has been started, or it has ended
-            server, user = started(folder)
+            server, user = started(folder, modules)
     try:
         yield folder / "python"
     finally:
@@ -99,7 +104,7 @@ def forking_python(folder: Path) -> Iterator[Path]:
             server.wait()
 
 
-def started(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+def started(folder: Path, modules: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], int]:
     """Starts the server and returns it, and a descriptor that keeps it serving."""
     folder.mkdir(exist_ok=True)
     for name in ("users", "socket"):
@@ -108,7 +113,7 @@ def started(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
     users = os.open(folder / "users", os.O_RDONLY | os.O_NONBLOCK)
     user = os.open(folder / "users", os.O_WRONLY)
     server = subprocess.Popen(
-        [sys.executable, __file__, str(folder)],
+        [sys.executable, __file__, str(folder), *modules],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdin=users,
         stdout=subprocess.PIPE,
@@ -122,7 +127,9 @@ def started(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
 
 def write_commands(folder: Path, address: str) -> None:
     installed = str(Path(sys.executable).parent / "hfclip")
-    for name, arguments in {"python": [], "hfclip": [installed]}.items():
+    worker = str(Path(__file__).with_name("ray_worker.py"))
+    commands = {"python": [], "hfclip": [installed], "ray_worker": [worker]}
+    for name, arguments in commands.items():
         text = COMMAND.format(python=sys.executable, address=address, arguments=arguments)
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
@@ -237,6 +244,8 @@ if __name__ == "__main__":
             importlib.import_module(module)
     loaded = {name.partition(".")[0] for name in sys.modules}
     assert not {"hfclip", "huggingface_hub"} & loaded, "they read the environment when imported"
+    for module in sys.argv[2:]:
+        importlib.import_module(module)
     gc.freeze()  # a collection in a fork would copy the memory of all objects
     if request := serve(Path(sys.argv[1])):
         end_with(run, *request)

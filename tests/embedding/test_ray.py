@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -14,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from pictures import draw_folder, embed, rows_of
-from PIL import Image
+from forks import forking_python
+from pictures import draw_folder, embed, rows_of, slow_folder
 
 from hfclip.embedding import ray as engine
 from hfclip.embedding import scheduling
@@ -36,22 +37,47 @@ pytestmark = [
 ]
 
 OPTIONS = Options(model="digits", device="cpu")
+# Pixels of the sides of pictures that take about 40 ms each.
+SIDE = 2_500
 
 
 @pytest.fixture(scope="module")
-def nodes() -> "Iterator[Any]":
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Returns a command that runs workers as forks, because the imports of one take seconds.
+
+    They import Ray themselves: it reads the number of its job from the environment then.
+    """
+    folder = tmp_path_factory.mktemp("workers")
+    with forking_python(folder, "hfclip.embedding.nodes", "hfclip.embedding.pipeline") as command:
+        yield command.with_name("ray_worker")
+
+
+@pytest.fixture(scope="module")
+def nodes(forks: Path) -> "Iterator[Any]":
     """Starts Ray with two nodes of one CPU, and connects to it."""
     quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 2}
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    # Otherwise the runs of other test processes find this Ray and use it. The path must be short.
+    own = tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
+    before = os.environ.get("RAY_TMPDIR")
+    os.environ["RAY_TMPDIR"] = own.name
     from ray.cluster_utils import Cluster as Raylets
 
-    head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 * 2**20}
-    raylets = Raylets(initialize_head=True, head_node_args={**head, "_system_config": quick})
-    raylets.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+    every = {"setup_worker_path": str(forks), "object_store_memory": 100 * 2**20}
+    # Nothing reads the logs of workers, and no node is started or ended automatically.
+    head = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+    raylets = Raylets()
+    raylets.add_node(num_cpus=1, **every, **head, _system_config=quick)
+    raylets.add = partial(raylets.add_node, **every)
+    raylets.add(num_cpus=1)
     ray.init(address=raylets.address, log_to_driver=False, logging_level="FATAL")
     yield raylets
     ray.shutdown()
     raylets.shutdown()
+    own.cleanup()
+    os.environ.pop("RAY_TMPDIR")
+    if before is not None:
+        os.environ["RAY_TMPDIR"] = before
 
 
 @pytest.fixture
@@ -76,14 +102,6 @@ def run(folder: Path, out: Path, part_size: int = 7, **settings: Any) -> Outcome
     planning = Planning(part_size=part_size)
     cluster = Cluster(**settings)
     return embed_collection([str(folder)], out, OPTIONS, planning=planning, cluster=cluster)
-
-
-def slow_folder(folder: Path, count: int) -> Path:
-    """Fills a folder with pictures that take about 40 ms each."""
-    folder.mkdir()
-    for number in range(count):
-        Image.new("RGB", (2_500, 2_500), (number, 0, 0)).save(folder / f"{number:03}.jpg")
-    return folder
 
 
 def assert_same_files(found: Path, expected: Path) -> None:
@@ -165,7 +183,7 @@ def test_a_collection_of_both_engines_is_that_of_one(
 def test_other_numbers_of_threads_differ_by_one_unit_in_the_last_place(
     nodes: Any, pictures: Path, tmp_path: Path, threads: None
 ) -> None:
-    node = nodes.add_node(num_cpus=2, object_store_memory=100 * 2**20)
+    node = nodes.add(num_cpus=2)
     run(pictures, tmp_path / "ray", workers=1, cpus_per_worker=2)
     nodes.remove_node(node)
     embed(pictures, tmp_path / "local", "--part-size", "7")
@@ -182,7 +200,7 @@ def test_a_worker_killed_five_times_loses_no_row(
     events: list[Seen],
     recwarn: pytest.WarningsRecorder,
 ) -> None:
-    folder, out = slow_folder(tmp_path / "pictures", 120), tmp_path / "out"
+    folder, out = slow_folder(tmp_path / "pictures", 120, SIDE), tmp_path / "out"
     killed: list[int] = []
 
     def kill() -> None:
@@ -211,8 +229,8 @@ def test_a_worker_killed_five_times_loses_no_row(
 def test_both_nodes_work_and_one_that_is_taken_away_loses_no_row(
     nodes: Any, tmp_path: Path, events: list[Seen]
 ) -> None:
-    folder, out = slow_folder(tmp_path / "pictures", 100), tmp_path / "out"
-    extra = nodes.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+    folder, out = slow_folder(tmp_path / "pictures", 100, SIDE), tmp_path / "out"
+    extra = nodes.add(num_cpus=1)
 
     def take_away() -> None:
         while not ended.is_set():

@@ -8,12 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from object_storage import files_at, new_bucket, put, served
-from pictures import drawn, rows_of, saved
-from PIL import Image
+from pictures import drawn, rows_of, saved, slow_folder
 
 from hfclip.embedding.part_files import complete_parts
 
@@ -21,9 +21,13 @@ pytest.importorskip("ray")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests read /proc")
 
 # Shells start background jobs, possibly these tests too, with SIGINT ignored.
+# The processes that add nodes and that show logs do nothing here, and each costs half a second.
 PROGRAM = """
-import signal, sys
+import os, pathlib, signal, sys
+pathlib.Path(sys.argv.pop(1)).write_text(str(os.getpid()))
 signal.signal(signal.SIGINT, signal.default_int_handler)
+from ray._private.node import Node
+Node.start_monitor = Node.start_log_monitor = lambda self: None
 from hfclip.cli import main
 main(sys.argv[1:], prog_name="hfclip")
 """
@@ -34,10 +38,7 @@ RAY = ("--engine", "ray", "--address", "local", "--workers", "1", "--cpus-per-wo
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder of pictures that take about 50 ms each."""
-    folder = tmp_path_factory.mktemp("slow")
-    for number in range(COUNT):
-        Image.new("RGB", (3_000, 3_000), (number, 0, 0)).save(folder / f"{number:03}.jpg")
-    return folder
+    return slow_folder(tmp_path_factory.mktemp("slow"), COUNT, 3_000)
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +46,43 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("embedded") / "out"
 
 
-def started(
-    pictures: Path | str, out: Path | str, engine: Sequence[str] = RAY
-) -> "subprocess.Popen[str]":
-    model = ["--model", "digits", "--device", "cpu", "--part-size", str(PART), "--json"]
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "embed", pictures, "-o", out, *model, *engine],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+# Starts a run: of pictures, into a folder or to a URL, with the arguments of an engine.
+Start = Callable[..., "Run"]
+
+
+@dataclass
+class Run:
+    """A driver, which is a fork as in tests/forks.py. Ray and its workers are real processes.
+
+    Attributes:
+        child: The command that waits for it, with its streams and its status.
+        file: The file with the number of its process.
+    """
+
+    child: "subprocess.Popen[str]"
+    file: Path
+
+    @property
+    def pid(self) -> int:
+        """The process of the driver. It must have started."""
+        return int(self.file.read_text())
+
+
+@pytest.fixture
+def start(python: Path, tmp_path: Path) -> Start:
+    def started(pictures: Path | str, out: Path | str, engine: Sequence[str] = RAY) -> Run:
+        model = ["--model", "digits", "--device", "cpu", "--part-size", str(PART), "--json"]
+        file = tmp_path / "process"
+        child = subprocess.Popen(
+            [python, "-c", PROGRAM, file, "embed", pictures, "-o", out, *model, *engine],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        return Run(child, file)
+
+    return started
 
 
 def parents() -> Iterator[tuple[int, int]]:
@@ -95,17 +122,20 @@ def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
         time.sleep(0.02)
 
 
-def after_some_parts(child: "subprocess.Popen[str]", out: Path) -> set[int]:
+def after_some_parts(run: Run, out: Path) -> set[int]:
     """Waits until a run has written parts, and returns the processes of its Ray."""
-    before = len(complete_parts(out))
+    before, child = len(complete_parts(out)), run.child
     wait_until(lambda: child.poll() is not None or len(complete_parts(out)) >= before + 2)
     assert child.poll() is None, child.communicate()
-    return descendants(child.pid)
+    return descendants(run.pid)
 
 
-def test_ray_that_is_killed_ends_the_run_with_a_reason(pictures: Path, out: Path) -> None:
-    child = started(pictures, out)
-    for process in after_some_parts(child, out):
+def test_ray_that_is_killed_ends_the_run_with_a_reason(
+    start: Start, pictures: Path, out: Path
+) -> None:
+    run = start(pictures, out)
+    child = run.child
+    for process in after_some_parts(run, out):
         os.kill(process, signal.SIGKILL)
     printed, errors = child.communicate(timeout=60)
     assert child.returncode == 1, errors
@@ -115,19 +145,22 @@ def test_ray_that_is_killed_ends_the_run_with_a_reason(pictures: Path, out: Path
     assert 2 <= len(complete_parts(out)) < COUNT // PART
 
 
-def test_a_driver_that_is_killed_leaves_no_worker(pictures: Path, out: Path) -> None:
-    child = started(pictures, out)
-    processes = after_some_parts(child, out)
+def test_a_driver_that_is_killed_leaves_no_worker(start: Start, pictures: Path, out: Path) -> None:
+    run = start(pictures, out)
+    child = run.child
+    processes = after_some_parts(run, out)
     assert len(processes) >= 3  # two of Ray's own, and a worker
-    child.kill()
+    os.kill(run.pid, signal.SIGKILL)
     child.communicate()
+    assert child.returncode == -signal.SIGKILL
     wait_until(lambda: not alive(processes), 30.0)
     assert len(complete_parts(out)) < COUNT // PART
 
 
-def test_ctrl_c_ends_ray_and_keeps_complete_parts(pictures: Path, out: Path) -> None:
-    child = started(pictures, out)
-    processes = after_some_parts(child, out)
+def test_ctrl_c_ends_ray_and_keeps_complete_parts(start: Start, pictures: Path, out: Path) -> None:
+    run = start(pictures, out)
+    child = run.child
+    processes = after_some_parts(run, out)
     child.send_signal(signal.SIGINT)
     began = time.monotonic()
     printed, errors = child.communicate(timeout=60)
@@ -141,10 +174,10 @@ def test_ctrl_c_ends_ray_and_keeps_complete_parts(pictures: Path, out: Path) -> 
 
 
 def test_the_next_run_completes_the_collection_with_each_row_once(
-    pictures: Path, out: Path
+    start: Start, pictures: Path, out: Path
 ) -> None:
     before = len(complete_parts(out))
-    child = started(pictures, out)
+    child = start(pictures, out).child
     printed, errors = child.communicate(timeout=200)
     assert child.returncode == 0, errors
     summary = json.loads(printed)
@@ -154,13 +187,13 @@ def test_the_next_run_completes_the_collection_with_each_row_once(
     assert not list(out.rglob("*.part"))
 
 
-def test_pictures_and_parts_on_object_storage_have_the_files_of_a_local_run() -> None:
+def test_pictures_and_parts_on_object_storage_have_the_files_of_a_local_run(start: Start) -> None:
     with served():
         bucket = new_bucket("ray")
         put(f"{bucket}/in", {f"{number}.png": saved(drawn(number), "PNG") for number in range(9)})
         summaries = []
         for out, engine in (("ray", RAY), ("local", ())):
-            printed, errors = started(f"{bucket}/in", f"{bucket}/{out}", engine).communicate()
+            printed, errors = start(f"{bucket}/in", f"{bucket}/{out}", engine).child.communicate()
             assert printed, errors
             summaries.append(json.loads(printed))
         assert [summary["embedded"] for summary in summaries] == [9, 9]
