@@ -2,8 +2,8 @@
 # up to date when pyproject.toml changes.
 # A part of the tests: make test ARGS="tests/cli/test_cli.py -k help"
 PYTHON ?= python3
-# All tests run in two processes with one thread each; more threads only slow small models down.
-ARGS ?= -n 2 --dist worksteal
+# All tests run in three processes with one thread each: on two cores, some wait while others compute.
+ARGS ?= -n 3 --dist worksteal
 BIN := .venv/bin
 # Python compiles a module when it is first imported: most of those installed never are. It has to
 # store the result, or each process compiles again, which takes three times as long as an import.
