@@ -220,8 +220,12 @@ def test_a_result_leads_to_its_file_and_to_more_like_it(
 def test_near_duplicates_are_shown_in_groups(page: "Page") -> None:
     open_tab(page, "Search")
     page.get_by_text("Near-duplicates").click()
-    page.locator("#threshold input[type=number]").fill("1")
-    page.locator("#threshold input[type=number]").blur()
+    smallest = page.locator("#threshold input[type=number]")
+    # gradio sets fields that it has just made to their first value in the next animation frame,
+    # before anybody sees them. A click waits for two frames, and fill for none.
+    smallest.click()
+    smallest.fill("1")
+    smallest.blur()
     playwright.expect(page.locator("#threshold input[type=range]")).to_have_value("1")
     page.click("#duplicates")
     wait_for(page, "#summary", "1 groups with 1 near-duplicates")
