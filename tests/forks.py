@@ -60,6 +60,8 @@ SLOW = (
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
     "sklearn.linear_model",
+    "fastapi",
+    "uvicorn",
 )
 ACTIONS: tuple[Literal["ignore", "error"], ...] = ("ignore", "error")
 # It starts in 10 ms: it imports nothing but the socket, and no site-packages.

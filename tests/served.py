@@ -1,4 +1,4 @@
-"""Runs `hfclip app` as a process of its own, and notes whom it asks."""
+"""Runs `hfclip app` as a process of its own, or as a fork, and notes whom it asks."""
 
 import json
 import re
@@ -106,17 +106,20 @@ def result(event: str) -> list[object]:
 
 
 @contextmanager
-def served(folder: Path, arguments: Sequence[str]) -> Iterator[Page]:
+def served(
+    folder: Path, arguments: Sequence[str], python: str | Path = sys.executable
+) -> Iterator[Page]:
     """Runs `hfclip app` on the CPU at a free port.
 
     Args:
         folder: A folder for what the process prints.
         arguments: The arguments after `hfclip app`.
+        python: The command of tests/forks.py makes the page a fork, whose memory says nothing.
     """
     log, asked = folder / "log", folder / "asked"
     asked.touch()
     begun = time.perf_counter()
-    command = [sys.executable, "-c", _AUDITED, str(asked), "app", *arguments, "--device", "cpu"]
+    command = [str(python), "-c", _AUDITED, str(asked), "app", *arguments, "--device", "cpu"]
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=folder)
     try:

@@ -33,8 +33,11 @@ HOSTILE = "<img src=x onerror=window.hacked=1> ${window.hacked=2} {{window.hacke
 
 
 @pytest.fixture(scope="module")
-def server(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("page"), ["--embeddings", str(collection)]) as page:
+def server(
+    collection: Path, tmp_path_factory: pytest.TempPathFactory, python: Path
+) -> Iterator[Served]:
+    arguments = ["--embeddings", str(collection)]
+    with served(tmp_path_factory.mktemp("page"), arguments, python) as page:
         yield page
 
 

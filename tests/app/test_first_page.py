@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -9,23 +10,12 @@ import pytest
 from hfclip.app.demo import Demo, open_demo
 from hfclip.errors import DeviceError, ModelNotFoundError
 
-SERVES = """
+# Each print is a line that a test reads. One process does it all, because importing gradio and torch
+# costs 5 seconds: it serves both pages before it loads a model.
+PROGRAM = """
 import sys
 from urllib.request import urlopen
 
-from hfclip.app.demo import open_demo
-from hfclip.app.serve import serve
-
-demo = open_demo({arguments})
-page = serve(demo)
-assert "digits · hfclip" in urlopen(page.address).read().decode()
-print("torch" in sys.modules, "torchvision" in sys.modules)
-demo.loaded
-print("torch" in sys.modules)
-page.close()
-"""
-
-QUICK = """
 from hfclip.app.quick_import import import_gradio
 
 import_gradio()
@@ -37,30 +27,50 @@ class Field(gradio.Textbox):
     EVENTS = [EventListener("bell")]
 
 print(hasattr(Field, "bell"), create_or_modify_pyi(Field, "Field", []))
+
+from hfclip.app.demo import open_demo
+from hfclip.app.serve import serve
+
+demos = [open_demo("digits"), open_demo(embeddings=sys.argv[1])]
+for demo in demos:
+    page = serve(demo)
+    assert "digits · hfclip" in urlopen(page.address).read().decode()
+    print("torch" in sys.modules, "torchvision" in sys.modules)
+    page.close()
+for demo in demos:
+    demo.loaded
+    print("torch" in sys.modules)
 """
 
 
-def run(program: str, folder: Path) -> str:
-    """Runs a program in a process of its own and returns what it prints."""
-    (folder / "program.py").write_text(program)
-    command = [sys.executable, str(folder / "program.py")]
+@dataclass(frozen=True)
+class Ran:
+    """What the program has printed, by line, and the folder that it was run from."""
+
+    lines: list[str]
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def ran(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """Runs the program in a process of its own."""
+    folder = tmp_path_factory.mktemp("program")
+    (folder / "program.py").write_text(PROGRAM)
+    command = [sys.executable, str(folder / "program.py"), str(collection)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return Ran(done.stdout.splitlines(), folder)
 
 
 @pytest.mark.parametrize("with_collection", [False, True])
-def test_the_page_is_served_before_torch_is_imported(
-    with_collection: bool, collection: Path, tmp_path: Path
-) -> None:
-    arguments = f"embeddings={str(collection)!r}" if with_collection else "'digits'"
-    printed = run(SERVES.format(arguments=arguments), tmp_path)
-    assert printed == "False False\nTrue\n"
+def test_the_page_is_served_before_torch_is_imported(with_collection: bool, ran: Ran) -> None:
+    served, loaded = ran.lines[1:3], ran.lines[3:]
+    assert (served[with_collection], loaded[with_collection]) == ("False False", "True")
 
 
-def test_gradio_is_imported_without_writing_stub_files(tmp_path: Path) -> None:
-    assert run(QUICK, tmp_path) == "True None\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["program.py"]
+def test_gradio_is_imported_without_writing_stub_files(ran: Ran) -> None:
+    assert ran.lines[0] == "True None"
+    assert [path.name for path in ran.folder.iterdir()] == ["program.py"]
 
 
 def test_what_can_be_known_before_the_model_is_loaded_is_said_at_once() -> None:

@@ -48,8 +48,11 @@ def test_fifty_requests_at_once_are_answered_with_the_memory_of_one(page: Page) 
     assert page.memory <= 1.1 * before
 
 
-def test_requests_beyond_the_queue_are_refused(collection: Path, tmp_path: Path) -> None:
-    with served(tmp_path, ["--embeddings", str(collection), "--queue", "2"]) as page:
+def test_requests_beyond_the_queue_are_refused(
+    collection: Path, tmp_path: Path, python: Path
+) -> None:
+    arguments = ["--embeddings", str(collection), "--queue", "2"]
+    with served(tmp_path, arguments, python) as page:
         sent = page.upload(SEVEN)[0]
         slow = [sent, "\n".join(map(str, range(900))), "a {}\nb {}\nc {}\nd {}"]
         statuses = []

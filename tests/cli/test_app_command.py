@@ -80,10 +80,10 @@ def test_a_collection_names_its_model(tmp_path: Path, served: list[Any]) -> None
     assert served == []
 
 
-def test_a_taken_port_is_named() -> None:
+def test_a_taken_port_is_named(python: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "hfclip", "app", "digits", "--port", port]
+        command = [str(python), "-m", "hfclip", "app", "digits", "--port", port]
         result = subprocess.run(
             [*command, "--device", "cpu"], capture_output=True, text=True, check=False
         )
@@ -92,12 +92,14 @@ def test_a_taken_port_is_named() -> None:
     assert "Choose another with --port." in result.stderr
 
 
-def test_a_model_that_cannot_be_loaded_ends_the_page_with_the_reason(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_ends_the_page_with_the_reason(
+    tmp_path: Path, python: Path
+) -> None:
     folder = tmp_path / "damaged"
     shutil.copytree(bundled_folder("digits"), folder)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    command = [sys.executable, "-m", "hfclip", "app", str(folder), "--device", "cpu"]
+    command = [str(python), "-m", "hfclip", "app", str(folder), "--device", "cpu"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stdout.startswith("The page of damaged is at http://127.0.0.1:")
