@@ -10,8 +10,8 @@ import pytest
 from hfclip.app.demo import Demo, open_demo
 from hfclip.errors import DeviceError, ModelNotFoundError
 
-# Each print is a line that a test reads. One process does it all, because importing gradio and torch
-# costs 5 seconds: it serves both pages before it loads a model.
+# Each print is a line that a test reads. One process does it all, because gradio and torch take 5
+# seconds to import: it serves both pages before it loads a model.
 PROGRAM = """
 import sys
 from urllib.request import urlopen

@@ -1,11 +1,10 @@
-"""The files of a Space, run as a process that asks a loopback Hub for the model."""
+"""The files of a Space, run as a program that asks a loopback Hub for the model."""
 
 import json
 import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,9 +33,9 @@ print(json.dumps(answer))
 """
 
 
-def hfclip(environment: Mapping[str, str], *arguments: object) -> str:
-    """Runs a command as a process and returns what it prints."""
-    command = [sys.executable, "-m", "hfclip", *map(str, arguments)]
+def hfclip(python: Path, environment: Mapping[str, str], *arguments: object) -> str:
+    """Runs a command and returns what it prints."""
+    command = [str(python), "-m", "hfclip", *map(str, arguments)]
     done = subprocess.run(
         command, env=environment, check=False, capture_output=True, text=True, timeout=PATIENCE
     )
@@ -45,13 +44,13 @@ def hfclip(environment: Mapping[str, str], *arguments: object) -> str:
 
 
 @contextmanager
-def running(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
+def running(python: Path, folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
     """Runs app.py as a Space does, and yields what it prints when the page is ready."""
     log = folder.with_name("log")
     begun = time.monotonic()
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "app.py"],
+            [str(python), "app.py"],
             cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
@@ -72,7 +71,7 @@ def free_port() -> int:
     return port
 
 
-def test_the_pushed_folder_answers_as_hfclip_classify(tmp_path: Path) -> None:
+def test_the_pushed_folder_answers_as_hfclip_classify(tmp_path: Path, python: Path) -> None:
     with LoopbackHub() as hub:
         hub.add_account("me", TOKEN)
         files = ("config.json", "model.safetensors")
@@ -82,7 +81,7 @@ def test_the_pushed_folder_answers_as_hfclip_classify(tmp_path: Path) -> None:
         environment = hub.environment(tmp_path / "mine", TOKEN)
         address = "https://example.org/hfclip.whl"
         hfclip(
-            environment, "app", "me/digits", "--push", "me/demo", "--hfclip-from", address
+            python, environment, "app", "me/digits", "--push", "me/demo", "--hfclip-from", address
         )  # fmt: skip
         pushed = hub.repository("spaces/me/demo").find("main")
         assert pushed is not None
@@ -97,13 +96,13 @@ def test_the_pushed_folder_answers_as_hfclip_classify(tmp_path: Path) -> None:
         settings = {"GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SERVER_PORT": str(port)}  # noqa: S104
         elsewhere = hub.environment(tmp_path / "elsewhere") | settings | {"SYSTEM": "spaces"}
         hub.forget_calls()
-        with running(folder, elsewhere) as log:
+        with running(python, folder, elsewhere) as log:
             assert log.startswith("The page of me/digits is at http")
             fetched = {call.path for call in hub.calls if call.file == "model.safetensors"}
             assert f"/me/digits/resolve/{commit}/model.safetensors" in fetched
-            answer = ask(f"http://127.0.0.1:{port}", elsewhere)
+            answer = ask(python, f"http://127.0.0.1:{port}", elsewhere)
         told = hfclip(
-            environment, "classify", SEVEN, "--model", f"me/digits@{commit}",
+            python, environment, "classify", SEVEN, "--model", f"me/digits@{commit}",
             "--labels", ",".join(WORDS), "--template", TEMPLATE, "--top", 10, "--json",
         )  # fmt: skip
     expected = {one["label"]: one["probability"] for one in json.loads(told)[0]["labels"]}
@@ -112,9 +111,9 @@ def test_the_pushed_folder_answers_as_hfclip_classify(tmp_path: Path) -> None:
     assert max(answer, key=lambda label: answer[label]) == "seven"
 
 
-def ask(address: str, environment: Mapping[str, str]) -> dict[str, float]:
+def ask(python: Path, address: str, environment: Mapping[str, str]) -> dict[str, float]:
     """Asks a page to classify the picture of a seven and returns the probability of each label."""
-    command = [sys.executable, "-c", ASK, address, str(SEVEN), "\n".join(WORDS), TEMPLATE]
+    command = [str(python), "-c", ASK, address, str(SEVEN), "\n".join(WORDS), TEMPLATE]
     done = subprocess.run(
         command, env=environment, check=False, capture_output=True, text=True, timeout=PATIENCE
     )
@@ -123,7 +122,7 @@ def ask(address: str, environment: Mapping[str, str]) -> dict[str, float]:
     return {one["label"]: one["confidence"] for one in bars["confidences"]}
 
 
-def test_elsewhere_only_this_machine_reaches_the_page(tmp_path: Path) -> None:
+def test_elsewhere_only_this_machine_reaches_the_page(tmp_path: Path, python: Path) -> None:
     folder = tmp_path / "space"
     folder.mkdir()
     (folder / "app.py").write_text(
@@ -134,7 +133,7 @@ def test_elsewhere_only_this_machine_reaches_the_page(tmp_path: Path) -> None:
     with LoopbackHub() as hub:
         port = free_port()
         environment = hub.environment(tmp_path / "home") | {"GRADIO_SERVER_PORT": str(port)}
-        with running(folder, environment) as log:
+        with running(python, folder, environment) as log:
             assert re.search(rf"is at http://127\.0\.0\.1:{port}/?\n", log)
         assert hub.calls == []
 
