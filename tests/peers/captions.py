@@ -194,7 +194,7 @@ def _blank(rng: random.Random) -> str:
 
 
 def _long(rng: random.Random) -> str:
-    word = "".join(rng.choices("abctheing", k=rng.randint(60, 300)))
+    word = "".join(rng.choices("abctheing", k=rng.randint(60, 100)))
     return " ".join([word, *(_plain(rng) for _ in range(rng.randint(6, 20)))])
 
 

@@ -1,6 +1,7 @@
 """The same weights give the features of clip-anytorch, open_clip and transformers."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -26,7 +27,16 @@ every_config = pytest.mark.parametrize(
     [SMALL_VIT, SMALL_RESNET, FULL_VIT, FULL_RESNET],
     ids=["small ViT", "small ResNet", "ViT-B/32", "RN50"],
 )
-every_vit = pytest.mark.parametrize("config", [SMALL_VIT, FULL_VIT], ids=["small ViT", "ViT-B/32"])
+# The same models, whose features are computed once: see the fixture `features`.
+every_feature = pytest.mark.parametrize(
+    "features",
+    [SMALL_VIT, SMALL_RESNET, FULL_VIT, FULL_RESNET],
+    ids=["small ViT", "small ResNet", "ViT-B/32", "RN50"],
+    indirect=True,
+)
+every_vit = pytest.mark.parametrize(
+    "features", [SMALL_VIT, FULL_VIT], ids=["small ViT", "ViT-B/32"], indirect=True
+)
 
 
 def random_model(config: ClipConfig) -> hfclip.CLIP:
@@ -58,35 +68,64 @@ def assert_close(ours: Tensor, theirs: Tensor) -> None:
     assert difference < 1e-5, f"relative difference {difference:.1e}"
 
 
+@dataclass(frozen=True)
+class Features:
+    """A model, a batch and what the model computes from it. Tests share all and change nothing."""
+
+    model: hfclip.CLIP
+    images: Tensor
+    tokens: Tensor
+    of_images: Tensor
+    of_texts: Tensor
+    logits: Tensor  # of the first image and the first two texts
+
+    def assert_equal(
+        self,
+        image_features: Callable[[Tensor], Tensor],
+        text_features: Callable[[Tensor], Tensor],
+        logits: Callable[[Tensor, Tensor], Tensor],
+    ) -> None:
+        """Compares with the results of another model's functions."""
+        with torch.no_grad():
+            assert_close(self.of_images, image_features(self.images))
+            assert_close(self.of_texts, text_features(self.tokens))
+            # Fewer inputs, because the features above are most of the work of the logits.
+            assert_close(self.logits, logits(self.images[:1], self.tokens[:2]))
+
+
 @torch.no_grad()
+def features_of(model: hfclip.CLIP) -> Features:
+    images, tokens = batch(model.config)
+    of_images, of_texts = model.encode_image(images), model.encode_text(tokens)
+    return Features(model, images, tokens, of_images, of_texts, model(images[:1], tokens[:2])[0])
+
+
+@pytest.fixture(scope="module")
+def features(request: pytest.FixtureRequest) -> Features:
+    """Returns the features of a random model of the configuration that is the parameter."""
+    return features_of(random_model(request.param))
+
+
 def assert_same_model(
     ours: hfclip.CLIP,
     image_features: Callable[[Tensor], Tensor],
     text_features: Callable[[Tensor], Tensor],
     logits: Callable[[Tensor, Tensor], Tensor],
 ) -> None:
-    images, tokens = batch(ours.config)
-    assert_close(ours.encode_image(images), image_features(images))
-    assert_close(ours.encode_text(tokens), text_features(tokens))
-    # Fewer inputs, because the features above are most of the work of the logits.
-    images, tokens = images[:1], tokens[:2]
-    assert_close(ours(images, tokens)[0], logits(images, tokens))
+    features_of(ours).assert_equal(image_features, text_features, logits)
 
 
-@every_config
-def test_clip_anytorch_gives_the_same_features(config: ClipConfig, clip: ModuleType) -> None:
-    ours = random_model(config)
-    theirs = clip_twin(ours, clip)
-    assert_same_model(
-        ours, theirs.encode_image, theirs.encode_text, lambda *batch: theirs(*batch)[0]
-    )
+@every_feature
+def test_clip_anytorch_gives_the_same_features(features: Features, clip: ModuleType) -> None:
+    theirs = clip_twin(features.model, clip)
+    features.assert_equal(theirs.encode_image, theirs.encode_text, lambda *batch: theirs(*batch)[0])
 
 
-@every_config
-def test_open_clip_gives_the_same_features(config: ClipConfig) -> None:
+@every_feature
+def test_open_clip_gives_the_same_features(features: Features) -> None:
     import open_clip
 
-    ours = random_model(config)
+    config = features.model.config
     vision = {
         "image_size": config.image_resolution,
         "layers": config.vision_layers,
@@ -101,9 +140,8 @@ def test_open_clip_gives_the_same_features(config: ClipConfig) -> None:
         "layers": config.transformer_layers,
     }
     theirs = undrawn(lambda: open_clip.CLIP(config.embed_dim, vision, text, quick_gelu=True))
-    theirs.load_state_dict(ours.state_dict())
-    assert_same_model(
-        ours,
+    theirs.load_state_dict(features.model.state_dict())
+    features.assert_equal(
         theirs.encode_image,
         theirs.encode_text,
         lambda *batch: theirs.get_logits(*batch)[0],
@@ -111,22 +149,23 @@ def test_open_clip_gives_the_same_features(config: ClipConfig) -> None:
 
 
 @every_vit
-def test_transformers_gives_the_same_features(config: ClipConfig) -> None:
-    ours = random_model(config)
-    theirs = undrawn(lambda: transformers_model(config))
-    theirs.load_state_dict(to_transformers(ours.state_dict()), strict=True)
+def test_transformers_gives_the_same_features(features: Features) -> None:
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights():  # transformers replaces the functions that `undrawn` skips
+        theirs = undrawn(lambda: transformers_model(features.model.config))
+    theirs.load_state_dict(to_transformers(features.model.state_dict()), strict=True)
 
     def text_features(tokens: Tensor) -> Tensor:
         # Without an attention mask it uses only the causal mask, like OpenAI.
-        features: Tensor = theirs.get_text_features(input_ids=tokens.long()).pooler_output
-        return features
+        found: Tensor = theirs.get_text_features(input_ids=tokens.long()).pooler_output
+        return found
 
     def logits(images: Tensor, tokens: Tensor) -> Tensor:
         result: Tensor = theirs(input_ids=tokens.long(), pixel_values=images).logits_per_image
         return result
 
-    assert_same_model(
-        ours,
+    features.assert_equal(
         lambda images: theirs.get_image_features(pixel_values=images).pooler_output,
         text_features,
         logits,
