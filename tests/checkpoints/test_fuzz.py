@@ -52,14 +52,16 @@ def edited(data: bytes, edits: list[Edit], start: int = 0, end: int | None = Non
         at = start + place % max(1, min(end or len(data), len(data)) - start)
         size = value[0]
         flipped = bytes([data[at] ^ (1 << size % 8)]) if at < len(data) else b""
-        data = {
-            "flip": data[:at] + flipped + data[at + 1 :],
-            "set": data[:at] + value + data[at + len(value) :],
-            "insert": data[:at] + value + data[at:],
-            "delete": data[:at] + data[at + size :],
-            "copy": data[:at] + data[start : start + size] + data[at:],
-            "cut": data[:at] if size % 4 == 0 else data,
+        # The bytes to put there, and where the old ones continue.
+        added, after = {
+            "flip": (flipped, at + 1),
+            "set": (value, at + len(value)),
+            "insert": (value, at),
+            "delete": (b"", at + size),
+            "copy": (data[start : start + size], at),
+            "cut": (b"", len(data) if size % 4 == 0 else at),
         }[kind]
+        data = b"".join((data[:at], added, data[after:]))
     return data
 
 
@@ -192,18 +194,20 @@ def test_names_and_shapes_of_any_kind_give_a_model_or_a_refusal(
     assert set(outcomes) == {"model", "WeightsMismatchError"}
 
 
+# The default alphabet, that of UTF-8, by category: hypothesis would encode every character for it.
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
 JSON = st.recursive(
     st.none()
     | st.booleans()
     | st.integers()
     | st.integers(1, 100)
     | st.floats()
-    | st.text(max_size=9)
+    | TEXT
     | st.sampled_from(["gelu", 10**400, 2**63, -1, 1e308]),
     lambda inner: (
         st.lists(inner, max_size=5)
         | st.lists(st.integers(1, 9), min_size=4, max_size=4)
-        | st.dictionaries(st.text(max_size=9), inner, max_size=3)
+        | st.dictionaries(TEXT, inner, max_size=3)
     ),
     max_leaves=9,
 )

@@ -1,5 +1,6 @@
 """Tensor names in files of trainers: prefixes, wrappers, and foreign tensors."""
 
+import functools
 import json
 import time
 from collections import OrderedDict
@@ -28,7 +29,12 @@ Weights = dict[str, Tensor]
 
 
 def state(config: ClipConfig = TINY_VIT) -> Weights:
-    return dict(draw(config).state_dict())
+    return dict(_drawn(config))
+
+
+@functools.cache
+def _drawn(config: ClipConfig) -> Weights:
+    return draw(config).state_dict()
 
 
 def prefixed(prefix: str, tensors: Weights) -> Weights:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,7 +27,6 @@ from conversion.__main__ import main
 from conversion.check import check
 from conversion.convert import convert
 from hfclip import CLIP, __version__
-from hfclip.checkpoints.read import Checkpoint
 from hfclip.config import ClipConfig
 from hfclip.errors import CheckpointError, ConfigError, IntegrityError
 from hfclip.network.clip import convert_weights
@@ -41,8 +41,8 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, list(map(str, arguments)))
 
 
-def drawn_in_half(config: ClipConfig) -> dict[str, torch.Tensor]:
-    """Returns weights in mixed float16 without trivial norms, biases or BatchNorm statistics."""
+def drawn(config: ClipConfig) -> CLIP:
+    """Returns a model without trivial norms, biases or BatchNorm statistics."""
     model = quickly_drawn(lambda: CLIP(**config.to_dict()))
     random = torch.Generator().manual_seed(0)
     for tensor in model.state_dict().values():
@@ -50,8 +50,7 @@ def drawn_in_half(config: ClipConfig) -> dict[str, torch.Tensor]:
             tensor.fill_(7)
         elif tensor.ndim < 2:
             tensor.add_(torch.rand(tensor.shape, generator=random), alpha=0.02)
-    convert_weights(model, torch.float16)
-    return model.state_dict()
+    return model
 
 
 def archive(config: ClipConfig, path: Path) -> Path:
@@ -60,13 +59,11 @@ def archive(config: ClipConfig, path: Path) -> Path:
     It traces in float32, because float16 convolutions take minutes on a CPU. The small archives
     of the other tests cover the constants of a float16 trace.
     """
-    half = drawn_in_half(config)
-    model = CLIP.from_checkpoint(Checkpoint(path, "drawn", config, half)).float()
+    model = drawn(config)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch deprecates TorchScript
         traced = script(model)
-        for name, tensor in (*traced.named_parameters(), *traced.named_buffers()):
-            tensor.data = half.get(name, tensor)
+        convert_weights(model, torch.float16)  # the trace has the same tensors
         torch.jit.save(traced, path)
     return path
 
@@ -83,7 +80,18 @@ def quick_oracle(python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(python))
 
 
-@pytest.mark.usefixtures("quick_oracle")
+@pytest.fixture
+def unhashed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Omits the hashes of large files from their cards: they take 3 s per GB, twice."""
+
+    def row(path: Path) -> dict[str, str]:
+        return {"name": path.name, "size": f"{path.stat().st_size:,}", "sha256": "0" * 64}
+
+    monkeypatch.setattr("conversion.convert.integrity.compute", lambda *_: "0" * 64)
+    monkeypatch.setattr("hfclip.cards.card.file_row", row)
+
+
+@pytest.mark.usefixtures("quick_oracle", "unhashed")
 @pytest.mark.parametrize("name", RELEASES)
 def test_an_archive_of_each_release_is_converted_exactly(name: str, tmp_path: Path) -> None:
     config = RELEASES[name].config
@@ -224,15 +232,27 @@ def test_a_failed_conversion_leaves_no_files(saved_vit: SavedModel, tmp_path: Pa
         convert(saved_vit.archive, tmp_path / "out")
 
 
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ClipConfig, Path]]:
+    """Returns the names of two releases, each with a small configuration and an archive of it."""
+    folder = tmp_path_factory.mktemp("originals")
+    return {
+        name: (config, archive(config, folder / RELEASES[name].original.file))
+        for name, config in (("ViT-B/32", TINY_VIT), ("RN50", TINY_RESNET))
+    }
+
+
 @pytest.fixture
-def two_releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Release]:
+def two_releases(
+    originals: dict[str, tuple[ClipConfig, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Release]:
     """A table of two small releases whose original files are in the folder of `clip`."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     root = tmp_path / "home" / ".cache" / "clip"
     root.mkdir(parents=True)
     table = {}
-    for name, config in (("ViT-B/32", TINY_VIT), ("RN50", TINY_RESNET)):
-        file = archive(config, root / RELEASES[name].original.file)
+    for name, (config, source) in originals.items():
+        file = Path(shutil.copy(source, root))
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         original = Original(file.name, file.stat().st_size, digest)
         table[name] = replace(RELEASES[name], config=config, original=original)

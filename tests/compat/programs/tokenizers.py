@@ -9,7 +9,7 @@ from typing import Any
 
 import regex
 
-from ..world import CAPTIONS, World, program
+from ..world import CAPTIONS, Table, World, program
 
 TEXTS = [
     *CAPTIONS,
@@ -36,9 +36,9 @@ def encoded_and_decoded(clip: Any, world: World) -> Any:
 def tables(clip: Any, world: World) -> Any:
     tokenizer = clip.simple_tokenizer.SimpleTokenizer()
     return (
-        list(tokenizer.encoder.items()),
-        list(tokenizer.decoder.items()),
-        list(tokenizer.bpe_ranks.items()),
+        Table(list(tokenizer.encoder.items())),
+        Table(list(tokenizer.decoder.items())),
+        Table(list(tokenizer.bpe_ranks.items())),
         list(tokenizer.byte_encoder.items()),
         list(tokenizer.byte_decoder.items()),
         list(tokenizer.cache.items()),

@@ -173,8 +173,8 @@ def traced(clip: Any, world: World) -> Any:
     images, tokens = world.images(preprocess), world.tokens()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch deprecates TorchScript
-        whole = torch.jit.trace(model, (images, tokens))
-        visual = torch.jit.trace(model.visual, images)
+        whole = torch.jit.trace(model, (images, tokens), check_trace=False)
+        visual = torch.jit.trace(model.visual, images, check_trace=False)
     return whole(images.flip(0), tokens.flip(0)), visual(images.flip(0))
 
 
@@ -186,7 +186,7 @@ def jit_loaded(clip: Any, world: World) -> Any:
     path = world.folder / "archive.pt"
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        torch.jit.trace(model, (images, tokens)).save(path)
+        torch.jit.trace(model, (images, tokens), check_trace=False).save(path)
         again, _ = clip.load(str(path), device="cpu", jit=False)
     return again(images, tokens)[0]
 
