@@ -163,7 +163,7 @@ def exponential_key() -> bytes:
     return program(b"})q\x00" + b"h\x00h\x00\x86q\x00" * 64 + b"Ns", 2)
 
 
-def deep_key(depth: int = 400_000) -> bytes:
+def deep_key(depth: int = 250_000) -> bytes:
     """Returns a key nested so deeply that hashing it overflows the stack."""
     return program(b"})" + b"\x85" * depth + b"Ns", 2)
 

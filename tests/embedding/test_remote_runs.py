@@ -126,7 +126,7 @@ def test_a_run_goes_on_when_the_server_is_started_again(
     def restart() -> None:
         assert arrived.wait(60)
         s3.stop()
-        time.sleep(2)
+        time.sleep(0.5)  # several pauses
         s3.start()
 
     s3.gate = gate

@@ -10,12 +10,14 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from conftest import draw
 from numpy.typing import NDArray
 from pictures import draw_folder, drawn, embed, live_rows, rows_of, saved
 from PIL import Image
 from torch.nn.functional import normalize
 
 import hfclip
+from hfclip.config import ClipConfig
 from hfclip.embedding.encode import Encoder
 from hfclip.embedding.manifest import read_manifest
 from hfclip.embedding.options import Options, load_model_of
@@ -89,12 +91,13 @@ def test_batches_do_not_cross_parts(pictures: Path, tmp_path: Path) -> None:
 
 def test_a_second_run_encodes_exactly_what_is_new_or_changed(tmp_path: Path) -> None:
     folder, out, count = tmp_path / "pictures", tmp_path / "out", 5_000
+    arguments = ["--part-size", "1000", "--model", smallest_model(tmp_path / "model")]
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (count + count // 10, 8, 8), np.uint8)
     files = [saved(Image.fromarray(each), "PNG") for each in pixels]
     for number in range(count):
         (folder / f"{number:04}.png").write_bytes(files[number])
-    embed(folder, out, "--part-size", "1000")
+    embed(folder, out, *arguments)
     before = live_rows(out)
     twentieth = count // 20
     order = np.random.default_rng(1).permutation(count)
@@ -107,7 +110,7 @@ def test_a_second_run_encodes_exactly_what_is_new_or_changed(tmp_path: Path) -> 
         (folder / f"{number:04}.png").rename(folder / f"moved-{number:04}.png")
     for place in range(twentieth):
         (folder / f"new-{place}.png").write_bytes(files[count + twentieth + place])
-    summary = embed(folder, out, "--part-size", "1000").summary
+    summary = embed(folder, out, *arguments).summary
     names = ("new", "changed", "deleted", "moved", "encoded", "unchanged", "inputs")
     assert [summary[name] for name in names] == [
         *(twentieth, twentieth, twentieth, twentieth, 2 * twentieth),
@@ -122,14 +125,17 @@ def test_a_second_run_encodes_exactly_what_is_new_or_changed(tmp_path: Path) -> 
         key for key in before.keys() & after.keys() if not np.array_equal(before[key], after[key])
     ]
     assert sorted(differ) == sorted(str(folder / f"{number:04}.png") for number in changed)
-    whole = live_rows_of_a_new_run(folder, tmp_path)
+    embed(folder, tmp_path / "whole", *arguments[2:])
+    whole = live_rows(tmp_path / "whole")
     for key, vector in after.items():
         np.testing.assert_allclose(vector, whole[key], atol=1e-3)
 
 
-def live_rows_of_a_new_run(folder: Path, tmp_path: Path) -> dict[str, NDArray[np.float32]]:
-    embed(folder, tmp_path / "whole")
-    return live_rows(tmp_path / "whole")
+def smallest_model(folder: Path) -> str:
+    """Saves a model of one layer and one patch of 8 x 8 pixels, for runs with many pictures."""
+    model = draw(ClipConfig(16, 8, 1, 64, 8, 8, 600, 64, 1, 1))
+    model.save_pretrained(folder)
+    return str(folder)
 
 
 def test_errors_are_tried_again_when_asked_and_the_table_goes_away(tmp_path: Path) -> None:

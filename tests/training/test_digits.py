@@ -31,8 +31,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Finetuned:
         folder / "out",
         keep=folder / "upright",
         device="cpu",
-        lr=5e-4,
-        epochs=4,
+        lr=7e-4,
+        epochs=3,
         batch_size=64,
         template="a handwritten {}",
     )
