@@ -14,7 +14,6 @@ from small_collection import unit_rows, write_collection
 import hfclip
 from hfclip.embedding.part_files import digest_file
 from hfclip.errors import ArgumentError, DataError, LabelError
-from hfclip.probing import training
 from hfclip.probing.division import Indices, divide, drawn
 from hfclip.probing.run import ProbeOptions, ProbeReport, probe_collection
 from hfclip.probing.training import contents_of
@@ -88,10 +87,7 @@ def _training_rows(embeddings: hfclip.Embeddings, report: ProbeReport) -> Indice
     return np.sort(np.concatenate([division.train, division.validation]))
 
 
-def test_few_shots_are_drawn_by_their_seeds(
-    turned: hfclip.Embeddings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training, "FOLDS", 2)  # half the fits
+def test_few_shots_are_drawn_by_their_seeds(turned: hfclip.Embeddings) -> None:
     options = replace(FOLDERS, shots=8, seeds=3)
     first, again = probe_collection(turned, options), probe_collection(turned, options)
     few = first.few_shot
