@@ -4,7 +4,7 @@ import json
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import malicious
@@ -27,6 +27,8 @@ from hfclip.errors import (
 from hfclip.layouts.files import Source
 from hfclip.model import CLIP
 from hfclip.releases import RELEASES
+
+pytestmark = pytest.mark.usefixtures("little_to_collect")
 
 KINDS = {
     "model.safetensors": "safetensors file",
@@ -108,15 +110,6 @@ def test_writing_to_a_model_leaves_its_file_unchanged(saved_model: SavedModel) -
         gc.collect()
         assert path.read_bytes() == before, path.name
         assert_same_to_the_bit(build(path), saved_model.model)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _frozen() -> Iterator[None]:
-    """Keeps what is imported out of the collections of this module."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.mark.parametrize("mapped", [True, False])

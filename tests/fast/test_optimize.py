@@ -147,9 +147,8 @@ def test_lower_precision_keeps_the_direction_of_every_release(
     assert lowest < min(image, text)
     if fast.computes_in == precision:  # not more precise because the CPU lacks instructions
         assert text < 1 - 1e-7
-        assert (
-            release.model.config.is_resnet or image < 1 - 1e-7
-        )  # ResNets are not computed in int8
+        # ResNets are not computed in int8.
+        assert release.model.config.is_resnet or image < 1 - 1e-7
 
 
 @pytest.mark.parametrize(("precision", "lowest"), [("bfloat16", 0.999), ("int8", 0.995)])

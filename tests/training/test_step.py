@@ -1,10 +1,8 @@
 """The gradient of a step is the same in chunks, in several processes, and after lack of memory."""
 
-import gc
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,9 @@ from hfclip.training.optimizer import choose_parameters
 from hfclip.training.processes import Processes
 from hfclip.training.step import compute_gradients
 
+# A lack of memory collects garbage.
+pytestmark = pytest.mark.usefixtures("little_to_collect")
+
 ALONE = Processes(0, 1, torch.device("cpu"))
 BOUND = 1e-5
 
@@ -32,15 +33,6 @@ def error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     difference = sum(float((found[name] - expected[name]).square().sum()) for name in expected)
     total = sum(float(each.square().sum()) for each in expected.values())
     return float((difference / total) ** 0.5)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _frozen() -> Iterator[None]:
-    """Keeps what is imported out of the collection after each lack of memory."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
