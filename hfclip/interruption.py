@@ -1,10 +1,10 @@
-"""Ends a long run after a step or a batch when a person or the system asks for it."""
+"""Decides when Ctrl-C and SIGTERM take effect: after a step or a batch, or after a tensor."""
 
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -50,3 +50,28 @@ def stop_request(unit: str = "step", message: str | None = None) -> Iterator[thr
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def interrupts_deferred() -> Iterator[Callable[[], None]]:
+    """Defers Ctrl-C in a block whose code would lose the KeyboardInterrupt.
+
+    Yields a function that handles a Ctrl-C that has come. The end of the block does so, too.
+    Outside the main thread, and if the handler is not written in Python, nothing is deferred.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    received: list[tuple[int, FrameType | None]] = []
+
+    def deliver() -> None:
+        if received and callable(handler):
+            handler(*received.pop())
+
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield deliver
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
+    try:
+        yield deliver
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        deliver()

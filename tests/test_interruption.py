@@ -7,7 +7,7 @@ import time
 import pytest
 
 from hfclip import interruption
-from hfclip.interruption import stop_request
+from hfclip.interruption import interrupts_deferred, stop_request
 
 
 def test_the_first_signal_sets_the_event_and_the_handlers_come_back(
@@ -58,3 +58,41 @@ def test_another_thread_has_no_signals() -> None:
     thread.start()
     thread.join()
     assert found == [False]
+
+
+def test_an_interrupt_is_handled_at_the_next_request_and_at_the_end_of_the_block() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    done: list[object] = []
+
+    def work(*, ask: bool) -> None:
+        with interrupts_deferred() as deliver:
+            deliver()
+            signal.raise_signal(signal.SIGINT)
+            done.append(ask)
+            if ask:
+                deliver()
+                done.append("not reached")
+
+    for ask in (True, False):
+        with pytest.raises(KeyboardInterrupt):
+            work(ask=ask)
+    assert done == [True, False]
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_handler_that_does_not_raise_lets_the_block_go_on() -> None:
+    received: list[int] = []
+    earlier = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        with interrupts_deferred() as deliver:
+            signal.raise_signal(signal.SIGINT)
+            assert received == []
+            deliver()
+            assert received == [signal.SIGINT]
+        assert received == [signal.SIGINT]
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with interrupts_deferred():
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, earlier)

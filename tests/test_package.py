@@ -25,7 +25,7 @@ ROOMS = {
     "layouts": "errors config atomic text",
     "hub": "errors layouts",
     "releases": "config",
-    "checkpoints": "errors config network layouts",
+    "checkpoints": "errors config interruption network layouts",
     "sources": "errors config layouts hub releases checkpoints",
     "light": "errors config text images layouts hub checkpoints sources",
     "cards": "errors version config layouts hub",
@@ -59,7 +59,8 @@ ORDER = {
     "layouts": "labels files weight_files kinds section openai open_clip preprocessor transformers "
     "native detect write",
     "hub": "missing causes patience cache integrity listings errors ask fetch push",
-    "checkpoints": "finite safe_unpickle archive names shapes assembly headers comparing read fit",
+    "checkpoints": "finite safe_unpickle archive names shapes assembly headers comparing tensors "
+    "read fit",
     "sources": "addresses naming configuration folder partial_cache find cached download verify "
     "inspect",
     "light": "costs half weights shapes layers vit resnet model loading choice",

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from torch import Tensor
 
 from hfclip.checkpoints.archive import Saved, read_archive, read_legacy, read_zip
@@ -20,6 +19,7 @@ from hfclip.checkpoints.assembly import (
     quote_names,
 )
 from hfclip.checkpoints.safe_unpickle import View
+from hfclip.checkpoints.tensors import read_tensors
 from hfclip.errors import CheckpointError
 from hfclip.layouts.files import Source
 
@@ -55,8 +55,7 @@ def read_checkpoint(source: Source) -> Checkpoint:
 
 
 def _read_safetensors(path: Path, mapped: bool) -> Content[Tensor]:
-    backend = "mmap" if mapped else "pread"
-    return Content(safetensors.torch.load_file(path, backend=backend))
+    return Content(read_tensors(path, mapped=mapped))
 
 
 def _read_saved(saved: Saved) -> Content[Tensor]:

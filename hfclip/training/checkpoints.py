@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hfclip.atomic import synced
+from hfclip.checkpoints.tensors import read_tensors
 from hfclip.errors import TrainingError
 from hfclip.model import CLIP
 
@@ -147,8 +148,8 @@ def restore(
     moments: Mapping[str, Tensor] = {}
     try:
         if path is not None:
-            weights = safetensors.torch.load_file(path / _WEIGHTS_FILE, backend="pread")
-            moments = safetensors.torch.load_file(path / _MOMENTS_FILE, backend="pread")
+            weights = read_tensors(path / _WEIGHTS_FILE)
+            moments = read_tensors(path / _MOMENTS_FILE)
             model.load_state_dict(weights)  # copies: the file may be removed
         for name, parameter in parameters.items():
             place = parameter.device if optimizer.defaults["fused"] else "cpu"

@@ -1,6 +1,7 @@
 import dataclasses
 import gc
 import json
+import signal
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -110,6 +111,21 @@ def test_writing_to_a_model_leaves_its_file_unchanged(saved_model: SavedModel) -
         gc.collect()
         assert path.read_bytes() == before, path.name
         assert_same_to_the_bit(build(path), saved_model.model)
+
+
+def test_an_interrupt_that_torch_would_lose_is_not_taken_for_damage(
+    saved_vit: SavedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = torch.UntypedStorage.__getitem__
+
+    def get_interrupted(storage: torch.UntypedStorage, index: int | slice) -> object:
+        if isinstance(index, int):  # called by torch.asarray, which replaces each exception
+            signal.raise_signal(signal.SIGINT)
+        return get(storage, index)  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(torch.UntypedStorage, "__getitem__", get_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read_checkpoint(Source(saved_vit.safetensors, None, "a test", mapped=True))
 
 
 @pytest.mark.parametrize("mapped", [True, False])
