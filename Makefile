@@ -3,7 +3,8 @@
 # A part of the tests: make test ARGS="tests/cli/test_cli.py -k help"
 PYTHON ?= python3
 # All tests run in three processes with one thread each: on two cores, some wait while others compute.
-ARGS ?= -n 3 --dist worksteal
+# They are forks of one that has imported torch: see tests/workers.py.
+ARGS ?= -n 3 --dist worksteal -p tests.workers
 BIN := .venv/bin
 # Python compiles a module when it is first imported: most of those installed never are. It has to
 # store the result, or each process compiles again, which takes three times as long as an import.

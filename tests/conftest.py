@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import os
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from forks import forking_python
 from places import Place, forget_memory
 from remote_places import bucket, hub_home, memory, remote, s3, s3_server  # noqa: F401
 from safetensors.torch import save_file
+from workers import VARIABLE
 
 from hfclip.config import ClipConfig
 from hfclip.model import CLIP
@@ -162,7 +164,8 @@ def onnx_export(
 def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Returns a command that runs programs as `python` does, but as forks; see tests/forks.py."""
     shared = shared_by_processes(tmp_path_factory.getbasetemp())
-    with forking_python(shared / "forks") as command:
+    folder = Path(os.environ.get(VARIABLE, shared / "forks"))
+    with forking_python(folder) as command:
         yield command
 
 

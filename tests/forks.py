@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from filelock import FileLock
 
@@ -97,7 +97,8 @@ def forking_python(folder: Path, *modules: str) -> Iterator[Path]:
         try:
             user = os.open(folder / "users", os.O_WRONLY | os.O_NONBLOCK)
         except OSError:  # no server has been started, or it has ended
-            server, user = started(folder, modules)
+            server, user = start(folder, modules)
+            wait_until_ready(server)
     try:
         yield folder / "python"
     finally:
@@ -106,8 +107,10 @@ def forking_python(folder: Path, *modules: str) -> Iterator[Path]:
             server.wait()
 
 
-def started(folder: Path, modules: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], int]:
-    """Starts the server and returns it, and a descriptor that keeps it serving."""
+def start(
+    folder: Path, modules: tuple[str, ...] = (), python: str = sys.executable
+) -> tuple[subprocess.Popen[bytes], int]:
+    """Starts a server and returns it, and a descriptor that keeps it serving."""
     folder.mkdir(exist_ok=True)
     for name in ("users", "socket"):
         (folder / name).unlink(missing_ok=True)
@@ -115,16 +118,24 @@ def started(folder: Path, modules: tuple[str, ...]) -> tuple[subprocess.Popen[by
     users = os.open(folder / "users", os.O_RDONLY | os.O_NONBLOCK)
     user = os.open(folder / "users", os.O_WRONLY)
     server = subprocess.Popen(
-        [sys.executable, __file__, str(folder), *modules],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [python, __file__, str(folder), *modules],
+        # A fork copies the table of pages: large pages make it shorter.
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+        },
         stdin=users,
         stdout=subprocess.PIPE,
     )
     os.close(users)
+    return server, user
+
+
+def wait_until_ready(server: subprocess.Popen[bytes]) -> None:
     assert server.stdout is not None
     with server.stdout:
         assert server.stdout.readline() == b"ready\n"
-    return server, user
 
 
 def write_commands(folder: Path, address: str) -> None:
@@ -137,17 +148,12 @@ def write_commands(folder: Path, address: str) -> None:
         (folder / name).chmod(0o755)
 
 
-def accepted(server: socket.socket, folder: Path) -> Iterator[socket.socket]:
-    """Yields a connection for each program, until no process uses this server."""
-    while True:
-        ready, _, _ = select.select([server, sys.stdin], [], [])
-        with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG) != (0, 0):
-                pass
-        if server in ready:
-            yield server.accept()[0]
-        elif unused(folder):
-            return
+class Program(NamedTuple):
+    """A program that runs as a fork, for a command that waits for it."""
+
+    number: int
+    ended: int  # readable when the program has ended
+    command: socket.socket  # readable when the command has ended
 
 
 def unused(folder: Path) -> bool:
@@ -159,45 +165,76 @@ def unused(folder: Path) -> bool:
     return False
 
 
-def received(client: socket.socket) -> Any:
-    """Takes over the standard streams of a command and returns its arguments, as it sent them."""
-    head, streams, _, _ = socket.recv_fds(client, 10, 3)
+def received(command: socket.socket) -> tuple[Any, list[int]]:
+    """Returns the arguments of a command, as it sent them, and its standard streams.
+
+    The arguments are None if the command was killed before it had sent them.
+    """
+    head, streams, _, _ = socket.recv_fds(command, 10, 3)
+    with command.makefile("rb") as file:
+        text = file.read(int(head or 0))
+    return (json.loads(text) if head and len(text) == int(head) else None), streams
+
+
+def take_over(streams: list[int]) -> None:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    with client.makefile("rb") as file:
-        return json.loads(file.read(int(head)))
 
 
-def attend(client: socket.socket, program: int) -> NoReturn:
-    """Tells a command its program and how it ends. Kills the program if the command is killed."""
-    client.send(b"%10d" % program)
-    readable, _, _ = select.select([client.fileno(), os.pidfd_open(program)], [], [])
-    if client.fileno() in readable:
-        os.kill(program, signal.SIGKILL)
-    _, status = os.waitpid(program, 0)
+def leave(programs: list[Program]) -> None:
+    """Closes what a fork has of the programs before it."""
+    for program in programs:
+        program.command.close()
+        os.close(program.ended)
+
+
+def finish(program: Program, *, killed: bool) -> None:
+    """Kills a program if its command was killed. Tells the command how the program ended."""
+    if killed:
+        os.kill(program.number, signal.SIGKILL)
+    _, status = os.waitpid(program.number, 0)
     with suppress(OSError):
-        client.send(b"%10d" % os.waitstatus_to_exitcode(status))
-    os._exit(0)
+        program.command.send(b"%10d" % os.waitstatus_to_exitcode(status))
 
 
 def serve(folder: Path) -> Any:
-    """Serves, and returns what to run only in the process that runs it."""
+    """Serves until no process uses this server. Returns what to run in a fork that runs it."""
+    programs: list[Program] = []
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(folder / "socket"))
         server.listen()
         write_commands(folder, server.getsockname())
         os.write(1, b"ready\n")
-        for client in accepted(server, folder):
-            with client:
-                if os.fork():
-                    continue
-                server.close()
-                request = received(client)
-                if program := os.fork():
-                    attend(client, program)
-            return request
-    return None
+        while True:
+            commands = [program.command for program in programs]
+            endings = [program.ended for program in programs]
+            ready, _, _ = select.select([server, sys.stdin, *commands, *endings], [], [])
+            for program in programs.copy():
+                if program.ended in ready or program.command in ready:
+                    finish(program, killed=program.ended not in ready)
+                    leave([program])
+                    programs.remove(program)
+            if server in ready:
+                command = server.accept()[0]
+                request, streams = received(command)
+                number = os.fork() if request else None
+                if number == 0:
+                    command.close()
+                    leave(programs)
+                    take_over(streams)
+                    return request
+                for stream in streams:
+                    os.close(stream)
+                if number:
+                    program = Program(number, os.pidfd_open(number), command)
+                    programs.append(program)
+                    with suppress(OSError):  # the command was killed
+                        command.send(b"%10d" % number)
+            elif sys.stdin in ready and unused(folder):
+                for program in programs:
+                    finish(program, killed=True)
+                return None
 
 
 def run(arguments: list[str], environment: dict[str, str], folder: str) -> None:
@@ -207,6 +244,7 @@ def run(arguments: list[str], environment: dict[str, str], folder: str) -> None:
     os.chdir(folder)
     if (action := environment.get("PYTHONWARNINGS")) in ACTIONS:
         warnings.simplefilter(action)
+    arguments = arguments[arguments[0] == "-u" :]  # nothing is buffered for long
     kind, name = arguments[:2] if arguments[0] in {"-c", "-m"} else ("script", arguments[0])
     path = environment.get("PYTHONPATH", "")
     first = str(Path(name).parent.resolve()) if kind == "script" else folder
