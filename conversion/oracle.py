@@ -43,7 +43,9 @@ def run(archive: Path, images: Tensor, texts: Tensor) -> Tensor:
         module = torch.jit.load(str(archive), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     for graph in _graphs(module):
         _move_to_cpu_and_float32(graph)
-    with torch.no_grad():
+    # The code runs once, so optimising it would take longer than it gains.
+    unoptimized = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
+    with torch.no_grad(), unoptimized:
         logits: Tensor = module.float()(images, texts)[0]
     return logits
 

@@ -48,3 +48,12 @@ def undrawn(build: Callable[[], Model]) -> Model:
     """Builds a model in eval mode without drawing weights. The caller must load all of them."""
     with NoInitialization():
         return build().eval()
+
+
+def without_memory(build: Callable[[], Model]) -> Model:
+    """Builds a model whose tensors have shapes but no values.
+
+    Initialisers take longer on the meta device than on the CPU, so they are skipped.
+    """
+    with torch.device("meta"), NoInitialization():
+        return build()

@@ -149,6 +149,26 @@ def change_pickle(source: Path, target: Path, change: Callable[[bytes], bytes]) 
     )
 
 
+def without_pickle(source: Path) -> tuple[bytes, str, bytes]:
+    """Returns a zip without its data.pkl, and the name and content of that entry."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(stream, "w") as new:
+        (name,) = (name for name in old.namelist() if name.endswith("/data.pkl"))
+        for entry in old.infolist():
+            if entry.filename != name:
+                new.writestr(entry.filename, old.read(entry))
+        pickled = old.read(name)
+    return stream.getvalue(), name, pickled
+
+
+def write_with(path: Path, rest: bytes, name: str, data: bytes) -> Path:
+    """Writes a zip and appends an entry, which is faster than to write all entries."""
+    path.write_bytes(rest)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, data)
+    return path
+
+
 def claim_size(path: Path, name: str, size: int) -> Path:
     """Sets the uncompressed size of an entry in the directory of a zip."""
     data = bytearray(path.read_bytes())

@@ -5,7 +5,7 @@ Wrappers put a prefix before each name: `module.` (DataParallel), `_orig_mod.` (
 are known, so the text before them is the prefix.
 """
 
-from collections.abc import Collection, Iterable, Set
+from collections.abc import Collection, Iterable, Iterator, Set
 from typing import NamedTuple
 
 from hfclip.errors import WeightsMismatchError
@@ -175,15 +175,20 @@ def _grouped(foreign: Iterable[str], known: Iterable[str]) -> dict[str, list[str
     """Groups names by their shortest dotted prefix that no known name has, or by "" without one."""
     taken = {""}
     for name in known:
-        parts = name.split(".")
-        taken |= {".".join(parts[:count]) + "." for count in range(1, len(parts))}
+        taken.update(_dotted_prefixes(name))
     groups: dict[str, list[str]] = {}
     for name in foreign:
-        parts = name.split(".")
-        prefixes = [".".join(parts[:count]) + "." for count in range(1, len(parts))]
-        own = next((prefix for prefix in prefixes if prefix not in taken), "")
+        own = next((prefix for prefix in _dotted_prefixes(name) if prefix not in taken), "")
         groups.setdefault(own, []).append(name)
     return groups
+
+
+def _dotted_prefixes(name: str) -> Iterator[str]:
+    """Yields the beginnings of a name that end with a dot, the shortest first."""
+    end = name.find(".")
+    while end >= 0:
+        yield name[: end + 1]
+        end = name.find(".", end + 1)
 
 
 def _described_group(prefix: str, names: list[str]) -> str:

@@ -135,10 +135,10 @@ def test_a_file_edited_anywhere_gives_a_model_or_a_refusal(
 def test_an_edited_pickle_with_a_right_checksum_gives_a_model_or_a_refusal(
     name: str, saved_vit: SavedModel, scratch: Path
 ) -> None:
-    source = saved_vit.safetensors.parent / name
+    rest, entry, pickled = malicious.without_pickle(saved_vit.safetensors.parent / name)
 
     def attempt(edits: list[Edit]) -> str:
-        return outcome(malicious.change_pickle(source, scratch, lambda data: edited(data, edits)))
+        return outcome(malicious.write_with(scratch, rest, entry, edited(pickled, edits)))
 
     outcomes = fuzz(EDITS, attempt)
     assert outcomes["CheckpointError"] > 0

@@ -102,7 +102,8 @@ def test_two_wrappers_with_tensors_are_refused_and_both_are_named(tmp_path: Path
 def test_state_dicts_of_torchs_wrappers_load(tmp_path: Path) -> None:
     model, expected = draw(TINY_VIT), state()
     averaged = torch.optim.swa_utils.AveragedModel(model)
-    compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
+    # The backend changes no name, and the usual one takes seconds to import.
+    compiled: nn.Module = torch.compile(model, backend="eager")  # type: ignore[assignment]
     around = torch.optim.swa_utils.AveragedModel(nn.DataParallel(model))
     for wrapped in (averaged, compiled, around, nn.Sequential(averaged), nn.DataParallel(model)):
         torch.save(wrapped.state_dict(), tmp_path / "a.pt")

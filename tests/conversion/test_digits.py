@@ -20,8 +20,13 @@ def model() -> hfclip.CLIP:
 
 
 @pytest.fixture(scope="module")
-def held_out() -> digits.Split:
-    return digits.load_split()[1]
+def splits() -> tuple[digits.Split, digits.Split]:
+    return digits.load_split()
+
+
+@pytest.fixture(scope="module")
+def held_out(splits: tuple[digits.Split, digits.Split]) -> digits.Split:
+    return splits[1]
 
 
 def test_trained_prompts_rank_the_right_digit_first(
@@ -43,20 +48,24 @@ def test_several_accuracies_are_those_of_the_classifier(
     assert len({*found, 1.0}) == 3
 
 
-def test_the_card_has_the_accuracies_of_the_bundled_weights(model: hfclip.CLIP) -> None:
+def test_the_card_has_the_accuracies_of_the_bundled_weights(
+    model: hfclip.CLIP, splits: tuple[digits.Split, digits.Split]
+) -> None:
     told = {
         name.strip(): float(value)
         for name, value in re.findall(r"\| ([^|]+) \| ([\d.]+) % \|", CARD.read_text())
     }
-    measured = digits.report(model, *digits.load_split())
+    measured = digits.report(model, *splits)
     assert told.keys() == measured.keys()
     for name, value in measured.items():
         # One of the 359 pictures may be classified differently on another machine.
         assert abs(told[name] / 100 - value) < 0.004, name
 
 
-def test_training_and_held_out_pictures_do_not_overlap() -> None:
-    train, test = digits.load_split()
+def test_training_and_held_out_pictures_do_not_overlap(
+    splits: tuple[digits.Split, digits.Split],
+) -> None:
+    train, test = splits
     assert (len(train.digits), len(test.digits)) == (1438, 359)
     seen = {picture.tobytes() for picture in train.pixels}
     assert not any(picture.tobytes() in seen for picture in test.pixels)
@@ -85,8 +94,10 @@ def test_tokens_that_no_caption_uses_are_zero(model: hfclip.CLIP) -> None:
     assert (weight.abs().sum(dim=1) > 0).nonzero().flatten().tolist() == seen.tolist()
 
 
-def test_training_changes_the_weights_and_is_reproducible() -> None:
-    train, _ = digits.load_split()
+def test_training_changes_the_weights_and_is_reproducible(
+    splits: tuple[digits.Split, digits.Split],
+) -> None:
+    train, _ = splits
     one, two, longer = (digits.train(train, steps).text_projection for steps in (2, 2, 3))
     assert torch.equal(one, two)
     assert not torch.equal(one, longer)

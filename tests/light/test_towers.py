@@ -29,7 +29,8 @@ from hfclip.releases import RELEASES
 # Largest distance between two features of the same input, relative to the norm of the model's.
 LIMIT = 1e-5
 # The blocks of each release here, which leaves its widths, heads, patches and positions whole.
-LAYERS = 2
+# Models of other tests have several.
+LAYERS = 1
 STAGES = (1, 1, 1, 1)
 # The pictures that are encoded, else 1: fewer of larger models.
 PICTURES = {
@@ -124,7 +125,7 @@ def test_each_release_gives_the_features_of_the_model(name: str) -> None:
 
 def test_all_twelve_blocks_of_a_release_give_the_features_of_the_model() -> None:
     model = drawn(RELEASES["ViT-B/32"].config)
-    assert_equal_features(model, pictures(4, model.config), captions(20))
+    assert_equal_features(model, pictures(2, model.config), captions(5))
 
 
 # Every setting that the towers read, each with another value than OpenAI's.
@@ -231,7 +232,7 @@ def noise(seed: int) -> Image.Image:
 
 
 def test_the_tokens_of_200_captions_equal_those_of_hfclip() -> None:
-    texts = awkward_captions()[:200]
+    texts = awkward_captions(200)
     ids = tokenize(texts, truncate=True)
     assert ids.dtype == np.int32
     assert np.array_equal(ids, hfclip.tokenize(texts, truncate=True).numpy())

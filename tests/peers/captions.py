@@ -149,11 +149,11 @@ _BROKEN = ("\ud83d", "\ude00", "\ud83d\ude00", "\ude00\ud83d", "\ufffd", "\ufffe
 _ESCAPES = ("\x1b[31mred\x1b[0m", "\\n", "%20", "\x00", "\x07", "\x7f", "b\x08a", "c\x0bd")
 
 
-def captions() -> list[str]:
-    """Returns the captions, of 0 to about 1,500 characters each."""
+def captions(count: int = CAPTIONS) -> list[str]:
+    """Returns the first captions, of 0 to about 1,500 characters each."""
     rng = random.Random(20_000)  # noqa: S311 - not for secrets
     kinds = [_plain] * len(_UNUSUAL) + list(_UNUSUAL)
-    return [kinds[number % len(kinds)](rng) for number in range(CAPTIONS)]
+    return [kinds[number % len(kinds)](rng) for number in range(count)]
 
 
 def _plain(rng: random.Random) -> str:

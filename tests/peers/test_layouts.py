@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from drawing import quickly_drawn
+from drawing import quickly_drawn, without_memory
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -115,17 +115,15 @@ LARGE_MODELS = {
 
 
 @pytest.mark.parametrize("name", LARGE_MODELS)
-def test_a_large_model_of_open_clip_gives_the_same_features_with_one_block(
-    name: str, tmp_path: Path
-) -> None:
+def test_a_large_model_of_open_clip_gives_the_same_features_with_one_block(name: str) -> None:
     import open_clip
 
     values = one_block_each(open_clip.get_model_config(name))
     torch.manual_seed(7)
     # Not drawn by `draw`: with its positive offset, wide sums lose digits in float32.
     theirs: Any = quickly_drawn(lambda: open_clip.CLIP(**values))
-    path = tmp_path / "open_clip_model.safetensors"
-    ours = read(config_from_open_clip({"model_cfg": values}), saved(theirs, path), path)
+    config = config_from_open_clip({"model_cfg": values})
+    ours = read(config, theirs.state_dict(), Path("open_clip_model.safetensors"))
     assert (ours.config.vision_mlp_width, ours.config.transformer_mlp_width) == LARGE_MODELS[name]
     side, tokens = ours.config.image_resolution, short_ids(CAPTIONS)
     images = torch.randn(2, 3, side, side)
@@ -137,8 +135,7 @@ def test_a_large_model_of_open_clip_gives_the_same_features_with_one_block(
     # Not the logits: those of random weights are near 0, where rounding is relatively large.
     for mine, other in pairs:
         assert (mine - other).norm() < 1e-5 * other.norm()
-    with torch.device("meta"):
-        again = open_clip.CLIP(**config_to_open_clip(ours.config)["model_cfg"])
+    again = without_memory(lambda: open_clip.CLIP(**config_to_open_clip(ours.config)["model_cfg"]))
     assert shapes(again.state_dict()) == shapes(theirs.state_dict())
 
 
@@ -209,8 +206,7 @@ def test_random_models_of_transformers_give_the_same_features(
     assert ours.config.transformer_mlp_units == text["intermediate_size"]
     assert_same(ours, features_of_transformers(theirs))
     written, _ = config_to_transformers(ours.config)
-    with torch.device("meta"):
-        again: Any = CLIPModel(CLIPConfig(**written))
+    again: Any = without_memory(lambda: CLIPModel(CLIPConfig(**written)))
     assert shapes(again.state_dict()) == shapes(theirs.state_dict())
 
 
@@ -227,9 +223,8 @@ def test_open_clip_builds_each_release_from_the_written_file(name: str) -> None:
     import open_clip
 
     config = RELEASES[name].config
-    with torch.device("meta"):
-        theirs = open_clip.CLIP(**config_to_open_clip(config)["model_cfg"])
-        ours = hfclip.CLIP(**config.to_dict())
+    theirs = without_memory(lambda: open_clip.CLIP(**config_to_open_clip(config)["model_cfg"]))
+    ours = without_memory(lambda: hfclip.CLIP(**config.to_dict()))
     assert shapes(theirs.state_dict()) == shapes(ours.state_dict())
 
 
@@ -239,9 +234,8 @@ def test_transformers_builds_each_release_from_the_written_file(name: str) -> No
 
     config = VITS[name].config
     values, preprocessor = config_to_transformers(config)
-    with torch.device("meta"):
-        theirs: Any = CLIPModel(CLIPConfig(**values))
-        ours = hfclip.CLIP(**config.to_dict())
+    theirs: Any = without_memory(lambda: CLIPModel(CLIPConfig(**values)))
+    ours = without_memory(lambda: hfclip.CLIP(**config.to_dict()))
     assert shapes(theirs.state_dict()) == shapes(to_transformers(ours.state_dict()))
     written = json.loads(theirs.config.to_json_string())
     assert config_from_transformers(written, preprocessor) == config

@@ -122,7 +122,8 @@ def test_a_model_of_the_table_gives_the_same_features(model: dict[str, Any]) -> 
     for name, tensor in theirs.state_dict().items():
         if tensor.ndim == 1 and tensor.is_floating_point():  # biases, norms and statistics
             tensor.add_(torch.rand_like(tensor), alpha=0.1)
-        assert name == "logit_scale" or not tensor.is_floating_point() or tensor.std() > 0, name
+        low, high = tensor.aminmax()
+        assert name == "logit_scale" or not tensor.is_floating_point() or low < high, name
     config = config_from_open_clip({"model_cfg": cut})
     tensors = theirs.state_dict()
     ours = hfclip.CLIP.from_checkpoint(Checkpoint(Path("x"), "safetensors", config, tensors))

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hfclip.text import tokenizer as batches
 from hfclip.text.bpe import VOCAB_SIZE, Tokenizer
 from hfclip.text.tokenizer import tokenize
 
@@ -41,7 +42,8 @@ def theirs(clip: ModuleType) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def ours() -> Tokenizer:
-    return Tokenizer()
+    """Returns the tokenizer of `tokenize`, which merges each word once."""
+    return batches._shared()
 
 
 @pytest.fixture(scope="module")

@@ -27,10 +27,10 @@ SEVEN = Path(hfclip.__file__).parent / "digits" / "seven.png"
 
 @pytest.fixture(scope="module", params=["digits", "ViT-B/32"])
 def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Returns the bundled model, or a ViT-B/32 of full width with two blocks in each tower."""
+    """Returns the bundled model, or a ViT-B/32 of full width with one block in each tower."""
     if request.param == "digits":
         return "digits"
-    config = replace(RELEASES["ViT-B/32"].config, vision_layers=2, transformer_layers=2)
+    config = replace(RELEASES["ViT-B/32"].config, vision_layers=1, transformer_layers=1)
     folder = tmp_path_factory.mktemp("shallow")
     quickly_drawn(lambda: hfclip.CLIP(**config.to_dict())).save_pretrained(folder)
     return folder
