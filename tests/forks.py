@@ -9,7 +9,7 @@ the installed command, and `ray_worker` a worker of Ray. Unless MODULES import t
 imports hfclip and huggingface_hub itself, because they read the environment when they are imported.
 Of Python's settings, programs see PYTHONPATH and PYTHONWARNINGS, which may be ignore or error.
 SIGKILL for a command also ends its program, a moment later: wait until its streams close. A test
-of a start or of memory needs a real process.
+of a start needs a real process. One of memory measures only what the program adds to its own.
 """
 
 import atexit

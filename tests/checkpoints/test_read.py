@@ -6,6 +6,7 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import malicious
@@ -116,7 +117,7 @@ def test_writing_to_a_model_leaves_its_file_unchanged(saved_model: SavedModel) -
 
 
 def test_an_interrupt_that_torch_would_lose_is_not_taken_for_damage(
-    saved_vit: SavedModel, monkeypatch: pytest.MonkeyPatch
+    saved_vit: SavedModel, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     get = torch.UntypedStorage.__getitem__
 
@@ -126,6 +127,8 @@ def test_an_interrupt_that_torch_would_lose_is_not_taken_for_damage(
         return get(storage, index)  # type: ignore[no-untyped-call]
 
     monkeypatch.setattr(torch.UntypedStorage, "__getitem__", get_interrupted)
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, earlier))
     with pytest.raises(KeyboardInterrupt):
         read_checkpoint(Source(saved_vit.safetensors, None, "a test", mapped=True))
 
