@@ -116,6 +116,17 @@ def message(page: "Page") -> str:
     return text
 
 
+def paste(page: "Page", selector: str, text: str) -> None:
+    """Fills a field with one event, as a paste does: `fill` makes two for each line."""
+    page.locator(selector).evaluate(
+        """(field, text) => {
+            field.value = text;
+            field.dispatchEvent(new InputEvent("input", {bubbles: true}));
+        }""",
+        text,
+    )
+
+
 def keys_shown(page: "Page") -> list[str]:
     """Returns the captions of the gallery without scores."""
     texts = page.locator("#results .caption-label").all_inner_texts()
@@ -288,7 +299,7 @@ def test_mistakes_are_answered_in_words(page: "Page", tmp_path: Path) -> None:
     page.fill("#labels textarea", " ")
     page.set_input_files("#picture input[type=file]", digit("seven"))
     assert "There is no label. Write one label a line." in message(page)
-    page.fill("#labels textarea", "\n".join(f"label {number}" for number in range(1_001)))
+    paste(page, "#labels textarea", "\n".join(f"label {number}" for number in range(1_001)))
     page.click("#classify")
     assert "1,001 labels are too many; this page takes 1,000." in message(page)
     page.fill("#labels textarea", "a")
