@@ -42,7 +42,7 @@ def draw_emoji(folder: Path) -> Path:
     return folder / "captions.csv"
 
 
-def test_a_fine_tune_finds_emoji_that_it_has_not_seen(tmp_path: Path) -> None:
+def test_a_fine_tune_finds_emoji_that_it_has_not_seen(tmp_path: Path, no_curves: None) -> None:
     table = draw_emoji(tmp_path / "emoji")
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -9,7 +9,7 @@ from hfclip.data.records import Dataset
 from hfclip.images.exact import Recipe
 from hfclip.images.preprocess import transform_of
 from hfclip.model import CLIP
-from hfclip.training import exam as exams
+from hfclip.training.evaluation import evaluate
 from hfclip.training.exam import Exam, conclude
 
 
@@ -28,18 +28,17 @@ def test_no_weights_are_measured_twice_on_the_same_pictures(
     test_pictures: int, measured: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, base, exam = small_model(), small_model().state_dict(), exam_with(test_pictures)
-    model.visual.proj.data = model.visual.proj.data.flip(1)
+    model.load_state_dict({**base, "visual.proj": base["visual.proj"].flip(1)})
     start = small_model()
     known = {0.0: exam.validation(start), 1.0: exam.validation(model)}
     expected = exam.last(start), exam.last(model)
     seen: list[CLIP] = []
-    original = exams.evaluate
 
     def counted(model: CLIP, *values: Any) -> Any:
         seen.append(model)
-        return original(model, *values)
+        return evaluate(model, *values)
 
-    monkeypatch.setattr(exams, "evaluate", counted)
+    monkeypatch.setattr("hfclip.training.exam.evaluate", counted)
     final = conclude(model, base, exam, known, mix=True)
     # Nine mixtures on two data sets, and what the test split adds for the weights at the end.
     assert len(seen) in {measured, measured - (final.alpha in known)}
@@ -55,6 +54,6 @@ def test_no_weights_are_measured_twice_on_the_same_pictures(
 def test_without_mixing_nothing_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     exam = exam_with(0)
     known = {0.0: exam.validation(small_model()), 1.0: exam.validation(small_model())}
-    monkeypatch.setattr(exams, "evaluate", None)
+    monkeypatch.setattr("hfclip.training.exam.evaluate", None)
     final = conclude(small_model(), small_model().state_dict(), exam, known, mix=False)
     assert (final.before, final.tuned, final.mixed) == (known[0.0], known[1.0], known[1.0])
