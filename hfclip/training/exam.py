@@ -8,6 +8,7 @@ from torch import Tensor
 from hfclip.data.records import Dataset
 from hfclip.model import CLIP
 from hfclip.training.evaluation import Preprocess, evaluate
+from hfclip.training.metrics import Metrics
 from hfclip.training.mix import choose_alpha, mixed, score_alphas
 from hfclip.training.results import Scores
 
@@ -32,9 +33,19 @@ class Exam:
         """Measures a model on the validation split, for every choice."""
         return self._scores(model, "validation")
 
-    def last(self, model: CLIP) -> Scores:
-        """Measures a model on the test split if there is one, else on the validation split."""
-        return self._scores(model, self.last_split)
+    def last(self, model: CLIP, validation: Scores | None = None) -> Scores:
+        """Measures a model on the test split if there is one, else on the validation split.
+
+        Args:
+            model: The model.
+            validation: The result of `validation` for the same weights, or None. What it holds is
+                not measured again.
+        """
+        if validation is None:
+            return self._scores(model, self.last_split)
+        if self.last_split == "validation":
+            return validation
+        return Scores(self._own(model, self.last_split), validation.keep)
 
     @property
     def last_split(self) -> str:
@@ -42,12 +53,15 @@ class Exam:
         return "test" if self.data.test else "validation"
 
     def _scores(self, model: CLIP, split: str) -> Scores:
-        examples = self.data.test if split == "test" else self.data.validation
-        own = evaluate(model, self.preprocess, examples, self.data.labels, self.template)
+        own = self._own(model, split)
         if self.keep is None:
             return Scores(own)
         kept = (*self.keep.train, *self.keep.validation, *self.keep.test)
         return Scores(own, evaluate(model, self.preprocess, kept, self.keep.labels, self.template))
+
+    def _own(self, model: CLIP, split: str) -> Metrics:
+        examples = self.data.test if split == "test" else self.data.validation
+        return evaluate(model, self.preprocess, examples, self.data.labels, self.template)
 
 
 @dataclass(frozen=True)
@@ -71,21 +85,33 @@ class Final:
     mixed: Scores
 
 
-def conclude(model: CLIP, base: Mapping[str, Tensor], exam: Exam, *, mix: bool) -> Final:
+def conclude(
+    model: CLIP,
+    base: Mapping[str, Tensor],
+    exam: Exam,
+    known: Mapping[float, Scores],
+    *,
+    mix: bool,
+) -> Final:
     """Chooses the mixture of a trained model and its base, and measures all three.
 
     Args:
         model: The trained model. It gets the weights to publish.
         base: The state dict of the base.
         exam: The measurements.
+        known: What `exam.validation` has returned for the base, by 0, and the trained model, by 1.
+            Neither is measured again on the same pictures.
         mix: Whether to mix. Without, the trained weights are published.
     """
     trained = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    alphas = score_alphas(model, base, exam.validation) if mix else {}
-    alpha = choose_alpha({share: scores.own for share, scores in alphas.items()}) if mix else 1.0
+    alphas, alpha = {}, 1.0
+    if mix:
+        alphas = score_alphas(model, base, exam.validation, known)
+        alpha = choose_alpha({share: scores.own for share, scores in alphas.items()})
     weights = mixed(base, trained, alpha)
-    found = []
-    for tensors in (base, trained, weights):
+    found = {}
+    for share, tensors in ((0.0, base), (1.0, trained), (alpha, weights)):
         model.load_state_dict(tensors)
-        found.append(exam.last(model))
-    return Final(weights, alpha, alphas, *found)
+        if share not in found:
+            found[share] = exam.last(model, {**alphas, **known}.get(share))
+    return Final(weights, alpha, alphas, found[0.0], found[1.0], found[alpha])

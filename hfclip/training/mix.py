@@ -59,6 +59,7 @@ def score_alphas(
     model: CLIP,
     base: Mapping[str, Tensor],
     measure: Callable[[CLIP], _S],
+    known: Mapping[float, _S] | None = None,
     alphas: Sequence[float] = ALPHAS,
 ) -> dict[float, _S]:
     """Measures the mixtures of a trained model and its base. The model keeps its weights.
@@ -67,12 +68,16 @@ def score_alphas(
         model: The trained model.
         base: The state dict before training.
         measure: Measures a model, for example on the validation split.
+        known: What is already measured, by alpha: it is not measured again.
         alphas: The shares of the trained weights.
     """
     tuned = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    scores = {}
+    scores, known = {}, known or {}
     try:
         for alpha in alphas:
+            if alpha in known:
+                scores[alpha] = known[alpha]
+                continue
             model.load_state_dict(mixed(base, tuned, alpha))
             scores[alpha] = measure(model)
     finally:

@@ -269,8 +269,13 @@ class _Run:
 
     def _conclude(self, training: Training, exam: Exam, base: dict[str, Tensor]) -> Results:
         """Chooses the mixture, measures it, and writes the folder."""
-        final = conclude(training.model, base, exam, mix=self.settings.mix)
         request, state = self.request, training.state
+        epochs = [
+            Epoch(each["number"], each["step"], Scores.from_dict(each["scores"]))
+            for each in state.evaluations
+        ]
+        known = {0.0: epochs[0].scores, 1.0: epochs[-1].scores}
+        final = conclude(training.model, base, exam, known, mix=self.settings.mix)
         kept = exam.keep
         keep = len(kept.train) + len(kept.validation) + len(kept.test) if kept else 0
         results = Results(
@@ -282,10 +287,7 @@ class _Run:
             before=final.before,
             tuned=final.tuned,
             mixed=final.mixed,
-            epochs=[
-                Epoch(each["number"], each["step"], Scores.from_dict(each["scores"]))
-                for each in state.evaluations
-            ],
+            epochs=epochs,
             alphas=final.alphas,
             alpha=final.alpha,
             seconds=state.seconds,

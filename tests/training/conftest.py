@@ -1,5 +1,7 @@
 """Fixtures: a small base, and a folder of pictures whose colour tells their class."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,14 @@ from hfclip.model import CLIP
 @pytest.fixture
 def model() -> CLIP:
     return small_model()
+
+
+@pytest.fixture(scope="module")
+def no_curves() -> Iterator[None]:
+    """Leaves out the picture of each training, which takes as long as a small training."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(sys.modules, "matplotlib.figure", None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Finetuned:
+def done(tmp_path_factory: pytest.TempPathFactory, no_curves: None) -> Finetuned:
     """Fine-tunes `digits` on class folders of turned digits; upright ones must not be forgotten."""
     folder, collection = tmp_path_factory.mktemp("digits"), load_digits()
     for number, (pixels, digit) in enumerate(

@@ -3,9 +3,7 @@
 import json
 import shutil
 import signal
-import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from hfclip.training.checkpoints import newest_checkpoint, read_state
 from hfclip.training.loop import Training
 from hfclip.training.run import Finetuned, finetune
 
+pytestmark = pytest.mark.usefixtures("no_curves")
 QUICK: dict[str, Any] = {
     "device": "cpu",
     "lr": 3e-3,
@@ -35,14 +34,6 @@ QUICK: dict[str, Any] = {
     "validation": 0.2,
     "precision": "fp32",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_curves() -> Iterator[None]:
-    """Leaves out the picture of each training, which takes as long as the training."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(sys.modules, "matplotlib.figure", None)
-        yield
 
 
 @pytest.fixture(scope="module")
