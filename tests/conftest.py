@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from exported import Export, exported_once, share_operators, shared_by_processes
+from exported import Export, exported, shared_by_processes
 from forks import forking_python
 from places import Place, forget_memory
 from remote_places import bucket, hub_home, memory, remote, s3, s3_server  # noqa: F401
@@ -154,10 +154,13 @@ def saved_model(
 def onnx_export(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[ClipConfig, torch.dtype], Export]:
-    """Returns a function that exports a drawn model once for all tests and test processes."""
-    share_operators()
-    shared = shared_by_processes(tmp_path_factory.getbasetemp())
-    return lambda config, dtype: exported_once(shared, config, dtype, draw)
+    """Returns a function that draws a model and exports it, once for each configuration."""
+
+    @functools.cache
+    def made(config: ClipConfig, dtype: torch.dtype) -> Export:
+        return exported(tmp_path_factory.mktemp("onnx"), draw(config, dtype))
+
+    return made
 
 
 @pytest.fixture(scope="session")

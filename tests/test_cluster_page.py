@@ -85,7 +85,7 @@ def test_the_table_of_the_simulation_is_what_the_command_prints() -> None:
     rows = text[text.index(HEADER) + len(HEADER) :].strip().splitlines()[: len(SCENARIOS)]
     titles = [row.split("|")[1].strip() for row in rows]
     assert titles == [scenario.title for scenario in SCENARIOS.values()]
-    # The last one has all kinds of failures. The others take as long, half a minute together.
+    # The last one has all kinds of failures.
     answer = CliRunner().invoke(simulate, [list(SCENARIOS)[-1]])
     assert answer.exit_code == 0, answer.output
     assert answer.output == f"{HEADER}\n{rows[-1]}\n"

@@ -30,7 +30,7 @@ ROOMS = {
     "light": "errors config text images layouts hub checkpoints sources",
     "cards": "errors version config layouts hub",
     "model": "errors config atomic devices network layouts hub checkpoints sources cards",
-    "onnx": "errors layouts model",
+    "onnx": "errors config layouts",
     "fast": "errors config network checkpoints model",
     "data": "errors atomic text images hub",
     "zeroshot": "errors version config text images layouts hub light network model",
@@ -65,7 +65,7 @@ ORDER = {
     "inspect",
     "light": "costs half weights shapes layers vit resnet model loading choice",
     "cards": "marks licenses card renewal",
-    "onnx": "graphs",
+    "onnx": "nodes towers graphs",
     "fast": "kernels attention processor onednn encoders optimize",
     "data": "urls asking remote remote_folder parquet_files references records names columns rows "
     "delimited json_rows tables folders coco parquet tars repository contents sources checks "

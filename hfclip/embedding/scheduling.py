@@ -155,8 +155,9 @@ class _Run:
 
     def _assign(self, now: float) -> Iterator[Event]:
         late: list[int] | None = None
+        resting = self._resting(now)
         for worker in list(self._idle):
-            if self._rests(worker, now):
+            if worker in resting or self._node_of[worker] in resting:
                 continue
             part = self._next(self._node_of[worker], now)
             if part is None:
@@ -172,9 +173,9 @@ class _Run:
             self._crew.give(worker, part)
             yield Given(worker, part, copy)
 
-    def _rests(self, worker: str, now: float) -> bool:
-        names = (worker, self._node_of[worker])
-        return any(name in self._trouble and self._trouble[name].until > now for name in names)
+    def _resting(self, now: float) -> set[str]:
+        """Returns the workers and nodes that rest. A worker also rests while its node does."""
+        return {name for name, trouble in self._trouble.items() if trouble.until > now}
 
     def _next(self, node: str, now: float) -> int | None:
         """Returns a part to try again, or a new one, for a worker on a node.
@@ -346,12 +347,12 @@ class _Run:
             yield Resting(name, reason, seconds)
 
     def _state(self) -> Tick:
-        now = self._crew.now()
+        resting, node_of = self._resting(self._crew.now()), self._node_of
         waiting = len(self._fresh) + len(self._retries)
         return Tick(
-            workers=len(self._node_of),
+            workers=len(node_of),
             busy=len(self._working),
-            resting=sum(self._rests(worker, now) for worker in self._idle),
+            resting=sum(name in resting or node_of[name] in resting for name in self._idle),
             waiting=waiting,
             running=len(self._open) - waiting,
         )

@@ -12,7 +12,6 @@ from hfclip.hub.fetch import Access
 from hfclip.layouts.files import CARD_FILE, Source
 from hfclip.layouts.labels import LABELS_FILE
 from hfclip.layouts.write import LAYOUTS, write_layout
-from hfclip.model import CLIP
 from hfclip.releases import BUNDLED, RELEASES
 from hfclip.sources.find import find
 from hfclip.sources.naming import spelled
@@ -143,6 +142,6 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, layout: str) -> None:
     of_files = "hfclip" if is_onnx else layout
     write_layout(folder, checkpoint.config, checkpoint.tensors, of_files, checkpoint.labels)
     if is_onnx:
-        from hfclip.onnx.graphs import write_graphs  # noqa: PLC0415  # torch.onnx is slow to import
+        from hfclip.onnx.graphs import write_graphs  # noqa: PLC0415  # few exports need it
 
-        write_graphs(folder, CLIP.from_checkpoint(checkpoint).requires_grad_(False))
+        write_graphs(folder, checkpoint.config)

@@ -1,6 +1,7 @@
 """FastCLIP as an object: copies, pickles, processes, dtype, and memory."""
 
 import copy
+import functools
 import pickle
 import random
 import subprocess
@@ -63,6 +64,9 @@ def plain(model: hfclip.CLIP, precision: Precision) -> FastCLIP:
     return inference._build(model, precision, plain_toolbox(dtype))
 
 
+# The same model, and the same fast model of each maker, for all tests. They do not change them.
+drawn = functools.cache(draw)
+made = functools.cache(lambda make, precision, config: make(drawn(config), precision))
 CLONES: dict[str, Callable[[FastCLIP], FastCLIP]] = {
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
@@ -77,7 +81,7 @@ CLONES: dict[str, Callable[[FastCLIP], FastCLIP]] = {
 def test_a_copy_gives_identical_features(
     clone: Callable[[FastCLIP], FastCLIP], make: Any, precision: Precision, config: ClipConfig
 ) -> None:
-    fast = make(draw(config), precision)
+    fast = made(make, precision, config)
     twin = clone(fast)
     assert twin is not fast
     assert (twin.precision, twin.computes_in) == (fast.precision, fast.computes_in)
@@ -127,7 +131,7 @@ def spawned(
 ) -> dict[Any, tuple[FastCLIP, list[Tensor]]]:
     """Returns a model of each maker and its features, which one other process computes."""
     makers: list[Any] = [hfclip.optimize, plain]
-    models = [make(draw(TINY_VIT), "float32") for make in makers]
+    models = [made(make, "float32", TINY_VIT) for make in makers]
     folder = tmp_path_factory.mktemp("spawned")
     inputs = images_for(TINY_VIT), ids_for(TINY_VIT, [3, 7, 7])
     (folder / "models.pickle").write_bytes(pickle.dumps((models, inputs)))
@@ -156,7 +160,7 @@ def test_another_process_gives_identical_features(
 def test_a_pickle_is_refused_if_its_operators_are_missing(
     precision: Precision, missing: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pickled = pickle.dumps(hfclip.optimize(draw(TINY_VIT), precision))
+    pickled = pickle.dumps(made(hfclip.optimize, precision, TINY_VIT))
     monkeypatch.setattr(onednn, missing, lambda *_: False)
     with pytest.raises(hfclip.OptimizationError, match=r"call hfclip\.optimize") as refusal:
         pickle.loads(pickled)
@@ -166,14 +170,14 @@ def test_a_pickle_is_refused_if_its_operators_are_missing(
 def test_an_int8_pickle_is_refused_if_its_sums_would_overflow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pickled = pickle.dumps(hfclip.optimize(draw(TINY_VIT), "int8"))
+    pickled = pickle.dumps(made(hfclip.optimize, "int8", TINY_VIT))
     monkeypatch.setattr(onednn, "has_instructions", lambda precision: precision != "int8")
     with pytest.raises(hfclip.OptimizationError, match="qlinear_prepack"):
         pickle.loads(pickled)
 
 
 def test_it_has_the_dtype_and_the_mode_of_a_model_for_inference() -> None:
-    fast = hfclip.optimize(draw(TINY_VIT), "bfloat16")
+    fast = made(hfclip.optimize, "bfloat16", TINY_VIT)
     assert fast.eval() is fast
     assert fast.dtype == torch.float32 == fast.encode_text(ids_for(TINY_VIT, [3])).dtype
     images = images_for(TINY_VIT)
@@ -182,7 +186,7 @@ def test_it_has_the_dtype_and_the_mode_of_a_model_for_inference() -> None:
 
 @both_kinds
 def test_empty_batches_give_empty_features(config: ClipConfig) -> None:
-    fast = hfclip.optimize(draw(config))
+    fast = made(hfclip.optimize, "float32", config)
     for width in (0, 1, config.context_length):
         text = torch.zeros(0, width, dtype=torch.int64)
         assert fast.encode_text(text).shape == (0, config.embed_dim)
@@ -191,7 +195,7 @@ def test_empty_batches_give_empty_features(config: ClipConfig) -> None:
 
 @pytest.mark.parametrize("given", ["a picture", None, [[1, 2]], nn.Identity()])
 def test_inputs_that_are_not_tensors_are_refused_and_their_type_is_named(given: Any) -> None:
-    fast, kind = hfclip.optimize(draw(TINY_VIT)), type(given).__qualname__
+    fast, kind = made(hfclip.optimize, "float32", TINY_VIT), type(given).__qualname__
     with pytest.raises(hfclip.ShapeError, match=f"images are of type .*{kind}; expected floats"):
         fast.encode_image(given)
     with pytest.raises(hfclip.ShapeError, match=f"text is of type .*{kind}; expected int32"):
@@ -201,7 +205,7 @@ def test_inputs_that_are_not_tensors_are_refused_and_their_type_is_named(given: 
 def test_an_id_beyond_the_vocabulary_is_refused() -> None:
     ids = torch.full((1, 4), TINY_VIT.vocab_size)
     with pytest.raises(hfclip.UnknownTokenError, match=f"tokens 0 to {TINY_VIT.vocab_size - 1}"):
-        hfclip.optimize(draw(TINY_VIT)).encode_text(ids)
+        made(hfclip.optimize, "float32", TINY_VIT).encode_text(ids)
 
 
 @every_precision
@@ -212,7 +216,7 @@ def test_any_default_device_and_dtype_give_the_same_features(
     default_device: Callable[[str], None],
     default_dtype: Callable[[torch.dtype], None],
 ) -> None:
-    model = draw(config)
+    model = drawn(config)
     usual = hfclip.optimize(model, precision)
     images, ids = images_for(config), ids_for(config, [3, 7])
     expected = [usual.encode_image(images), usual.encode_text(ids)]
@@ -239,7 +243,7 @@ def test_texts_of_many_lengths_reach_the_kernels_in_few_sizes(
     precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """oneDNN keeps memory for each size. Without padding, most random batches have a new size."""
-    fast = hfclip.optimize(draw(TINY_VIT), precision)
+    fast = made(hfclip.optimize, precision, TINY_VIT)
     sizes: set[tuple[str, int]] = set()
     kernel = onednn._QuantizedLinear if precision == "int8" else onednn._PackedLinear
     usual = kernel.__call__
@@ -258,7 +262,7 @@ def test_texts_of_many_lengths_reach_the_kernels_in_few_sizes(
     monkeypatch.setattr(kernel, "__call__", watched)
     monkeypatch.setattr(torch, "bmm", watched_bmm)
     draws = random.Random(0)  # noqa: S311  # no secret
-    for _ in range(150):
+    for _ in range(100):
         lengths = draws.choices(range(2, TINY_VIT.context_length + 1), k=draws.randint(1, 60))
         fast.encode_text(ids_for(TINY_VIT, lengths))
     few = {attention.padded_rows(rows) for rows in range(1, 1025)}
@@ -270,7 +274,7 @@ def test_texts_of_many_lengths_reach_the_kernels_in_few_sizes(
 @every_precision
 def test_padding_changes_no_feature(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also in int8: the padding repeats a row, so the quantized range stays the same."""
-    fast = hfclip.optimize(draw(TINY_VIT), precision)
+    fast = made(hfclip.optimize, precision, TINY_VIT)
     ids = ids_for(TINY_VIT, [2, 5, 9, 14, 16, 16, 3])
     padded = fast.encode_text(ids)
     monkeypatch.setattr("hfclip.fast.encoders.padded_rows", lambda rows: rows)

@@ -46,8 +46,8 @@ def cut(config: ClipConfig) -> ClipConfig:
 
 
 def draw(config: ClipConfig, dtype: torch.dtype = torch.float32) -> hfclip.CLIP:
-    """Returns a model of its own for each test: a copy of the one that `drawn` made."""
-    return copy.deepcopy(_drawn_once(config, dtype))
+    """Returns a model that the test may change: a copy of the shared one."""
+    return copy.deepcopy(drawn_once(config, dtype))
 
 
 def drawn(config: ClipConfig, dtype: torch.dtype = torch.float32) -> hfclip.CLIP:
@@ -64,8 +64,8 @@ def drawn(config: ClipConfig, dtype: torch.dtype = torch.float32) -> hfclip.CLIP
     return model
 
 
-# Copies take a fifth of the time of drawing.
-_drawn_once = functools.cache(drawn)
+# The same model for all tests, which do not change it.
+drawn_once = functools.cache(drawn)
 
 
 def images_for(model: hfclip.CLIP, count: int) -> Tensor:
@@ -103,6 +103,12 @@ MAKERS = {"packed": hfclip.optimize, "plain": plain}
 both_ways = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 both_kinds = pytest.mark.parametrize("config", [TINY_VIT, TINY_RESNET], ids=["ViT", "ResNet"])
 Make = Callable[..., FastCLIP]
+
+
+@functools.cache
+def made(make: Make, config: ClipConfig) -> FastCLIP:
+    """Returns the same fast model for all cases of a test."""
+    return make(drawn_once(config))
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +161,7 @@ def test_lower_precision_keeps_the_direction_of_every_release(
 def test_lower_precision_keeps_the_direction_with_other_mlps(
     precision: Precision, lowest: float
 ) -> None:
-    model = draw(OTHER_MLPS)
+    model = drawn_once(OTHER_MLPS)
     for fast in (hfclip.optimize(model, precision), plain(model, precision)):
         for copied in (fast, copy.deepcopy(fast)):
             images, ids = images_for(model, 3), ids_for(model, 9)
@@ -191,7 +197,7 @@ def test_bfloat16_rounds_every_release_and_keeps_its_direction(release: Release)
 def test_configurations_that_openai_did_not_release_are_optimized(
     config: ClipConfig, make: Make
 ) -> None:
-    model = draw(config)
+    model = drawn_once(config)
     fast = make(model)
     images, ids = images_for(model, 2), ids_for(model, 5)
     assert difference(fast.encode_image(images), model.encode_image(images)) < 1e-5
@@ -207,8 +213,8 @@ def test_a_batch_may_have_any_size(
     monkeypatch.setattr(attention, "TOKENS", 100)
     monkeypatch.setattr(encoders, "TOKENS", 100)
     monkeypatch.setattr(encoders, "PIXELS", 5 * 64 * 64)
-    model = draw(config)
-    fast = make(model)
+    model = drawn_once(config)
+    fast = made(make, config)
     images, ids = images_for(model, count), ids_for(model, count)
     assert difference(fast.encode_image(images), model.encode_image(images)) < 1e-5
     assert difference(fast.encode_text(ids), model.encode_text(ids)) < 1e-5
@@ -236,7 +242,7 @@ def test_attention_in_bfloat16_is_close_to_float32(inputs: int, causal: bool) ->
 
 @both_ways
 def test_ids_may_be_cut_anywhere_after_the_end_token(make: Make) -> None:
-    model = draw(TINY_VIT)
+    model = drawn_once(TINY_VIT)
     fast = make(model)
     ids = torch.tensor([[7, 599, 3, 0, 0], [9, 8, 7, 599, 0], [5, 5, 5, 5, 5], [599, 1, 599, 2, 3]])
     expected = model.encode_text(ids)
@@ -249,7 +255,7 @@ def test_ids_may_be_cut_anywhere_after_the_end_token(make: Make) -> None:
 @both_ways
 @both_kinds
 def test_images_may_have_any_float_dtype_and_memory_format(config: ClipConfig, make: Make) -> None:
-    model = draw(config)
+    model = drawn_once(config)
     fast = make(model)
     images = images_for(model, 6)
     expected = model.encode_image(images)
@@ -275,7 +281,7 @@ def test_images_may_have_any_float_dtype_and_memory_format(config: ClipConfig, m
 def test_a_model_of_any_dtype_computes_in_the_requested_dtype(
     config: ClipConfig, make: Make, dtype: torch.dtype
 ) -> None:
-    model = draw(config, dtype)
+    model = drawn_once(config, dtype)
     fast = make(model)
     upcast = copy.deepcopy(model).float()
     images, ids = images_for(model, 2), ids_for(model, 4)
@@ -285,10 +291,11 @@ def test_a_model_of_any_dtype_computes_in_the_requested_dtype(
 
 @both_ways
 def test_logits_equal_those_of_the_model(make: Make) -> None:
-    model = draw(TINY_VIT)
+    model = drawn_once(TINY_VIT)
     images, ids = images_for(model, 3), ids_for(model, 5)
     expected = model(images, ids)
-    for found in (make(model)(images, ids), make(model).forward(images, ids)):
+    fast = make(model)
+    for found in (fast(images, ids), fast.forward(images, ids)):
         for ours, theirs in zip(found, expected, strict=True):
             assert ours.shape == theirs.shape
             assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
@@ -347,7 +354,7 @@ def names_shared(model: hfclip.CLIP, fast: FastCLIP) -> set[str]:
 
 @pytest.mark.parametrize("precision", STATED)
 def test_weights_that_are_not_packed_are_shared_with_the_model(precision: Precision) -> None:
-    model = draw(TINY_VIT)
+    model = drawn_once(TINY_VIT)
     shared = names_shared(model, hfclip.optimize(model, precision))
     assert shared >= {"token_embedding.weight", "positional_embedding", "text_projection"}
     assert shared >= {"visual.positional_embedding", "visual.proj", "logit_scale"}
@@ -355,7 +362,7 @@ def test_weights_that_are_not_packed_are_shared_with_the_model(precision: Precis
 
 
 def test_without_packing_every_weight_is_shared_with_the_model() -> None:
-    model = draw(TINY_VIT)
+    model = drawn_once(TINY_VIT)
     left = set(model.state_dict()) - names_shared(model, plain(model))
     assert left == {"visual.class_embedding"}  # it is stored with its position embedding added
 
@@ -363,7 +370,7 @@ def test_without_packing_every_weight_is_shared_with_the_model() -> None:
 @both_ways
 @both_kinds
 def test_features_are_ordinary_independent_tensors(config: ClipConfig, make: Make) -> None:
-    model = draw(config)
+    model = drawn_once(config)
     fast = make(model)
     images, ids = images_for(model, 2), ids_for(model, 2)
     with torch.enable_grad():
@@ -383,7 +390,7 @@ def test_features_are_ordinary_independent_tensors(config: ClipConfig, make: Mak
 @pytest.mark.parametrize("precision", STATED)
 @both_kinds
 def test_many_threads_may_call_at_once(config: ClipConfig, precision: Precision) -> None:
-    model = draw(config)
+    model = drawn_once(config)
     fast = hfclip.optimize(model, precision)
     batches = [(images_for(model, 1 + i % 3), ids_for(model, 1 + i % 5)) for i in range(24)]
     alone = [fast(*batch)[0] for batch in batches]
@@ -403,7 +410,7 @@ def test_many_threads_may_call_at_once(config: ClipConfig, precision: Precision)
     ],
 )
 def test_images_of_another_shape_type_or_device_are_refused(images: Tensor) -> None:
-    fast = hfclip.optimize(draw(TINY_VIT))
+    fast = made(hfclip.optimize, TINY_VIT)
     with pytest.raises(hfclip.ShapeError, match=r"expected floats \(B, 3, 32, 32\) on cpu"):
         fast.encode_image(images)
 
@@ -419,7 +426,7 @@ def test_images_of_another_shape_type_or_device_are_refused(images: Tensor) -> N
     ],
 )
 def test_ids_of_another_shape_type_or_device_are_refused(ids: Tensor) -> None:
-    fast = hfclip.optimize(draw(TINY_VIT))
+    fast = made(hfclip.optimize, TINY_VIT)
     with pytest.raises(ValueError, match=r"int64 \(T, L\) with L from 1 to 16 on cpu"):
         fast.encode_text(ids)
 
@@ -531,7 +538,7 @@ def test_a_method_patched_into_a_class_is_detected_by_its_results(
     usual = hfclip.CLIP.encode_text
     monkeypatch.setattr(hfclip.CLIP, "encode_text", lambda self, text: 1.01 * usual(self, text))
     with pytest.raises(hfclip.OptimizationError, match=r"differ from the model's by 9.9e-03"):
-        hfclip.optimize(draw(TINY_VIT))
+        hfclip.optimize(drawn_once(TINY_VIT))
 
 
 def test_changes_without_effect_on_results_are_accepted() -> None:
@@ -543,7 +550,7 @@ def test_changes_without_effect_on_results_are_accepted() -> None:
 
 @pytest.mark.parametrize("precision", STATED)
 def test_the_measured_accuracy_is_within_the_stated_bound(precision: Precision) -> None:
-    fast = hfclip.optimize(draw(TINY_VIT), precision)
+    fast = hfclip.optimize(drawn_once(TINY_VIT), precision)
     assert fast.precision == precision
     assert fast.stated == STATED[precision]
     assert 0 < fast.measured.difference < fast.stated.difference
@@ -561,7 +568,7 @@ def test_both_measures_of_accuracy_must_be_within_their_bounds(found: Accuracy) 
 
 def test_less_precise_kernels_are_refused_where_more_is_stated() -> None:
     with pytest.raises(hfclip.OptimizationError, match="Choose a more precise dtype"):
-        inference._build(draw(TINY_VIT), "float32", plain_toolbox(torch.bfloat16))
+        inference._build(drawn_once(TINY_VIT), "float32", plain_toolbox(torch.bfloat16))
 
 
 def test_nan_weights_are_refused() -> None:
@@ -574,7 +581,7 @@ def test_nan_weights_are_refused() -> None:
 def test_an_unknown_dtype_is_refused() -> None:
     dtype: Any = torch.float16
     with pytest.raises(ValueError, match="expected one of float32, bfloat16, int8"):
-        hfclip.optimize(draw(TINY_VIT), dtype)
+        hfclip.optimize(drawn_once(TINY_VIT), dtype)
 
 
 def test_plain_torch_computes_in_floating_point_on_a_gpu() -> None:
@@ -622,7 +629,7 @@ def test_a_dtype_without_cpu_instructions_is_replaced_by_a_more_precise_one(
 
 def test_the_dtype_that_computes_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: NEITHER, raising=False)
-    model = draw(TINY_VIT)
+    model = drawn_once(TINY_VIT)
     fast = hfclip.optimize(model, "int8")
     assert (fast.precision, fast.computes_in) == ("int8", "float32")
     assert "int8 computed in float32, difference" in repr(fast)
@@ -659,7 +666,7 @@ def test_plain_torch_replaces_missing_operators(
     toolbox = onednn.toolbox(precision, CPU)
     assert all(isinstance(kernels, PlainKernels) for kernels in toolbox)
     assert {kernels.dtype for kernels in toolbox} == {DTYPES[precision]}
-    assert hfclip.optimize(draw(TINY_VIT), precision).measured.is_within(STATED[precision])
+    assert hfclip.optimize(drawn_once(TINY_VIT), precision).measured.is_within(STATED[precision])
 
 
 @pytest.mark.usefixtures("forget_probes", "every_instruction")
@@ -711,7 +718,7 @@ def test_8_bit_quantization_keeps_zero_and_both_extremes() -> None:
 
 
 def test_an_image_with_infinity_gives_nan_features() -> None:
-    model = draw(TINY_VIT)
+    model = drawn_once(TINY_VIT)
     images = images_for(model, 1)
     images[0, 0, 0, 0] = float("inf")
     for precision in STATED:

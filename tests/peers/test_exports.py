@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -114,3 +115,30 @@ def test_onnxruntime_runs_both_graphs(
     with torch.no_grad():
         expected = ours.encode_text(short)
     assert (encode_text(short) - expected).norm() < 1e-4 * expected.norm()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(SHALLOW_VIT, activation="gelu", vision_head_width=32, image_resolution=70),
+        replace(RESNET, activation="gelu", vision_head_width=32, image_resolution=96),
+    ],
+    ids=["vit", "resnet"],
+)
+@torch.no_grad()
+def test_onnxruntime_runs_gelu_other_sizes_and_a_single_token(
+    config: ClipConfig, onnx_export: Callable[[ClipConfig, torch.dtype], Export]
+) -> None:
+    import onnxruntime
+
+    made = onnx_export(config, torch.float32)
+    ours, _ = hfclip.load(made.source, "cpu")
+    torch.manual_seed(3)
+    side = config.image_resolution
+    for graph, given, expected in (
+        ("image", (images := torch.randn(1, 3, side, side)), ours.encode_image(images)),
+        ("text", (token := torch.tensor([[5], [7]])), ours.encode_text(token)),
+    ):
+        session = onnxruntime.InferenceSession(made.folder / f"{graph}.onnx")
+        got = torch.from_numpy(session.run(["features"], {graph: given.numpy()})[0])
+        assert (got - expected).norm() < 1e-4 * expected.norm()

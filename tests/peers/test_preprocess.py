@@ -18,7 +18,7 @@ from hfclip.layouts.open_clip import config_from_open_clip
 from hfclip.layouts.transformers import config_from_transformers, config_to_transformers
 
 SIZES = [
-    *[(224, 224), (640, 480), (480, 641), (225, 300), (50, 37), (1, 500), (1200, 223)],
+    *[(224, 224), (640, 480), (480, 641), (225, 300), (50, 37), (1, 150), (1200, 223)],
     (
         300,
         700,
@@ -38,7 +38,7 @@ def picture(mode: str, size: tuple[int, int]) -> Image.Image:
     slope = np.linspace(0, 155, width)[None, :, None] + np.zeros((height, 1, 3))
     colour = Image.fromarray((slope + random.integers(0, 100, slope.shape)).astype(np.uint8))
     if mode == "P":
-        return colour.quantize(32)
+        return colour.quantize(32, Image.Quantize.FASTOCTREE)
     if mode == "I;16":
         return Image.fromarray(random.integers(0, 255, (height, width)).astype(np.uint16))
     return colour.convert(mode)

@@ -92,7 +92,7 @@ def test_an_invalid_export_is_refused_and_writes_nothing(
 def test_onnx_without_its_extra_names_the_package_to_install(
     saved_vit: SavedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ExportError, match=r"pip install 'hfclip\[onnx\]'"):
         export(saved_vit.archive, tmp_path / "out", "onnx")
     assert list(tmp_path.iterdir()) == []
