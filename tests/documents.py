@@ -4,7 +4,8 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,10 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _RUN = ("python", "sh")
+# Imported once for all programs of a page. They read the environment when they are imported.
+_MODULES = ("hfclip.cli", "hfclip.loading", "hfclip.publishing.finetune")
+# A page that sets one of the variables has programs with different environments.
+_VARIABLE = re.compile(r"\b(HF|HFCLIP)_[A-Z_]+=")
 
 # Runs the blocks of a page in one process, so that later blocks can use earlier names.
 _DRIVER = """
@@ -66,18 +71,53 @@ def run_blocks(
     environment: Mapping[str, str],
     python: Path,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs blocks in a new process of `python` with `folder` as the working directory.
+    """Runs blocks in a new process with `folder` as the working directory.
 
-    The commands `python` and `hfclip` of shell blocks are those beside `python`.
+    The commands `python` and `hfclip` of shell blocks are those of a fork server beside `folder`:
+    see `forks.py`. Its programs share the imports of hfclip, if all have the same environment.
     """
     steps = [(block.language, f"{page.name}:{block.line}", block.code) for block in blocks]
-    path = os.pathsep.join([str(python.parent), environment.get("PATH", "")])
-    return subprocess.run(
-        [python, "-c", _DRIVER],
-        input=json.dumps(steps),
-        cwd=folder,
-        env={**environment, "PATH": path},
-        check=False,
-        capture_output=True,
-        text=True,
+    is_same = not any(_VARIABLE.search(block.code) for block in blocks)
+    server = folder.with_name(f"{folder.name}-programs")
+    with _forking(python, server, environment, _MODULES if is_same else ()) as command:
+        path = os.pathsep.join([str(server), environment.get("PATH", "")])
+        return subprocess.run(
+            [command, "-c", _DRIVER],
+            input=json.dumps(steps),
+            cwd=folder,
+            env={**environment, "PATH": path},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+
+
+@contextmanager
+def _forking(
+    python: Path, folder: Path, environment: Mapping[str, str], modules: Sequence[str]
+) -> Iterator[Path]:
+    """Yields the command `python` of a fork server that is itself a fork, and has an environment.
+
+    Args:
+        python: The command of the server whose fork it is.
+        folder: The folder of the new server.
+        environment: The environment in which it imports the modules.
+        modules: What all its programs import.
+    """
+    folder.mkdir()
+    os.mkfifo(folder / "users")
+    users = os.open(folder / "users", os.O_RDONLY | os.O_NONBLOCK)
+    user = os.open(folder / "users", os.O_WRONLY)
+    program = str(Path(__file__).with_name("forks.py"))
+    server = subprocess.Popen(
+        [python, program, folder, *modules], env=environment, stdin=users, stdout=subprocess.PIPE
     )
+    os.close(users)
+    assert server.stdout is not None
+    try:
+        with server.stdout:
+            assert server.stdout.readline() == b"ready\n"
+        yield folder / "python"
+    finally:
+        os.close(user)
+        server.wait()

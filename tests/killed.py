@@ -25,8 +25,9 @@ from typing import Any
 import safetensors.torch
 import torch
 from accelerate import PartialState
-from killing import killer, replace
+from killing import end_after, killer, replace
 
+from hfclip.text.tokenizer import tokenize
 from hfclip.training import checkpoints
 from hfclip.training.run import finetune
 
@@ -91,14 +92,8 @@ def live(out: Path, count: int, at_operation: int | None, seconds: float) -> boo
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     processes = [start(out, rank, count, port, at_operation) for rank in range(count)]
-    end = time.monotonic() + seconds
-    while (found := os.waitpid(processes[0], os.WNOHANG)) == (0, 0) and time.monotonic() < end:
-        time.sleep(0.005)
-    if found == (0, 0):
-        os.kill(processes[0], signal.SIGKILL)
-        _, status = os.waitpid(processes[0], 0)
-    else:
-        status = found[1]
+    end_after(processes[0], seconds)
+    _, status = os.waitpid(processes[0], 0)
     for other in processes[1:]:
         if status:
             os.kill(other, signal.SIGKILL)
@@ -117,6 +112,7 @@ def main() -> None:
     folder, count, kills = Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
     draw = random.Random(count)  # noqa: S311  # moments, not secrets
     torch.optim.AdamW([torch.zeros(1)])  # imports much of torch, once for all lives
+    tokenize("")  # reads the merges
     for name in ["matplotlib", *(one for one in sys.modules if one.startswith("matplotlib."))]:
         sys.modules[name] = None  # type: ignore[assignment]  # no curves
     began = time.monotonic()
@@ -126,7 +122,7 @@ def main() -> None:
     while done < kills or len(hashes) == 1:
         out = folder / str(len(hashes))
         at_operation = draw.randint(1, 24) if done % 2 else None
-        seconds = LONGEST if done % 2 else draw.uniform(0.2, 0.8) * lasting
+        seconds = LONGEST if done % 2 else draw.uniform(0.1, 0.5) * lasting
         if done == kills:
             at_operation, seconds = None, LONGEST
         if live(out, count, at_operation, seconds):

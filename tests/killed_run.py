@@ -11,13 +11,13 @@ complete collections, the uninterrupted one first, and how many kills left some 
 import json
 import os
 import random
-import signal
 import sys
 import time
 from pathlib import Path
 
 import torch
-from killing import killer, replace
+from killing import end_after, killer, replace
+from PIL import Image
 
 from hfclip.embedding import stores
 from hfclip.embedding.options import Options
@@ -44,21 +44,18 @@ def live(pictures: str, out: Path, seconds: float, at_operation: int | None = No
         finally:
             sys.stderr.flush()
             os._exit(status)
-    end = time.monotonic() + seconds
-    while (found := os.waitpid(process, os.WNOHANG)) == (0, 0) and time.monotonic() < end:
-        time.sleep(0.002)
-    if found == (0, 0):
-        os.kill(process, signal.SIGKILL)
-        found = os.waitpid(process, 0)
-    if os.WIFEXITED(found[1]) and os.WEXITSTATUS(found[1]):
-        raise SystemExit(f"a run ended with status {os.WEXITSTATUS(found[1])}")
-    return found[1] == 0
+    end_after(process, seconds)
+    _, status = os.waitpid(process, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise SystemExit(f"a run ended with status {os.WEXITSTATUS(status)}")
+    return status == 0
 
 
 def main() -> None:
     """Embeds without a kill, then with as many as asked for."""
     pictures, folder, kills = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     draw = random.Random(0)  # noqa: S311  # moments, not secrets
+    Image.init()  # imports all formats, as each life does for the broken picture
     began = time.monotonic()
     assert live(pictures, folder / "0", LONGEST)
     lasting, complete = time.monotonic() - began, [str(folder / "0")]
@@ -66,7 +63,7 @@ def main() -> None:
     while done < kills or len(complete) == 1:
         out = folder / str(len(complete))
         at_operation = draw.randint(1, 30) if done % 2 else None
-        seconds = LONGEST if done % 2 else draw.uniform(0.1, 0.9) * lasting
+        seconds = LONGEST if done % 2 else draw.uniform(0.05, 0.5) * lasting
         if done == kills:
             at_operation, seconds = None, LONGEST
         if live(pictures, out, seconds, at_operation):

@@ -1,6 +1,7 @@
-"""Kills this process at an operation on files, for tests of what a kill leaves."""
+"""Kills a process at an operation on files or after a time, for tests of what a kill leaves."""
 
 import os
+import select
 import signal
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -32,3 +33,13 @@ def replace(operations: Iterable[tuple[Any, str]], killing: Counting) -> None:
     """Replaces functions, each given as an object and the name of its attribute."""
     for owner, name in operations:
         setattr(owner, name, killing(getattr(owner, name)))
+
+
+def end_after(process: int, seconds: float) -> None:
+    """Waits for the end of a child process, and kills it after a time. Does not reap it."""
+    watched = os.pidfd_open(process)
+    try:
+        if not select.select([watched], [], [], seconds)[0]:
+            os.kill(process, signal.SIGKILL)
+    finally:
+        os.close(watched)

@@ -132,11 +132,12 @@ def draw(results: Results, losses: Sequence[tuple[int, float]], path: Path) -> b
         False if matplotlib is not installed. A note is logged then.
     """
     try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError:
         logger.warning("%s needs matplotlib: pip install 'hfclip[finetune]'.", path.name)
         return False
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = Figure(figsize=(12, 3.6), dpi=100, layout="constrained")
     of_loss, of_epochs, of_mixtures = figure.subplots(1, 3)
     _draw_losses(of_loss, losses)
     epochs = {epoch.number: epoch.scores for epoch in results.epochs}
@@ -145,7 +146,8 @@ def draw(results: Results, losses: Sequence[tuple[int, float]], path: Path) -> b
     if results.alphas:
         of_mixtures.axvline(results.alpha, color="#8a8a8a", linestyle=":", label="chosen")
         of_mixtures.legend()
-    figure.savefig(path, format="png", dpi=100)
+    # Figure.savefig would draw twice, for the same bytes.
+    FigureCanvasAgg(figure).print_png(path)  # type: ignore[no-untyped-call]
     return True
 
 

@@ -29,9 +29,11 @@ main(["download", "me/clip"], prog_name="hfclip")
 """
 
 
-def start(code: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+def start(
+    code: str, environment: dict[str, str] | None = None, python: str | Path = sys.executable
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", HEAR + code],
+        [python, "-c", HEAR + code],
         env=environment or dict(os.environ),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -59,7 +61,8 @@ MOMENTS = [
 ]
 
 
-def interrupt_a_download(moment: Moment, folder: Path, home: Path) -> None:
+def interrupt_a_download(moment: Moment, folder: Path, home: Path, python: Path) -> None:
+    """Interrupts a program, which is a fork of `python` where its start is not interrupted."""
     with LoopbackHub() as hub:
         files = {name: folder / name for name in ("config.json", WEIGHTS)}
         hub.add_repository("me/clip", files)
@@ -68,7 +71,8 @@ def interrupt_a_download(moment: Moment, folder: Path, home: Path) -> None:
             "metadata": hub.fault(Slow(seconds=1), "/api/models/*"),
             "body": hub.fault(Slow(seconds=30), WEIGHTS, times=None),
         }
-        child = start(DOWNLOAD, hub.environment(home))
+        program = sys.executable if moment.after == "start" else python
+        child = start(DOWNLOAD, hub.environment(home), program)
         assert child.stdout is not None
         assert child.stdout.readline() == "started\n"
         order = orders[moment.after]
@@ -87,13 +91,16 @@ def interrupt_a_download(moment: Moment, folder: Path, home: Path) -> None:
         assert list(cache.glob(f"models--*/snapshots/*/{WEIGHTS}")) == [], moment
 
 
-def test_an_interrupt_ends_a_download_at_each_of_twenty_moments(tmp_path: Path) -> None:
+def test_an_interrupt_ends_a_download_at_each_of_twenty_moments(
+    tmp_path: Path, python: Path
+) -> None:
     assert len(MOMENTS) == 20
     draw(TINY_VIT).save_pretrained(tmp_path / "model")
     homes = [tmp_path / str(number) for number in range(len(MOMENTS))]
     with ThreadPoolExecutor(4) as threads:
         folders = [tmp_path / "model"] * len(MOMENTS)
-        list(threads.map(interrupt_a_download, MOMENTS, folders, homes))
+        pythons = [python] * len(MOMENTS)
+        list(threads.map(interrupt_a_download, MOMENTS, folders, homes, pythons))
 
 
 LOST = """
@@ -113,14 +120,19 @@ def lose():
 
 main(["lose"])
 """
+# It locks a mutex twice, which waits for ever and does not end for a signal.
 NATIVE = """
-import hashlib
+import ctypes
 from hfclip.cli import main
 
 @main.command()
 def work():
+    signal.alarm(60)  # ends the process if nothing else does
     print("started", flush=True)
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 2 * 10**8)
+    native, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(256)
+    native.pthread_mutex_init(mutex, None)
+    for _ in range(2):
+        native.pthread_mutex_lock(mutex)
 
 main(["work"])
 """
