@@ -1,5 +1,6 @@
-"""Fixtures for the tests of Ray."""
+"""Fixtures: the bundled model loaded once, and the programs of Ray as forks."""
 
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,6 +10,28 @@ import pytest
 from exported import shared_by_processes
 from forks import forking_python
 from ray_forks import MODULES
+
+from hfclip.embedding import run
+from hfclip.embedding.options import Loaded, Options, load_encoder
+
+
+@functools.cache
+def digits(options: Options) -> Loaded:
+    """Returns the bundled model, which runs do not change."""
+    return load_encoder(options)
+
+
+@pytest.fixture(scope="module")
+def digits_once() -> Iterator[None]:
+    """Loads and optimizes the bundled model once for all runs of a module with equal options."""
+
+    def load(options: Options) -> Loaded:
+        return digits(options) if options.model == "digits" else load_encoder(options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "load_encoder", load)
+        patch.setattr(Loaded, "optimized", functools.cache(Loaded.optimized))
+        yield
 
 
 @pytest.fixture(scope="session")
