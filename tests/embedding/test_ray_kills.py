@@ -18,6 +18,7 @@ from ray_forks import SETTINGS
 from hfclip.embedding.part_files import complete_parts
 
 pytest.importorskip("ray")
+pytest_plugins = ("ray_fixtures",)
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests read /proc")
 
 # Shells start background jobs, possibly these tests too, with SIGINT ignored.

@@ -24,6 +24,7 @@ from hfclip.embedding.options import Options, load_model_of
 from hfclip.embedding.run import Planning, embed_collection
 from hfclip.errors import DataError
 
+pytest_plugins = ("digits_once",)
 pytestmark = pytest.mark.usefixtures("digits_once")
 
 
