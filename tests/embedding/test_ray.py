@@ -256,8 +256,8 @@ def test_more_workers_than_cpus_are_named_and_those_that_fit_work(
 def test_a_run_says_what_it_waits_for_and_ends_after_its_patience(
     nodes: Any, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_QUIET", 0.3)
-    monkeypatch.setattr(engine, "_REPEATED", 0.3)
+    monkeypatch.setattr(engine, "_QUIET", 1.0)
+    monkeypatch.setattr(engine, "_REPEATED", 1.0)
 
     class Holder:
         def ready(self) -> bool:
@@ -269,9 +269,9 @@ def test_a_run_says_what_it_waits_for_and_ends_after_its_patience(
     free = r"1 CPU for a worker, or for its process to start \(0 of 2 CPUs are free\)"
     with (
         pytest.warns(UserWarning, match=f"^Waits for {free}"),
-        pytest.raises(EngineError, match=f"No worker has come in 1 s. The run waits for {free}"),
+        pytest.raises(EngineError, match=f"No worker has come in 3 s. The run waits for {free}"),
     ):
-        run(pictures, tmp_path / "out", patience=1.0)
+        run(pictures, tmp_path / "out", patience=3.0)
     threading.Timer(2.0, lambda: [ray.kill(holder) for holder in holders]).start()
     with pytest.warns(UserWarning, match=f"^Waits for {free}"):
         assert run(pictures, tmp_path / "out", patience=100.0).encoded == 60
