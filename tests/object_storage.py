@@ -22,12 +22,13 @@ class S3Server:
     """
 
     def __init__(self) -> None:
-        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+        from moto.moto_server.werkzeug_app import create_backend_app
 
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
-        self._app = DomainDispatcherApplication(create_backend_app)
+        # moto's dispatcher of services looks for all of them on disk, twice for each request.
+        self._app = create_backend_app("s3")
         self._server: Any = None
         self.url = f"http://127.0.0.1:{self._port}"
         self.gate: Gate | None = None

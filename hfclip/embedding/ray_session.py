@@ -17,10 +17,12 @@ from hfclip.embedding.manifest import Manifest
 from hfclip.embedding.options import Loaded, Options, load_encoder
 from hfclip.errors import DataError, EngineError
 
-# No statistics about the use are sent, and a worker without a GPU keeps the variables of CUDA.
+# No statistics about the use are sent, a worker without a GPU keeps the variables of CUDA, and a
+# Ray that is started here does not start a process for each CPU before it knows the workers.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_prestart_worker_first_driver": "0",
 }
 # The address for a Ray that is started for the run.
 _NEW = "local"

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from forks import forking_python
 from pictures import draw_folder, embed, rows_of, slow_folder
+from ray_forks import SETTINGS, use_forks
 
 from hfclip.embedding import ray as engine
 from hfclip.embedding import scheduling
@@ -30,6 +30,7 @@ from hfclip.embedding.run import Outcome, Planning, embed_collection
 from hfclip.errors import EngineError
 
 ray = pytest.importorskip("ray")
+pytest_plugins = ("ray_fixtures",)
 pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="Ray on Windows is a beta"),
     # Ray's own code gives warnings of its dependencies and leaves files to the collector.
@@ -42,42 +43,27 @@ SIDE = 2_500
 
 
 @pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Returns a command that runs workers as forks, because the imports of one take seconds.
-
-    They import Ray themselves: it reads the number of its job from the environment then.
-    """
-    folder = tmp_path_factory.mktemp("workers")
-    with forking_python(folder, "hfclip.embedding.nodes", "hfclip.embedding.pipeline") as command:
-        yield command.with_name("ray_worker")
-
-
-@pytest.fixture(scope="module")
-def nodes(forks: Path) -> "Iterator[Any]":
+def nodes(ray_python: Path) -> "Iterator[Any]":
     """Starts Ray with two nodes of one CPU, and connects to it."""
-    quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 2}
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    # Otherwise the runs of other test processes find this Ray and use it. The path must be short.
-    own = tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
-    before = os.environ.get("RAY_TMPDIR")
-    os.environ["RAY_TMPDIR"] = own.name
     from ray.cluster_utils import Cluster as Raylets
 
-    every = {"setup_worker_path": str(forks), "object_store_memory": 100 * 2**20}
-    # Nothing reads the logs of workers, and no node is started or ended automatically.
-    head = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
-    raylets = Raylets()
-    raylets.add_node(num_cpus=1, **every, **head, _system_config=quick)
-    raylets.add = partial(raylets.add_node, **every)
-    raylets.add(num_cpus=1)
-    ray.init(address=raylets.address, log_to_driver=False, logging_level="FATAL")
-    yield raylets
-    ray.shutdown()
-    raylets.shutdown()
-    own.cleanup()
-    os.environ.pop("RAY_TMPDIR")
-    if before is not None:
-        os.environ["RAY_TMPDIR"] = before
+    quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 2}
+    with (
+        # Otherwise the runs of other test processes find this Ray. The path must be short.
+        tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as own,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, value in {**SETTINGS, "RAY_TMPDIR": own}.items():
+            patch.setenv(name, value)
+        use_forks(ray_python, patch.setattr)
+        raylets = Raylets()
+        raylets.add = partial(raylets.add_node, num_cpus=1, object_store_memory=100 * 2**20)
+        raylets.add(include_dashboard=False, _system_config=quick)
+        raylets.add()
+        ray.init(address=raylets.address, log_to_driver=False, logging_level="FATAL")
+        yield raylets
+        ray.shutdown()
+        raylets.shutdown()
 
 
 @pytest.fixture
@@ -230,7 +216,7 @@ def test_both_nodes_work_and_one_that_is_taken_away_loses_no_row(
     nodes: Any, tmp_path: Path, events: list[Seen]
 ) -> None:
     folder, out = slow_folder(tmp_path / "pictures", 100, SIDE), tmp_path / "out"
-    extra = nodes.add(num_cpus=1)
+    extra = nodes.add()
 
     def take_away() -> None:
         while not ended.is_set():

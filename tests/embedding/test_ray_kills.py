@@ -7,30 +7,32 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from object_storage import files_at, new_bucket, put, served
 from pictures import drawn, rows_of, saved, slow_folder
+from ray_forks import SETTINGS
 
 from hfclip.embedding.part_files import complete_parts
 
 pytest.importorskip("ray")
+pytest_plugins = ("ray_fixtures",)
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests read /proc")
 
 # Shells start background jobs, possibly these tests too, with SIGINT ignored.
-# The processes that add nodes and that show logs do nothing here, and each costs half a second.
 PROGRAM = """
 import os, pathlib, signal, sys
 pathlib.Path(sys.argv.pop(1)).write_text(str(os.getpid()))
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from ray._private.node import Node
-Node.start_monitor = Node.start_log_monitor = lambda self: None
+from ray_forks import use_forks
+use_forks(pathlib.Path(sys.argv.pop(1)))
 from hfclip.cli import main
 main(sys.argv[1:], prog_name="hfclip")
 """
+# In the commands of Ray's agents.
+AGENTS = (b"/dashboard/agent.py", b"/agent/main.py")
 COUNT, PART = 120, 4
 RAY = ("--engine", "ray", "--address", "local", "--workers", "1", "--cpus-per-worker", "1")
 
@@ -52,7 +54,7 @@ Start = Callable[..., "Run"]
 
 @dataclass
 class Run:
-    """A driver, which is a fork as in tests/forks.py. Ray and its workers are real processes.
+    """A driver. It, the workers and Ray's agents are forks as in tests/forks.py.
 
     Attributes:
         child: The command that waits for it, with its streams and its status.
@@ -69,13 +71,14 @@ class Run:
 
 
 @pytest.fixture
-def start(python: Path, tmp_path: Path) -> Start:
+def start(ray_python: Path, tmp_path: Path) -> Start:
     def started(pictures: Path | str, out: Path | str, engine: Sequence[str] = RAY) -> Run:
+        command = ["embed", pictures, "-o", out]
         model = ["--model", "digits", "--device", "cpu", "--part-size", str(PART), "--json"]
         file = tmp_path / "process"
         child = subprocess.Popen(
-            [python, "-c", PROGRAM, file, "embed", pictures, "-o", out, *model, *engine],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+            [ray_python, "-c", PROGRAM, file, ray_python, *command, *model, *engine],
+            env={**os.environ, **SETTINGS, "PYTHONPATH": os.pathsep.join(sys.path)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -109,10 +112,18 @@ def alive(processes: set[int]) -> set[int]:
     """Returns the processes that have not ended. Ray's agents notice its end after a minute."""
     found = set()
     for process in processes & {process for process, _ in parents()}:
-        with suppress(OSError):  # it ends now
-            if b"Agent" not in Path(f"/proc/{process}/cmdline").read_bytes():
-                found.add(process)
+        command = command_of(process)
+        if command and not any(name in command for name in AGENTS):
+            found.add(process)
     return found
+
+
+def command_of(process: int) -> bytes:
+    """Returns the command line of a process, which is empty if it has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
@@ -150,6 +161,7 @@ def test_a_driver_that_is_killed_leaves_no_worker(start: Start, pictures: Path, 
     child = run.child
     processes = after_some_parts(run, out)
     assert len(processes) >= 3  # two of Ray's own, and a worker
+    assert sum(b"/default_worker.py\0" in command_of(process) for process in processes) == 1
     os.kill(run.pid, signal.SIGKILL)
     child.communicate()
     assert child.returncode == -signal.SIGKILL
