@@ -33,7 +33,8 @@ def _copied(value: Any, known: dict[int, Any]) -> Any:
     elif isinstance(value, set) and not value:
         twin = set()
     elif type(value) is nn.Parameter:
-        twin = nn.Parameter(value.detach().clone(), value.requires_grad)
+        # Its memory is copied at the first write to it: few programs write to all 3 million.
+        twin = nn.Parameter(value.detach()._lazy_clone(), value.requires_grad)
     elif type(value) is Tensor:
         twin = value.clone()
     else:
