@@ -4,6 +4,7 @@ import copy
 from types import NoneType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 _UNCHANGEABLE = (bool, int, float, str, NoneType)
@@ -19,6 +20,7 @@ def _copied(value: Any, known: dict[int, Any]) -> Any:
     """Copies a value once. `known` maps the ids of copied values to their copies."""
     if isinstance(value, _UNCHANGEABLE):
         return value
+    twin: Any
     if id(value) in known:
         return known[id(value)]
     if isinstance(value, nn.Module):
@@ -34,7 +36,7 @@ def _copied(value: Any, known: dict[int, Any]) -> Any:
         twin = set()
     elif type(value) is nn.Parameter:
         # Its memory is copied at the first write to it: few programs write to all 3 million.
-        twin = nn.Parameter(value.detach()._lazy_clone(), value.requires_grad)
+        twin = nn.Parameter(torch._lazy_clone(value.detach()), value.requires_grad)
     elif type(value) is Tensor:
         twin = value.clone()
     else:
