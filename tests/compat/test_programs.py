@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from half_precision import fast_half_precision
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import programs
+from .copies import copied
 from .world import DTYPES, PROGRAMS, Program, World, outcome, silently
 
 # Most values are identical; another memory layout may change the order of a sum.
@@ -47,13 +48,64 @@ def test_a_program_gives_the_values_of_clip(
     ours.mkdir()
     theirs.mkdir()
     their_world = World(real, weights(kind), kind, DTYPES[dtype], theirs)
-    with fast_half_precision() if dtype == "float16" else nullcontext():
+    with fast_half_precision() if dtype == "float16" or program.mixed else nullcontext():
         expected = silently(lambda: outcome(program, their_world))
         found = outcome(program, World(standin, weights(kind), kind, DTYPES[dtype], ours))
     assert_tell_something(expected)
     assert len(found) == len(expected)
     for value, other in zip(found, expected, strict=True):
         assert_same(value, other, DTYPES[dtype])
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+@pytest.mark.parametrize("package", ["real", "standin"])
+def test_programs_get_exact_copies_of_a_loaded_model(
+    package: str,
+    kind: str,
+    weights: Callable[[str], str],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    world = World(request.getfixturevalue(package), weights(kind), kind, torch.float16, tmp_path)
+    (model, _), (other, _) = silently(lambda: [world.load(), world.load()])
+    model.visual.conv1.weight.requires_grad_(False)
+    twin = copied(model)
+    assert model.visual.conv1.weight is not twin.visual.conv1.weight
+    for found, expected in ((twin, model), (copied(other), other)):
+        assert_same_modules(found, expected)
+        memory = {tensor.data_ptr() for tensor in expected.state_dict().values()}
+        assert memory.isdisjoint(t.data_ptr() for t in found.state_dict().values())
+
+
+def assert_same_modules(found: nn.Module, expected: nn.Module) -> None:
+    """Raises unless both have the same classes, attributes and values in the same order."""
+    modules = zip(found.named_modules(), expected.named_modules(), strict=True)
+    for (name, module), (other_name, other) in modules:
+        assert (name, type(module)) == (other_name, type(other))
+        assert list(vars(module)) == list(vars(other))
+        assert [*module._modules] == [*other._modules]
+        for ours, theirs in (
+            (module._parameters, other._parameters),
+            (module._buffers, other._buffers),
+        ):
+            assert list(ours) == list(theirs)
+            for key, tensor in ours.items():
+                assert tensor is theirs[key] is None or same_tensors(tensor, theirs[key])
+        for key, value in vars(module).items():
+            if isinstance(value, Tensor):
+                assert same_tensors(value, vars(other)[key])
+            elif not isinstance(value, dict):
+                assert value == vars(other)[key]
+
+
+def same_tensors(found: Any, expected: Any) -> bool:
+    return (
+        type(found) is type(expected)
+        and found.dtype == expected.dtype
+        and found.stride() == expected.stride()
+        and found.requires_grad == expected.requires_grad
+        and torch.equal(found, expected)
+    )
 
 
 def assert_tell_something(values: list[Any]) -> None:

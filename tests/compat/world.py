@@ -1,5 +1,6 @@
 """Inputs of a downstream program: a `clip` package, a weight file, pictures and captions."""
 
+import copy
 import functools
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from hfclip.checkpoints.read import Checkpoint, read_checkpoint
 from hfclip.config import ClipConfig
 from hfclip.layouts.files import Source
 from hfclip.network.clip import convert_weights
+
+from .copies import copied
 
 # Heads have width 64, as in OpenAI's models: two per ViT block, four in the ResNet's pooling.
 VIT = ClipConfig(64, 64, 3, 128, 16, 77, 49408, 64, 1, 2)
@@ -50,12 +53,14 @@ class World:
     def load(self) -> tuple[Any, Any]:
         """Calls `clip.load` on the CPU and sets the random seed afterwards.
 
-        In half precision, it casts the same weights as `clip.model.convert_weights`.
+        In half precision, it casts the same weights as `clip.model.convert_weights`. Programs that
+        did not change the package get copies of one loaded model.
         """
-        with _uninitialised(), _read_once():
-            model, preprocess = self.clip.load(self.weights, device="cpu")
-        if self.dtype != torch.float32:
-            convert_weights(model, self.dtype)
+        if _is_unchanged(self.clip):
+            model, preprocess = _loaded_once(self.clip, self.weights, self.dtype)
+            model, preprocess = copied(model), copy.deepcopy(preprocess)
+        else:
+            model, preprocess = _loaded(self.clip, self.weights, self.dtype)
         seed()  # the two packages draw different amounts of random numbers in load
         return model, preprocess
 
@@ -73,12 +78,17 @@ class World:
 
 @dataclass(frozen=True)
 class Program:
-    """A function (clip, world) -> values, with the architectures and dtypes it supports."""
+    """A function (clip, world) -> values, with the architectures and dtypes it supports.
+
+    Attributes:
+        mixed: Whether it computes in float16 after a load in float32.
+    """
 
     name: str
     run: Callable[[Any, World], Any]
     kinds: tuple[str, ...]
     dtypes: tuple[str, ...]
+    mixed: bool
 
 
 @dataclass(frozen=True)
@@ -92,20 +102,21 @@ PROGRAMS: list[Program] = []
 
 
 def program(
-    *, only: str | None = None, half: bool = True
+    *, only: str | None = None, half: bool = True, mixed: bool = False
 ) -> Callable[[Callable[[Any, World], Any]], Callable[[Any, World], Any]]:
     """Adds a function to the compared programs.
 
     Args:
         only: The only architecture that it supports. None means both.
         half: Whether it also runs in half precision, which the CPU supports.
+        mixed: Whether it computes in float16 after a load in float32.
     """
 
     def add(run: Callable[[Any, World], Any]) -> Callable[[Any, World], Any]:
         group = run.__module__.rsplit(".", 1)[-1]
         kinds = (only,) if only else tuple(CONFIGS)
         dtypes = tuple(DTYPES) if half else ("float32",)
-        PROGRAMS.append(Program(f"{group}.{run.__name__}", run, kinds, dtypes))
+        PROGRAMS.append(Program(f"{group}.{run.__name__}", run, kinds, dtypes, mixed))
         return run
 
     return add
@@ -138,6 +149,17 @@ def draw_weights(config: ClipConfig) -> dict[str, Tensor]:
                 tensor.add_(torch.randn_like(tensor), alpha=0.05)
     convert_weights(model, torch.float16)
     return model.state_dict()
+
+
+def _loaded(clip: Any, weights: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    with _uninitialised(), _read_once():
+        model, preprocess = clip.load(weights, device="cpu")
+    if dtype != torch.float32:
+        convert_weights(model, dtype)
+    return model, preprocess
+
+
+_loaded_once = functools.cache(_loaded)
 
 
 @contextmanager
@@ -176,21 +198,48 @@ def _copied_checkpoint(source: Source) -> Checkpoint:
     return replace(checkpoint, tensors=tensors)
 
 
+class _Attributes:
+    """The attributes of the modules and classes of a `clip` package at one time."""
+
+    def __init__(self, clip: Any) -> None:
+        modules = [clip, clip.clip, clip.model, clip.simple_tokenizer]
+        classes = [value for value in vars(clip.model).values() if _is_own_class(value)]
+        classes.append(clip.simple_tokenizer.SimpleTokenizer)
+        self._owners = [(owner, dict(vars(owner))) for owner in (*modules, *classes)]
+        self._models, self._names = clip.clip._MODELS, dict(clip.clip._MODELS)
+
+    def are_current(self) -> bool:
+        """Tells whether the package still has these attributes, and the same names of models."""
+        return self._models == self._names and all(
+            len(vars(owner)) == len(attributes)
+            and all(vars(owner).get(name) is value for name, value in attributes.items())
+            for owner, attributes in self._owners
+        )
+
+    def restore(self) -> None:
+        for owner, attributes in self._owners:
+            _restore(owner, attributes)
+        self._models.clear()
+        self._models.update(self._names)
+
+
+# The attributes of each package before the current program.
+_before: dict[Any, _Attributes] = {}
+
+
 @contextmanager
 def untouched(clip: Any) -> Iterator[None]:
     """Restores the attributes of the modules and classes of a `clip` package afterwards."""
-    modules = [clip, clip.clip, clip.model, clip.simple_tokenizer]
-    classes = [value for value in vars(clip.model).values() if _is_own_class(value)]
-    classes.append(clip.simple_tokenizer.SimpleTokenizer)
-    before = [(thing, dict(vars(thing))) for thing in (*modules, *classes)]
-    names = dict(clip.clip._MODELS)
+    _before[clip] = _Attributes(clip)
     try:
         yield
     finally:
-        for thing, attributes in before:
-            _restore(thing, attributes)
-        clip.clip._MODELS.clear()
-        clip.clip._MODELS.update(names)
+        _before.pop(clip).restore()
+
+
+def _is_unchanged(clip: Any) -> bool:
+    """Tells whether the current program changed nothing in the package so far."""
+    return clip in _before and _before[clip].are_current()
 
 
 def _is_own_class(value: object) -> bool:

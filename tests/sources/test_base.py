@@ -1,6 +1,7 @@
 """Weight files given by path: the configuration beside them, and the argument `base=`."""
 
 import dataclasses
+import functools
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -44,12 +45,18 @@ TRAINING = {"name": "run", "epoch": 3, "optimizer": {"state": {}, "param_groups"
 
 
 def state(config: ClipConfig = TINY_VIT) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in draw(config).state_dict().items()}
+    return {name: tensor.clone() for name, tensor in drawn(config).items()}
+
+
+@functools.cache
+def drawn(config: ClipConfig) -> dict[str, Tensor]:
+    """Returns weights that tests share, so they must not change them."""
+    return draw(config).state_dict()
 
 
 def write_folder(folder: Path, layout: str = "hfclip", config: ClipConfig = OTHER) -> Path:
     folder.mkdir(exist_ok=True)
-    write_layout(folder, config, draw(config).state_dict(), layout)
+    write_layout(folder, config, drawn(config), layout)
     return folder
 
 

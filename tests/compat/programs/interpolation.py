@@ -13,11 +13,17 @@ from torch import Tensor
 from ..world import World, program
 
 
+def noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Returns normal random numbers that repeat after 4,099, to draw fewer for large tables."""
+    numbers = torch.randn(min(shape.numel(), 4_099), generator=generator)
+    return numbers.repeat(-(-shape.numel() // 4_099))[: shape.numel()].view(shape)
+
+
 def tuned(model: Any, seed: int) -> dict[str, Tensor]:
     """Returns a state dict as after some training, different for each seed."""
     generator = torch.Generator().manual_seed(seed)
     return {
-        name: tensor + 0.02 * torch.randn(tensor.shape, generator=generator).to(tensor.dtype)
+        name: tensor + 0.02 * noise(tensor.shape, generator).to(tensor.dtype)
         if tensor.is_floating_point() and "running" not in name
         else tensor.clone()
         for name, tensor in model.state_dict().items()
@@ -127,7 +133,7 @@ def shrunk_and_perturbed(clip: Any, world: World) -> Any:
     model, preprocess = world.load()
     vector = torch.nn.utils.parameters_to_vector(p.float() for p in model.parameters())
     generator = torch.Generator().manual_seed(3)
-    vector = 0.9 * vector + 0.01 * torch.randn(vector.shape, generator=generator)
+    vector = 0.9 * vector + 0.01 * noise(vector.shape, generator)
     offset = 0
     for parameter in model.parameters():
         part = vector[offset : offset + parameter.numel()]

@@ -384,7 +384,7 @@ def builder_replaced_before_load(clip: Any, world: World) -> Any:
     return model(world.images(preprocess), world.tokens())
 
 
-@program(half=False)
+@program(half=False, mixed=True)
 def built_of_a_state_dict(clip: Any, world: World) -> Any:
     """CoOp's `load_clip_to_cpu`, from the state dict on."""
     state_dict = torch.load(world.weights, map_location="cpu")

@@ -48,7 +48,7 @@ def full_precision_steps(clip: Any, world: World) -> Any:
     return losses, some(model.state_dict().values())
 
 
-@program(half=False)
+@program(half=False, mixed=True)
 def mixed_precision_step(clip: Any, world: World) -> Any:
     """The common loop: forward in float16, step in float32, back to float16."""
     model, preprocess = world.load()
