@@ -4,10 +4,11 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from forks import forking_python
 
 _BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?"
@@ -79,7 +80,8 @@ def run_blocks(
     steps = [(block.language, f"{page.name}:{block.line}", block.code) for block in blocks]
     is_same = not any(_VARIABLE.search(block.code) for block in blocks)
     server = folder.with_name(f"{folder.name}-programs")
-    with _forking(python, server, environment, _MODULES if is_same else ()) as command:
+    modules = _MODULES if is_same else ()
+    with forking_python(server, *modules, python=str(python), environment=environment) as command:
         path = os.pathsep.join([str(server), environment.get("PATH", "")])
         return subprocess.run(
             [command, "-c", _DRIVER],
@@ -90,34 +92,3 @@ def run_blocks(
             capture_output=True,
             text=True,
         )
-
-
-@contextmanager
-def _forking(
-    python: Path, folder: Path, environment: Mapping[str, str], modules: Sequence[str]
-) -> Iterator[Path]:
-    """Yields the command `python` of a fork server that is itself a fork, and has an environment.
-
-    Args:
-        python: The command of the server whose fork it is.
-        folder: The folder of the new server.
-        environment: The environment in which it imports the modules.
-        modules: What all its programs import.
-    """
-    folder.mkdir()
-    os.mkfifo(folder / "users")
-    users = os.open(folder / "users", os.O_RDONLY | os.O_NONBLOCK)
-    user = os.open(folder / "users", os.O_WRONLY)
-    program = str(Path(__file__).with_name("forks.py"))
-    server = subprocess.Popen(
-        [python, program, folder, *modules], env=environment, stdin=users, stdout=subprocess.PIPE
-    )
-    os.close(users)
-    assert server.stdout is not None
-    try:
-        with server.stdout:
-            assert server.stdout.readline() == b"ready\n"
-        yield folder / "python"
-    finally:
-        os.close(user)
-        server.wait()

@@ -1,8 +1,6 @@
 """A plugin of pytest: a fixture for the tests that start Ray."""
 
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,8 +16,5 @@ def ray_python(tmp_path_factory: pytest.TempPathFactory, python: Path) -> Iterat
     Its server is a fork itself, so torch is imported once for both.
     """
     folder = shared_by_processes(tmp_path_factory.getbasetemp()) / "ray_forks"
-    with ExitStack() as stack:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "executable", str(python))  # it starts the server
-            command = stack.enter_context(forking_python(folder, *MODULES))
+    with forking_python(folder, *MODULES, python=str(python)) as command:
         yield command

@@ -5,6 +5,7 @@ So packages are imported once, and compiled once in a fresh environment.
 
 import os
 import subprocess
+import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,8 +33,10 @@ class Workers:
         self._server = self._started(self._programs)
         os.environ[VARIABLE] = str(self._programs)
 
-    def _started(self, folder: Path, *modules: str, **python: str) -> subprocess.Popen[bytes]:
-        server, user = forks.start(folder, modules, **python)
+    def _started(
+        self, folder: Path, *modules: str, python: str = sys.executable
+    ) -> subprocess.Popen[bytes]:
+        server, user = forks.start(folder, modules, python)
         self._stack.callback(server.wait, 30)
         self._stack.callback(os.close, user)
         return server

@@ -53,7 +53,7 @@ def test_a_fine_tune_finds_emoji_that_it_has_not_seen(tmp_path: Path, no_curves:
         tmp_path / "out",
         device="cpu",
         lr=2e-3,
-        epochs=10,
+        epochs=12,
         batch_size=64,
         validation=0.2,
         mix=False,
