@@ -45,7 +45,8 @@ class Workers:
         forks.wait_until_ready(self._server)
         workers = self._started(self._workers, *MODULES, python=str(self._programs / "python"))
         forks.wait_until_ready(workers)
-        specs[:] = [execnet.XSpec(f"{spec}//python={self._workers / 'python'}") for spec in specs]
+        command = self._workers / "python"
+        specs[:] = [execnet.XSpec(f"{spec}//id={spec.id}//python={command}") for spec in specs]
 
     def pytest_unconfigure(self) -> None:
         self._stack.close()
