@@ -38,15 +38,20 @@ clean:
 # The pip of Python 3.11 takes half as long again.
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
-	$(PIP) --upgrade pip
+	$(PIP) --upgrade pip uv
 
 .venv/run-time: pyproject.toml | .venv/bin/python
 	$(PIP) -e .
 	touch $@
 
-.venv/development: pyproject.toml | .venv/bin/python
-	$(PIP) -e ".[dev,peers]"
-	touch $@ .venv/run-time
+# pip installs torch, from where it is configured to. uv installs the other packages in a quarter of
+# the time. Meanwhile, the first import compiles torch.
+.venv/development: .venv/run-time
+	$(BIN)/python -c "import torch._dynamo, torchvision.transforms.v2.functional" & \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e ".[dev,peers]" || \
+	$(PIP) -e ".[dev,peers]"; \
+	status=$$?; wait; exit $$status
+	touch $@
 
 .venv/documentation: pyproject.toml | .venv/bin/python
 	$(PIP) -e ".[docs]"

@@ -292,6 +292,7 @@ def end_with(program: Callable[..., None], *arguments: Any) -> NoReturn:
 
 
 if __name__ == "__main__":
+    gc.disable()  # what is imported stays
     for module in SLOW:
         with suppress(ImportError):
             importlib.import_module(module)
@@ -300,5 +301,6 @@ if __name__ == "__main__":
     for module in sys.argv[2:]:
         importlib.import_module(module)
     gc.freeze()  # a collection in a fork would copy the memory of all objects
+    gc.enable()
     if request := serve(Path(sys.argv[1])):
         end_with(run, *request)
