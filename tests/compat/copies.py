@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_UNCHANGEABLE = (bool, int, float, str, NoneType)
+_UNCHANGEABLE = frozenset({bool, int, float, str, NoneType})
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -18,20 +18,16 @@ def copied(model: nn.Module) -> nn.Module:
 
 def _copied(value: Any, known: dict[int, Any]) -> Any:
     """Copies a value once. `known` maps the ids of copied values to their copies."""
-    if isinstance(value, _UNCHANGEABLE):
-        return value
     twin: Any
     if id(value) in known:
         return known[id(value)]
     if isinstance(value, nn.Module):
         twin = known[id(value)] = type(value).__new__(type(value))
-        for name, attribute in vars(value).items():
-            twin.__dict__[name] = _copied(attribute, known)
+        twin.__dict__.update(_copied_items(vars(value), known))
         return twin
     if isinstance(value, dict):
         twin = type(value)()
-        for name, item in value.items():
-            twin[name] = _copied(item, known)
+        twin.update(_copied_items(value, known))
     elif isinstance(value, set) and not value:
         twin = set()
     elif type(value) is nn.Parameter:
@@ -43,3 +39,17 @@ def _copied(value: Any, known: dict[int, Any]) -> Any:
         twin = copy.deepcopy(value)
     known[id(value)] = twin
     return twin
+
+
+def _copied_items(values: dict[str, Any], known: dict[int, Any]) -> dict[str, Any]:
+    """Copies the values of a dict. Most values in a module are flags and empty dicts of hooks."""
+    copies: dict[str, Any] = {}
+    for name, value in values.items():
+        kind = type(value)
+        if kind in _UNCHANGEABLE:
+            copies[name] = value
+        elif kind is dict and not value:
+            copies[name] = {}
+        else:
+            copies[name] = _copied(value, known)
+    return copies
