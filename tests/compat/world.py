@@ -194,7 +194,7 @@ _checkpoint = functools.cache(read_checkpoint)
 def _copied_checkpoint(source: Source) -> Checkpoint:
     """Returns a checkpoint with its own tensors, because hfclip makes them the parameters."""
     checkpoint = _checkpoint(source)
-    tensors = {name: tensor.clone() for name, tensor in checkpoint.tensors.items()}
+    tensors = {name: torch._lazy_clone(t) for name, t in checkpoint.tensors.items()}
     return replace(checkpoint, tensors=tensors)
 
 
