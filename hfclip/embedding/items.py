@@ -75,6 +75,7 @@ _REFERENCE = {
     "column": "string",
     "field": "string",
 }
+_REF, _PATH = 0, 1
 # The value of the column "ref" for each class, and the columns of the class's fields.
 _KINDS: dict[str, tuple[type[ImageRef], tuple[str, ...]]] = {
     "file": (FileImage, ("path",)),
@@ -83,7 +84,17 @@ _KINDS: dict[str, tuple[type[ImageRef], tuple[str, ...]]] = {
     "parquet": (ParquetRow, ("path", "row_group", "row_in_group", "column", "field")),
     "row_group": (ParquetImage, ("path", "row_group", "row_in_group", "column", "field")),
 }
-_NAMES = {kind: name for name, (kind, _) in _KINDS.items()}
+# For each class the value of the column "ref", and the fields with the places of their columns.
+_PLACES: dict[type[ImageRef], tuple[str, list[tuple[str, int]]]] = {
+    kind: (
+        name,
+        [
+            (field, list(_REFERENCE).index(column))
+            for field, column in zip(kind.__slots__, columns, strict=True)
+        ],
+    )
+    for name, (kind, columns) in _KINDS.items()
+}
 # Added to "ref" if the path is not UTF-8. Its bytes are then percent-encoded.
 _QUOTED = "-quoted"
 
@@ -100,13 +111,11 @@ def columns_of(items: Iterable[Item]) -> "pyarrow.Table":
     """Returns a table with a row for each item. `items_of` returns the same items again."""
     import pyarrow as pa  # noqa: PLC0415
 
-    columns: dict[str, list[Any]] = {name: [] for name in (*_ITEM, *_REFERENCE)}
-    for item in items:
-        for name in _ITEM:
-            columns[name].append(getattr(item, name))
-        reference = {} if item.image is None else _stored(item.image)
-        for name in _REFERENCE:
-            columns[name].append(reference.get(name))
+    rows = list(items)
+    columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in _ITEM}
+    references = [_stored(row.image) for row in rows]
+    for place, name in enumerate(_REFERENCE):
+        columns[name] = [reference[place] for reference in references]
     return pa.table(columns, schema=item_schema())
 
 
@@ -126,17 +135,21 @@ def items_of(columns: "pyarrow.Table | pyarrow.RecordBatch") -> list[Item]:
     return [Item(*row) for row in rows]
 
 
-def _stored(image: ImageRef) -> dict[str, Any]:
-    name = _NAMES[type(image)]
-    # dataclasses.astuple would copy each value deeply.
-    fields = (getattr(image, field) for field in image.__slots__)
-    values: dict[str, Any] = dict(zip(_KINDS[name][1], fields, strict=True))
-    path = values["path"]
+def _stored(image: ImageRef | None) -> list[Any]:
+    """Returns the values of the columns of a reference."""
+    values: list[Any] = [None] * len(_REFERENCE)
+    if image is None:
+        return values
+    name, fields = _PLACES[type(image)]
+    for field, place in fields:
+        values[place] = getattr(image, field)
+    path = values[_PATH]
     try:
         path.encode()
     except UnicodeEncodeError:
-        return values | {"ref": name + _QUOTED, "path": quote_from_bytes(os.fsencode(path))}
-    return values | {"ref": name}
+        name, values[_PATH] = name + _QUOTED, quote_from_bytes(os.fsencode(path))
+    values[_REF] = name
+    return values
 
 
 def _loaded(row: tuple[Any, ...]) -> ImageRef | None:
