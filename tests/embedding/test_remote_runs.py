@@ -32,10 +32,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def started(folder: Path, out: str, *, share: str = "1 1", caption: int = 1) -> Any:
+def started(python: Path, folder: Path, out: str, *, share: str = "1 1", caption: int = 1) -> Any:
     """Starts a run in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, SCRIPT, folder, out, *share.split(), str(caption)],
+        [python, SCRIPT, folder, out, *share.split(), str(caption)],
         env=environment_with(PYTHONPATH=":".join(sys.path), HF_HOME=str(folder.parent / "home")),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -58,7 +58,7 @@ def is_upload(environment: dict[str, Any], number: int) -> bool:
 
 
 def test_a_run_that_is_killed_in_the_middle_of_an_upload_leaves_no_half_part(
-    folder: Path, bucket: str, s3: S3Server
+    folder: Path, bucket: str, s3: S3Server, python: Path
 ) -> None:
     half, gone = threading.Event(), threading.Event()
 
@@ -70,7 +70,7 @@ def test_a_run_that_is_killed_in_the_middle_of_an_upload_leaves_no_half_part(
             raise ConnectionResetError
 
     s3.gate = gate
-    process = started(folder, bucket, caption=10_000_000)
+    process = started(python, folder, bucket, caption=10_000_000)
     assert half.wait(60), process.communicate()
     process.kill()
     process.communicate()
@@ -79,7 +79,7 @@ def test_a_run_that_is_killed_in_the_middle_of_an_upload_leaves_no_half_part(
     time.sleep(0.2)
     assert named_parts(bucket) == complete_parts(bucket) == [0]
     before = files_at(bucket)[part_file(0)]
-    keys, errors = ended(started(folder, bucket))
+    keys, errors = ended(started(python, folder, bucket))
     assert keys == [f"in/{number}.jpg" for number in range(2, 8)]
     assert errors == ""  # the lock of a process that has ended here is no hindrance
     assert files_at(bucket)[part_file(0)] == before
@@ -87,10 +87,10 @@ def test_a_run_that_is_killed_in_the_middle_of_an_upload_leaves_no_half_part(
     assert list(recorded_parts(bucket)) == list(Plan(bucket).part_numbers) == [0, 1, 2, 3]
 
 
-def test_shares_at_once_make_one_collection(folder: Path, bucket: str) -> None:
+def test_shares_at_once_make_one_collection(folder: Path, bucket: str, python: Path) -> None:
     for number in range(8, 25):
         write(folder / f"{number}.jpg", f"content {number}".encode())
-    processes = [started(folder, bucket, share=f"{share} 2") for share in (1, 2)]
+    processes = [started(python, folder, bucket, share=f"{share} 2") for share in (1, 2)]
     keys = [ended(process)[0] for process in processes]
     assert sorted(keys[0] + keys[1]) == sorted(expected(folder))
     assert (len(keys[0]), len(keys[1])) == (13, 12)
