@@ -17,6 +17,9 @@ from hfclip.errors import HfclipError
 from hfclip.model import CLIP
 from hfclip.sources.find import find
 
+# The integers of a width, by its number of bytes.
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -71,12 +74,16 @@ def _same_bits(ours: Checkpoint, theirs: Checkpoint, name: str) -> bool:
     one, other = ours.tensors[name], theirs.tensors[name]
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
-    return torch.equal(_bytes(one), _bytes(other))
+    return torch.equal(_integers(one), _integers(other))
 
 
-def _bytes(tensor: Tensor) -> Tensor:
-    """Returns the raw bytes, so that NaN equals NaN and 0.0 differs from -0.0."""
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
+def _integers(tensor: Tensor) -> Tensor:
+    """Returns the bits as integers, so that NaN equals NaN and 0.0 differs from -0.0.
+
+    Integers of the width of the numbers are compared several times faster than bytes.
+    """
+    dtype = _INTEGERS.get(tensor.element_size(), torch.uint8)
+    return tensor.contiguous().reshape(-1).view(dtype)
 
 
 def _config(ours: Checkpoint, theirs: Checkpoint) -> Finding:
