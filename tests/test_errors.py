@@ -86,7 +86,9 @@ def raised(node: ast.Raise, module: ModuleType, local: set[str]) -> Any:
 def test_every_raised_error_derives_from_hfclip_error(name: str, path: Path) -> None:
     if name.startswith("hfclip.app."):
         import_gradio()
-    module, nodes = import_module(name), list(ast.walk(ast.parse(path.read_text())))
+    module, source = import_module(name), path.read_text()
+    # A module without the keyword raises nothing.
+    nodes = list(ast.walk(ast.parse(source))) if "raise" in source else []
     local = bound(nodes)
     for node in nodes:
         if not isinstance(node, ast.Raise):
