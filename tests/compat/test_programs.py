@@ -1,8 +1,6 @@
 """Every program gives the same values with hfclip as with clip-anytorch."""
 
-import ctypes
-import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
@@ -28,27 +26,6 @@ RUNS = [
     if dtype != "bfloat16"
     or kind == program.kinds[0]  # one architecture is enough in bfloat16, to save time
 ]
-
-# Of glibc's malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-MEGABYTE = 2**20
-
-
-@pytest.fixture(scope="module", autouse=True)
-def freed_memory_is_kept() -> Iterator[None]:
-    """Lets malloc keep freed memory: the system need not clear it again for each large tensor.
-
-    Afterwards malloc has the largest thresholds that it gives itself.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        yield
-        return
-    libc = ctypes.CDLL(None)
-    libc.mallopt(M_MMAP_THRESHOLD, 32 * MEGABYTE)
-    libc.mallopt(M_TRIM_THRESHOLD, 400 * MEGABYTE)
-    yield
-    libc.mallopt(M_TRIM_THRESHOLD, 64 * MEGABYTE)
-    libc.malloc_trim(0)
 
 
 def test_there_are_many_programs_of_many_kinds() -> None:
