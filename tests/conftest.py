@@ -3,6 +3,7 @@
 import functools
 import gc
 import os
+import signal
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -67,6 +68,14 @@ def little_to_collect() -> Iterator[None]:
     gc.unfreeze()
     gc.collect()
     gc.freeze()  # as after the collection of tests
+
+
+@pytest.fixture
+def usual_interrupts() -> Iterator[None]:
+    """Handles SIGINT as Python does, even if the shell that runs the tests ignores it."""
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, earlier)
 
 
 # Sizes that follow OpenAI's rules (heads of width 64), so that bare weights determine the model.

@@ -195,8 +195,8 @@ def take_over(streams: list[int]) -> None:
         os.close(stream)
 
 
-def leave(programs: list[Program]) -> None:
-    """Closes what a fork has of the programs before it."""
+def forget(programs: list[Program]) -> None:
+    """Closes what this process has of programs that have ended, or that are not its own."""
     for program in programs:
         program.command.close()
         os.close(program.ended)
@@ -226,7 +226,7 @@ def serve(folder: Path) -> Any:
             for program in programs.copy():
                 if program.ended in ready or program.command in ready:
                     finish(program, killed=program.ended not in ready)
-                    leave([program])
+                    forget([program])
                     programs.remove(program)
             if server in ready:
                 command = server.accept()[0]
@@ -234,7 +234,7 @@ def serve(folder: Path) -> Any:
                 number = os.fork() if request else None
                 if number == 0:
                     command.close()
-                    leave(programs)
+                    forget(programs)
                     take_over(streams)
                     return request
                 for stream in streams:

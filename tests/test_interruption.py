@@ -3,20 +3,13 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from hfclip import interruption
 from hfclip.interruption import interrupts_deferred, stop_request
 
-
-@pytest.fixture(autouse=True)
-def usual_handler() -> Iterator[None]:
-    """Handles SIGINT as Python does, even if the shell that runs the tests ignores it."""
-    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, earlier)
+pytestmark = pytest.mark.usefixtures("usual_interrupts")
 
 
 def test_the_first_signal_sets_the_event_and_the_handlers_come_back(

@@ -6,7 +6,6 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import malicious
@@ -116,8 +115,9 @@ def test_writing_to_a_model_leaves_its_file_unchanged(saved_model: SavedModel) -
         assert_same_to_the_bit(build(path), saved_model.model)
 
 
+@pytest.mark.usefixtures("usual_interrupts")
 def test_an_interrupt_that_torch_would_lose_is_not_taken_for_damage(
-    saved_vit: SavedModel, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    saved_vit: SavedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     get = torch.UntypedStorage.__getitem__
 
@@ -127,8 +127,6 @@ def test_an_interrupt_that_torch_would_lose_is_not_taken_for_damage(
         return get(storage, index)  # type: ignore[no-untyped-call]
 
     monkeypatch.setattr(torch.UntypedStorage, "__getitem__", get_interrupted)
-    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored
-    request.addfinalizer(partial(signal.signal, signal.SIGINT, earlier))
     with pytest.raises(KeyboardInterrupt):
         read_checkpoint(Source(saved_vit.safetensors, None, "a test", mapped=True))
 
