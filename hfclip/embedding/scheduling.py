@@ -15,7 +15,7 @@ cluster runs the same code. Its rules:
 
 from bisect import insort
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from hfclip.embedding.crew import Crew, Done, Failed, Joined, Lost, Report
@@ -100,14 +100,6 @@ class _Record:
         return self.failures + self.deaths + self.losses
 
 
-@dataclass
-class _Trouble:
-    """The failures in succession of a worker or node, and the time until which it rests."""
-
-    streak: int = 0
-    until: float = 0.0
-
-
 @dataclass(frozen=True)
 class _Work:
     part: int
@@ -124,7 +116,8 @@ class _Run:
         self._idle: dict[str, None] = {}  # a set that keeps its order
         self._node_of: dict[str, str] = {}
         self._nodes: Counter[str] = Counter()
-        self._trouble: dict[str, _Trouble] = {}
+        self._streaks: Counter[str] = Counter()  # failures in succession of workers and nodes
+        self._rests: dict[str, float] = {}  # the end of the rest of a worker or node
         self._rates: list[float] = []  # seconds for an input, of each finished part, ascending
         self._given_up = 0  # since the last complete part
         self._failures, self._since = 0, crew.now()  # also since then
@@ -164,6 +157,8 @@ class _Run:
                 late = self._late(now) if late is None else late
                 part = late.pop() if late else None
             if part is None:
+                if not self._fresh and not self._is_due(now):
+                    return  # there is nothing for the others either
                 continue
             record = self._open[part]
             copy = bool(record.holders)
@@ -175,7 +170,12 @@ class _Run:
 
     def _resting(self, now: float) -> set[str]:
         """Returns the workers and nodes that rest. A worker also rests while its node does."""
-        return {name for name, trouble in self._trouble.items() if trouble.until > now}
+        self._rests = {name: until for name, until in self._rests.items() if until > now}
+        return set(self._rests)
+
+    def _is_due(self, now: float) -> bool:
+        """Returns whether a part may be tried again now, on some node."""
+        return bool(self._retries) and self._retries[0][0] <= now
 
     def _next(self, node: str, now: float) -> int | None:
         """Returns a part to try again, or a new one, for a worker on a node.
@@ -207,29 +207,30 @@ class _Run:
         for work in self._working.values():
             if work.part in self._open and work.since >= newest.get(work.part, work).since:
                 newest[work.part] = work
+        works = list(newest.values())
         late = [
             work
-            for work in newest.values()
-            if now >= self._late_from(work)
-            and len(self._open[work.part].holders) < self._policy.copies
+            for work, start in zip(works, self._late_from(works), strict=True)
+            if now >= start and len(self._open[work.part].holders) < self._policy.copies
         ]
         return [work.part for work in sorted(late, key=lambda work: -work.since)]
 
-    def _late_from(self, work: _Work) -> float:
-        """Returns the time from which a part is late."""
+    def _late_from(self, works: Collection[_Work]) -> list[float]:
+        """Returns the time from which each part is late. It runs at each event of a long run."""
         if not self._rates:
-            return float("inf")
-        usual = self._rates[len(self._rates) // 2] * self._sizes[work.part]
-        return work.since + max(self._policy.least, self._policy.slow * usual)
+            return [float("inf")] * len(works)
+        rate, sizes = self._rates[len(self._rates) // 2], self._sizes
+        least, slow = self._policy.least, self._policy.slow
+        return [work.since + max(least, slow * (rate * sizes[work.part])) for work in works]
 
     def _patience(self, now: float) -> float:
         """Returns the seconds until there may be something to give."""
         times = [now + self._policy.tick]
         if self._idle:
             times += [due for due, _ in self._retries[:1] if due > now]
-            times += [trouble.until for trouble in self._trouble.values() if trouble.until > now]
+            times += [until for until in self._rests.values() if until > now]
             if not self._fresh:
-                starts = (self._late_from(work) for work in self._working.values())
+                starts = self._late_from(self._working.values())
                 times += [start for start in starts if start > now]
         return min(times) - now
 
@@ -274,7 +275,8 @@ class _Run:
         seconds = self._crew.now() - work.since if work is not None else 0.0
         self._idle[report.worker] = None
         for name in (report.worker, self._node_of[report.worker]):
-            self._trouble.pop(name, None)
+            self._streaks.pop(name, None)
+            self._rests.pop(name, None)
         insort(self._rates, seconds / max(1, self._sizes[report.part]))
         if record is None:
             yield Repeated(report.worker, report.part, seconds)
@@ -337,13 +339,12 @@ class _Run:
         now = self._crew.now()
         self._failures += 1
         for name, limit in limits.items():
-            trouble = self._trouble.setdefault(name, _Trouble())
-            trouble.streak += 1
-            if trouble.streak < limit:
+            self._streaks[name] += 1
+            if self._streaks[name] < limit:
                 continue
-            seconds = self._policy.rest * 2.0 ** min(trouble.streak - limit, 60)
+            seconds = self._policy.rest * 2.0 ** min(self._streaks[name] - limit, 60)
             seconds = min(seconds, self._policy.longest_pause)
-            trouble.until = now + seconds
+            self._rests[name] = now + seconds
             yield Resting(name, reason, seconds)
 
     def _state(self) -> Tick:
@@ -352,7 +353,9 @@ class _Run:
         return Tick(
             workers=len(node_of),
             busy=len(self._working),
-            resting=sum(name in resting or node_of[name] in resting for name in self._idle),
+            resting=sum(name in resting or node_of[name] in resting for name in self._idle)
+            if resting
+            else 0,
             waiting=waiting,
             running=len(self._open) - waiting,
         )
