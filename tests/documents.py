@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _RUN = ("python", "sh")
-# Imported once for all programs of a page. They read the environment when they are imported.
+# Imported once for all programs of all pages. They read the environment when they are imported.
 _MODULES = ("hfclip.cli", "hfclip.loading", "hfclip.publishing.finetune")
 # A page that sets one of the variables has programs with different environments.
 _VARIABLE = re.compile(r"\b(HF|HFCLIP)_[A-Z_]+=")
@@ -65,6 +66,21 @@ def blocks_of(page: Path) -> list[Block]:
     ]
 
 
+def have_one_environment(blocks: Sequence[Block]) -> bool:
+    """Returns whether no block runs a program with other variables for hfclip."""
+    return not any(_VARIABLE.search(block.code) for block in blocks)
+
+
+def python_with_hfclip(
+    folder: Path, python: Path, environment: Mapping[str, str]
+) -> AbstractContextManager[Path]:
+    """Starts another fork server, in `folder`, whose programs share the imports of hfclip.
+
+    All of them need this environment. The block gets the path of the command.
+    """
+    return forking_python(folder, *_MODULES, python=str(python), environment=environment)
+
+
 def run_blocks(
     page: Path,
     blocks: Sequence[Block],
@@ -74,21 +90,16 @@ def run_blocks(
 ) -> subprocess.CompletedProcess[str]:
     """Runs blocks in a new process with `folder` as the working directory.
 
-    The commands `python` and `hfclip` of shell blocks are those of a fork server beside `folder`:
-    see `forks.py`. Its programs share the imports of hfclip, if all have the same environment.
+    The commands `python` and `hfclip` of shell blocks are those of the fork server of `python`.
     """
     steps = [(block.language, f"{page.name}:{block.line}", block.code) for block in blocks]
-    is_same = not any(_VARIABLE.search(block.code) for block in blocks)
-    server = folder.with_name(f"{folder.name}-programs")
-    modules = _MODULES if is_same else ()
-    with forking_python(server, *modules, python=str(python), environment=environment) as command:
-        path = os.pathsep.join([str(server), environment.get("PATH", "")])
-        return subprocess.run(
-            [command, "-c", _DRIVER],
-            input=json.dumps(steps),
-            cwd=folder,
-            env={**environment, "PATH": path},
-            check=False,
-            capture_output=True,
-            text=True,
-        )
+    path = os.pathsep.join([str(python.parent), environment.get("PATH", "")])
+    return subprocess.run(
+        [python, "-c", _DRIVER],
+        input=json.dumps(steps),
+        cwd=folder,
+        env={**environment, "PATH": path},
+        check=False,
+        capture_output=True,
+        text=True,
+    )

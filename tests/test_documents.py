@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from documents import Block, blocks_of, run_blocks
+from documents import Block, blocks_of, have_one_environment, python_with_hfclip, run_blocks
 from loopback.hub import LoopbackHub
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -52,7 +52,7 @@ def blocks(page: Path) -> list[Block]:
     return blocks
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hub(layouts: dict[str, Path]) -> Iterator[LoopbackHub]:
     with LoopbackHub() as hub:
         hub.add_account("me", TOKEN)
@@ -60,6 +60,36 @@ def hub(layouts: dict[str, Path]) -> Iterator[LoopbackHub]:
             files = {path.name: path for path in layouts[layout].iterdir()}
             hub.add_repository(repo_id, files)
         yield hub
+
+
+@pytest.fixture(scope="module")
+def shared_environment(
+    hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """Returns the variables of all programs, the same for all pages."""
+    return hub.environment(tmp_path_factory.mktemp("home"), TOKEN) | {
+        "HFCLIP_NAMESPACE": "docs",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+@pytest.fixture
+def environment(hub: LoopbackHub, shared_environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Yields the variables of all programs. Each page finds an empty home and a new Hub."""
+    with hub.restored():
+        yield shared_environment
+    home = Path(shared_environment["HOME"])
+    shutil.rmtree(home)
+    home.mkdir()
+
+
+@pytest.fixture(scope="module")
+def python_of_pages(
+    python: Path, shared_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("programs") / "forks"
+    with python_with_hfclip(folder, python, shared_environment) as command:
+        yield command
 
 
 @pytest.fixture
@@ -120,13 +150,15 @@ def _write_tar(path: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_code_of_a_page_runs(
-    page: Path, blocks: list[Block], hub: LoopbackHub, desk: Path, tmp_path: Path, python: Path
+    page: Path,
+    blocks: list[Block],
+    environment: dict[str, str],
+    desk: Path,
+    python: Path,
+    python_of_pages: Path,
 ) -> None:
-    environment = hub.environment(tmp_path / "home", TOKEN) | {
-        "HFCLIP_NAMESPACE": "docs",
-        "OMP_NUM_THREADS": "1",
-    }
-    done = run_blocks(page, blocks, desk, environment, python)
+    command = python_of_pages if have_one_environment(blocks) else python
+    done = run_blocks(page, blocks, desk, environment, command)
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -70,6 +70,18 @@ class LoopbackHub:
 
     def forget_calls(self) -> None:
         self._log.clear()
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Removes afterwards what is added in the block: repositories, commits, files and calls."""
+        registry, calls = self._registry, self.calls
+        repositories = {name: each.copied() for name, each in registry.repositories.items()}
+        files = dict(registry.lfs)
+        try:
+            yield
+        finally:
+            registry.repositories, registry.lfs = repositories, files
+            self._log[:] = calls
 
     def add_account(
         self,

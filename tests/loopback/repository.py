@@ -8,7 +8,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -181,6 +181,12 @@ class Repository:
     pull_requests: dict[str, Commit] = field(default_factory=dict)
     commits: dict[str, Commit] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def copied(self) -> Self:
+        """Returns a repository that does not change with this one."""
+        kinds = ("branches", "tags", "pull_requests", "commits")
+        states = {kind: dict(getattr(self, kind)) for kind in kinds}
+        return replace(self, granted=set(self.granted), **states)
 
     def shows_itself_to(self, account: Account | None) -> bool:
         return not self.private or (account is not None and account.owns(self.id))
