@@ -203,6 +203,20 @@ def test_commit_ids_are_the_same_in_every_run(commit: str) -> None:
     assert commit == "5329aa9792cd20955246cc858bd973a1b1c44b88"
 
 
+def test_a_restored_hub_has_what_it_had_before(hub: LoopbackHub, commit: str, api: HfApi) -> None:
+    before = hub.calls
+    with hub.restored():
+        other = hub.push("me/model", {"b.bin": b"new"}, tag="v2")
+        hub.add_repository("me/new", {"a.bin": b"bytes"})
+        assert api.model_info("me/model").sha == other
+        assert api.file_exists("me/new", "a.bin")
+    assert hub.calls == before
+    assert api.model_info("me/model").sha == commit
+    assert not api.list_repo_refs("me/model").tags
+    assert not api.repo_exists("me/new")
+    assert not api.file_exists("me/model", "b.bin")
+
+
 def test_the_listings_agree_on_sizes_and_hashes(api: HfApi, commit: str) -> None:
     siblings = api.model_info("me/model", files_metadata=True).siblings or []
     listed = [(file.rfilename, file.size, file.blob_id, file.lfs) for file in siblings]
