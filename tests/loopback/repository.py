@@ -184,9 +184,14 @@ class Repository:
 
     def copied(self) -> Self:
         """Returns a repository that does not change with this one."""
-        kinds = ("branches", "tags", "pull_requests", "commits")
-        states = {kind: dict(getattr(self, kind)) for kind in kinds}
-        return replace(self, granted=set(self.granted), **states)
+        return replace(
+            self,
+            granted=set(self.granted),
+            branches=dict(self.branches),
+            tags=dict(self.tags),
+            pull_requests=dict(self.pull_requests),
+            commits=dict(self.commits),
+        )
 
     def shows_itself_to(self, account: Account | None) -> bool:
         return not self.private or (account is not None and account.owns(self.id))
