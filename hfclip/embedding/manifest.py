@@ -168,6 +168,20 @@ def read_manifest(out: AnyStore) -> Manifest:
         raise DataError(f"{store}: {error}") from error
 
 
+def find_manifest(out: AnyStore) -> Manifest | None:
+    """Reads the manifest of a collection by one request. Returns None if there is none.
+
+    Raises:
+        DataError: The manifest is malformed, or of a newer version, or a request fails.
+    """
+    try:
+        return read_manifest(out)
+    except DataError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+
+
 def write_manifest(out: AnyStore, manifest: Manifest) -> None:
     """Writes the manifest of a collection, whole or not at all."""
     open_store(out).write_text(NAME, manifest.to_json())

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from hfclip.embedding.claims import Claim
 from hfclip.embedding.locks import Lock
-from hfclip.embedding.manifest import NAME, Manifest, read_manifest, write_manifest
+from hfclip.embedding.manifest import NAME, Manifest, find_manifest, write_manifest
 from hfclip.embedding.part_files import named_parts, remove_leftovers
 from hfclip.embedding.stores import HIDDEN, AnyStore, Store, open_store
 from hfclip.errors import DataError
@@ -97,7 +97,7 @@ class Opened:
 
     def record(self, digest: str, inputs: int) -> None:
         """Writes the manifest with the digest and the size of the plan, if it changes."""
-        before = read_manifest(self.out) if self.out.exists(NAME) else None
+        before = find_manifest(self.out)
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.manifest = replace(
             self.manifest,
@@ -110,10 +110,10 @@ class Opened:
 
     def _checked(self) -> Manifest | None:
         """Returns the manifest on the disk if this run may continue its collection."""
-        if not self.out.exists(NAME):
+        before = find_manifest(self.out)
+        if before is None:
             _check_new(self.out)
             return None
-        before = read_manifest(self.out)
         before.check_same(self.manifest)
         gone = [source for source in before.sources if source not in self.manifest.sources]
         if gone and not self.drop:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from embedded import MANIFEST
 
-from hfclip.embedding.manifest import Manifest, read_manifest, write_manifest
+from hfclip.embedding.manifest import Manifest, find_manifest, read_manifest, write_manifest
 from hfclip.errors import DataError
 
 
@@ -23,6 +23,15 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "manifest.json").read_text())
     assert list(content) == [field.name for field in fields(Manifest)]
     assert content["background"] == [255, 0, 7]
+
+
+def test_a_missing_manifest_is_none_and_a_damaged_one_is_an_error(tmp_path: Path) -> None:
+    assert find_manifest(tmp_path) is None
+    write_manifest(tmp_path, MANIFEST)
+    assert find_manifest(tmp_path) == MANIFEST
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(DataError, match="is not JSON"):
+        find_manifest(tmp_path)
 
 
 def test_unknown_fields_are_those_of_a_newer_version() -> None:
