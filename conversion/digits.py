@@ -17,8 +17,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from PIL import Image
 from safetensors.torch import save_file
-from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from tqdm import trange
 
@@ -106,6 +104,8 @@ class Split:
 
 def load_split() -> tuple[Split, Split]:
     """Returns the training pictures and the held-out ones: the 5th, the 10th, and so on."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415  # takes a second
+
     collection = load_digits()
     # The model's preprocess without its normalisation, which is applied after augmentation.
     resize = image_transform(CONFIG.image_resolution, mean=(0, 0, 0), std=(1, 1, 1))
@@ -232,6 +232,8 @@ def accuracies(
 
 def report(model: CLIP, train_split: Split, test_split: Split) -> dict[str, float]:
     """Returns the held-out accuracies of the model, and of a logistic regression on the pixels."""
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  # takes a second
+
     regression = LogisticRegression(max_iter=5000)
     regression.fit(train_split.pixels, train_split.digits.numpy())
     results = {}
@@ -266,6 +268,8 @@ def save(model: CLIP, folder: Path) -> None:
 
 def save_examples(folder: Path) -> None:
     """Writes the first held-out picture of each digit as a PNG of its 8 x 8 pixels."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415  # takes a second
+
     collection = load_digits()
     for digit, word in enumerate(WORDS):
         index = next(
