@@ -1,5 +1,6 @@
 """The libraries of each layout load hfclip's exports and compute the same features."""
 
+import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checksums import hash_quickly
 from conftest import SavedModel
 from exported import OTHER_MLPS, RESNET, SHALLOW_VIT, VIT, Export
 from torch import Tensor
@@ -20,6 +22,12 @@ from hfclip.publishing.export import export
 
 TEXTS = ["a cat", "two dogs in the snow, seen from above", ""]
 SaveModel = Callable[[ClipConfig, torch.dtype], SavedModel]
+
+
+@pytest.fixture(autouse=True)
+def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the card of an export, which no test here reads, name a checksum of the weights."""
+    hash_quickly(monkeypatch)
 
 
 @pytest.fixture(
@@ -35,6 +43,16 @@ def saved(request: pytest.FixtureRequest, save_model: SaveModel) -> SavedModel:
     return save_model(*request.param)
 
 
+@functools.cache
+@torch.no_grad()
+def batch_and_features(archive: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns images, token ids, and the features that hfclip computes of them in float32."""
+    model, _ = hfclip.load(archive, "cpu")
+    torch.manual_seed(3)
+    images, ids = torch.randn(3, 3, 64, 64), hfclip.tokenize(TEXTS).long()
+    return images, ids, model.encode_image(images), model.encode_text(ids)
+
+
 @torch.no_grad()
 def assert_same(
     saved: SavedModel,
@@ -43,13 +61,8 @@ def assert_same(
     tolerance: float = 1e-5,
 ) -> None:
     """Compares image and text features, computed in float32 from the same stored weights."""
-    ours, _ = hfclip.load(saved.archive, "cpu")
-    torch.manual_seed(3)
-    images, ids = torch.randn(3, 3, 64, 64), hfclip.tokenize(TEXTS).long()
-    for mine, other in (
-        (ours.encode_image(images), encode_image(images)),
-        (ours.encode_text(ids), encode_text(ids)),
-    ):
+    images, ids, of_images, of_texts = batch_and_features(saved.archive)
+    for mine, other in ((of_images, encode_image(images)), (of_texts, encode_text(ids))):
         assert other.dtype == torch.float32
         assert (mine - other).norm() < tolerance * mine.norm()
 

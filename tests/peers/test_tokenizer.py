@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+import ftfy
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hfclip.text import bpe
 from hfclip.text import tokenizer as batches
 from hfclip.text.bpe import VOCAB_SIZE, Tokenizer
 from hfclip.text.tokenizer import tokenize
@@ -33,11 +35,17 @@ references = st.lists(
 
 @pytest.fixture(scope="module")
 def theirs(clip: ModuleType) -> Iterator[Any]:
-    """Returns clip's tokenizer, which encodes each text once. `clip.tokenize` uses it too."""
+    """Returns clip's tokenizer, which encodes each text once. `clip.tokenize` uses it too.
+
+    Both packages clean a text with ftfy, which also does so once for each text.
+    """
     tokenizer = clip.clip._tokenizer
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenizer, "encode", functools.cache(tokenizer.encode))
+        patch.setattr(ftfy, "fix_text", functools.cache(ftfy.fix_text))
+        bpe._cleaner.cache_clear()  # a cleaner keeps the function that it found
         yield tokenizer
+    bpe._cleaner.cache_clear()
 
 
 @pytest.fixture(scope="module")
