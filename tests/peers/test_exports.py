@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checksums import hash_quickly
 from conftest import SavedModel
 from exported import OTHER_MLPS, RESNET, SHALLOW_VIT, VIT, Export
 from torch import Tensor
@@ -22,12 +21,6 @@ from hfclip.publishing.export import export
 
 TEXTS = ["a cat", "two dogs in the snow, seen from above", ""]
 SaveModel = Callable[[ClipConfig, torch.dtype], SavedModel]
-
-
-@pytest.fixture(autouse=True)
-def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the card of an export, which no test here reads, name a checksum of the weights."""
-    hash_quickly(monkeypatch)
 
 
 @pytest.fixture(
