@@ -27,8 +27,10 @@ import torch
 from accelerate import PartialState
 from killing import end_after, killer, replace
 
+from hfclip.data.examples import read_dataset
 from hfclip.text.tokenizer import tokenize
 from hfclip.training import checkpoints
+from hfclip.training.base import find_base, load_base
 from hfclip.training.run import finetune
 
 SETTINGS: dict[str, Any] = {
@@ -107,12 +109,19 @@ def digest(out: Path) -> str:
     return hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
 
 
+def warm_up() -> None:
+    """Imports and computes once what each life would."""
+    torch.optim.AdamW([torch.zeros(1)])  # imports much of torch
+    tokenize("a red picture")
+    read_dataset(sys.argv[1], validation=0.2)
+    load_base(find_base(sys.argv[2])).save_pretrained(Path(sys.argv[3]) / "copy")
+
+
 def main() -> None:
     """Trains without a kill, then with as many as asked for."""
     folder, count, kills = Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
     draw = random.Random(count)  # noqa: S311  # moments, not secrets
-    torch.optim.AdamW([torch.zeros(1)])  # imports much of torch, once for all lives
-    tokenize("")  # reads the merges
+    warm_up()
     for name in ["matplotlib", *(one for one in sys.modules if one.startswith("matplotlib."))]:
         sys.modules[name] = None  # type: ignore[assignment]  # no curves
     began = time.monotonic()

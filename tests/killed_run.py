@@ -3,9 +3,10 @@
 Usage: killed_run.py PICTURES FOLDER KILLS
 
 The lives are forks of this process, which has imported everything and has loaded and optimized the
-model, so that a life takes a fraction of a second. Half of them end at a random time, the others at a random operation on files. A
-collection that is complete before all kills is followed by another. Prints the folders of the
-complete collections, the uninterrupted one first, and how many kills left some parts, as JSON.
+model, so that a life takes a fraction of a second. Half of them end at a random time, the others at
+a random operation on files. A collection that is complete before all kills is followed by another.
+Prints the folders of the complete collections, the uninterrupted one first, and how many kills left
+some parts, as JSON.
 """
 
 import functools

@@ -18,7 +18,7 @@ import regex as re
 from huggingface_hub import constants
 
 from hfclip.text import vocabulary as tokenizer_files
-from hfclip.text.bpe import VOCAB_SIZE, Tokenizer
+from hfclip.text.bpe import VOCAB_SIZE, shared_tokenizer
 from hfclip.text.vocabulary import END, START
 
 _WORD_END = "</w>"
@@ -132,7 +132,7 @@ class SimpleTokenizer:
     def encode(self, text: str) -> list[int]:
         """Returns the token ids of a text, without the start and end tokens."""
         if self.is_untouched():
-            return _shared().encode(text)
+            return shared_tokenizer().encode(text)
         ids: list[int] = []
         for piece in re.findall(self.pat, whitespace_clean(basic_clean(text)).lower()):
             spelled = "".join(self.byte_encoder[byte] for byte in piece.encode())
@@ -142,15 +142,10 @@ class SimpleTokenizer:
     def decode(self, tokens: Iterable[int]) -> str:
         """Returns the text of token ids: lower case, with a space after each word."""
         if self.is_untouched():
-            return _shared().decode(list(tokens))
+            return shared_tokenizer().decode(list(tokens))
         spelled = "".join(self.decoder[token] for token in tokens)
         text = bytes(self.byte_decoder[character] for character in spelled)
         return text.decode(errors="replace").replace(_WORD_END, " ")
-
-
-@cache
-def _shared() -> Tokenizer:
-    return Tokenizer()
 
 
 def _merged(word: Sequence[str], pair: tuple[str, str]) -> list[str]:

@@ -10,7 +10,7 @@ from hfclip.data.records import Example, Record, Skipped
 from hfclip.data.references import ImageRef
 from hfclip.errors import DataError, ImageError
 from hfclip.images.reading import core_count, open_picture
-from hfclip.text.bpe import Tokenizer
+from hfclip.text.bpe import shared_tokenizer
 
 # Pictures whose results are awaited at once; more would only use memory.
 _AT_ONCE = 1024
@@ -68,7 +68,7 @@ def find_long_captions(
         The pictures that have such a caption, with the number of its tokens, and a note; nothing
         and None if there is none.
     """
-    tokenizer = Tokenizer()
+    tokenizer = shared_tokenizer()
     owned = [(example.key, text) for example in examples for text in example.captions]
     distinct = dict.fromkeys(text for _, text in owned)
     most = context_length - _START_AND_END

@@ -3,14 +3,13 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hfclip.errors import ArgumentError, TextTooLongError
-from hfclip.text.bpe import Tokenizer, shortened
+from hfclip.text.bpe import shared_tokenizer, shortened
 
 if TYPE_CHECKING:
     from hfclip.embedding.embeddings import Embeddings
@@ -162,17 +161,12 @@ def _texts(
 
 
 def _check_length(text: str, context_length: int) -> None:
-    count = len(_tokenizer().encode(text)) + 2
+    count = len(shared_tokenizer().encode(text)) + 2
     if count > context_length:
         raise TextTooLongError(
             f"The query {shortened(text)} has {count:,} tokens, including the start and end "
             f"tokens; the model reads {context_length}. Shorten it."
         )
-
-
-@cache
-def _tokenizer() -> Tokenizer:
-    return Tokenizer()
 
 
 def _pictures(

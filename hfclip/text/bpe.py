@@ -253,6 +253,12 @@ def _merged(symbols: list[int], merges: dict[int, int]) -> list[int]:
     return [token for token in ids if token >= 0]
 
 
+@cache
+def shared_tokenizer() -> Tokenizer:
+    """Returns the tokenizer that all of hfclip uses: a new one reads the merges again."""
+    return Tokenizer()
+
+
 def _read_merges() -> dict[int, int]:
     """Returns the id of each merge by its two ids, as `left << 16 | right`."""
     data = MERGES_FILE.read_bytes()

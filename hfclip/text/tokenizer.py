@@ -2,13 +2,12 @@
 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from hfclip.errors import ArgumentError, ArgumentTypeError, NeedsTorchError, TextTooLongError
-from hfclip.text.bpe import END_TOKEN, START_TOKEN, Tokenizer, described, shortened
+from hfclip.text.bpe import END_TOKEN, START_TOKEN, described, shared_tokenizer, shortened
 
 if TYPE_CHECKING:
     import torch
@@ -84,12 +83,7 @@ def token_ids(
 
 def decode(tokens: "Sequence[int] | torch.Tensor", *, skip_special_tokens: bool = False) -> str:
     """Returns the text of ids, see `Tokenizer.decode`."""
-    return _shared().decode(tokens, skip_special_tokens=skip_special_tokens)
-
-
-@cache
-def _shared() -> Tokenizer:
-    return Tokenizer()
+    return shared_tokenizer().decode(tokens, skip_special_tokens=skip_special_tokens)
 
 
 def _batch(texts: object) -> Iterable[object]:
@@ -109,7 +103,7 @@ _NO_TEXTS = (Mapping, set, frozenset, bytes, bytearray, memoryview)
 
 
 def _row(text: str, context_length: int, truncate: bool) -> bytes:
-    packed = _shared().pack(text)
+    packed = shared_tokenizer().pack(text)
     limit = (context_length - 2) * _ID_BYTES
     if len(packed) > limit:
         if not truncate:

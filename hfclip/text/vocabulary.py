@@ -24,13 +24,12 @@ def byte_characters() -> dict[int, str]:
 
 def merges() -> list[tuple[str, str]]:
     """Returns the 48,894 pairs that merge into one token, in their order of priority."""
-    spelled = _spelled_tokens()
-    return [(spelled[left], spelled[right]) for left, right in merge_pairs()]
+    return _merges(_spelled_tokens())
 
 
 def vocabulary() -> dict[str, int]:
     """Returns the id, 0 to 49407, of each token as the files write it."""
-    return {token: index for index, token in enumerate([*_spelled_tokens(), START, END])}
+    return _vocabulary(_spelled_tokens())
 
 
 def words() -> list[str]:
@@ -49,23 +48,29 @@ def tokenizer_files(context_length: int) -> dict[str, str]:
         "unk_token": END,
         "model_max_length": context_length,
     }
+    merges_text, vocabulary_text = _texts()
     return {
-        "merges.txt": _merges_text(),
+        "merges.txt": merges_text,
         "tokenizer_config.json": json.dumps(settings, indent=2) + "\n",
-        "vocab.json": _vocabulary_text(),
+        "vocab.json": vocabulary_text,
     }
 
 
-# The two texts are the same for all models and take a tenth of a second.
 @functools.cache
-def _merges_text() -> str:
-    lines = [f"{left} {right}" for left, right in merges()]
-    return "\n".join(["#version: 0.2", *lines, ""])
+def _texts() -> tuple[str, str]:
+    """Returns merges.txt and vocab.json. They are the same for all models."""
+    spelled = _spelled_tokens()
+    lines = [f"{left} {right}" for left, right in _merges(spelled)]
+    text = json.dumps(_vocabulary(spelled), ensure_ascii=False) + "\n"
+    return "\n".join(["#version: 0.2", *lines, ""]), text
 
 
-@functools.cache
-def _vocabulary_text() -> str:
-    return json.dumps(vocabulary(), ensure_ascii=False) + "\n"
+def _merges(spelled: list[str]) -> list[tuple[str, str]]:
+    return [(spelled[left], spelled[right]) for left, right in merge_pairs()]
+
+
+def _vocabulary(spelled: list[str]) -> dict[str, int]:
+    return {token: index for index, token in enumerate([*spelled, START, END])}
 
 
 def _spelled_tokens() -> list[str]:

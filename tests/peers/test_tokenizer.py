@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hfclip.text import bpe
-from hfclip.text import tokenizer as batches
-from hfclip.text.bpe import VOCAB_SIZE, Tokenizer
+from hfclip.text.bpe import VOCAB_SIZE, Tokenizer, shared_tokenizer
 from hfclip.text.tokenizer import tokenize
 
 from .captions import CAPTIONS, captions
@@ -51,7 +50,7 @@ def theirs(clip: ModuleType) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def ours() -> Tokenizer:
     """Returns the tokenizer of `tokenize`, which merges each word once."""
-    return batches._shared()
+    return shared_tokenizer()
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,7 @@ import conversion.merges as conversion
 import hfclip
 from hfclip.errors import HfclipError, TextTooLongError
 from hfclip.text import bpe as module
-from hfclip.text import tokenizer as batches
-from hfclip.text.bpe import END_TOKEN, START_TOKEN, Tokenizer
+from hfclip.text.bpe import END_TOKEN, START_TOKEN, Tokenizer, shared_tokenizer
 from hfclip.text.tokenizer import decode, tokenize
 
 IDS = {
@@ -360,7 +359,7 @@ def test_words_evicted_from_the_cache_are_encoded_again(short_memory: None) -> N
 def test_threads_that_share_a_tokenizer_get_correct_rows(short_memory: None) -> None:
     texts = [f"{text} {number}" for number in range(20) for text in IDS]
     expected = tokenize(texts)
-    batches._shared.cache_clear()
+    shared_tokenizer.cache_clear()
     together = threading.Barrier(4)
 
     def work(_: int) -> torch.Tensor:
