@@ -5,8 +5,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -18,6 +19,9 @@ from hfclip.layouts.labels import LABELS_FILE
 from hfclip.layouts.open_clip import config_to_open_clip
 from hfclip.layouts.transformers import config_to_transformers
 from hfclip.version import __version__
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 TASK = "zero-shot-image-classification"
@@ -98,9 +102,10 @@ def model_card(
     """
     about = about or About()
     place = about.repo_id or ("model.pt" if layout == "openai" else HERE)
-    card = ModelCard.from_template(
-        card_data(about, layout),
-        template_path=str(TEMPLATE),
+    data = card_data(about, layout)
+    text = _template().render(
+        **data.to_dict(),
+        card_data=data.to_yaml(),
         title=place.split("/")[-1] if about.repo_id else "A CLIP",
         description=about.description or _description(about),
         place=place,
@@ -116,7 +121,15 @@ def model_card(
         has_labels=(folder / LABELS_FILE).is_file(),
         files=[file_row(folder / name) for name in _WEIGHT_FILES if (folder / name).is_file()],
     )
-    return ModelCard(card_marks.seal(str(card), asdict(about)))
+    return ModelCard(card_marks.seal(str(ModelCard(text)), asdict(about)))
+
+
+@cache
+def _template() -> "Template":
+    """Compiles the template once. `ModelCard.from_template` would do it for each card."""
+    from jinja2 import Template  # noqa: PLC0415  # most programs write no card
+
+    return Template(TEMPLATE.read_text(encoding="utf-8"))
 
 
 def _exports(config: ClipConfig) -> list[str]:
