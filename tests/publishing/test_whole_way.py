@@ -20,6 +20,7 @@ from torch import Tensor
 import hfclip
 from conversion import digits
 from hfclip.cli import main
+from hfclip.training.packed import encoders
 
 TOKEN = "hf_secretOfTheTests"
 CAPTIONS = [f"a handwritten {word}" for word in digits.WORDS]
@@ -55,13 +56,14 @@ def tune(model: hfclip.CLIP, split: digits.Split) -> None:
     """Trains the image tower on turned pictures for some steps."""
     random = torch.Generator().manual_seed(0)
     texts = hfclip.tokenize(CAPTIONS, padding="longest")
-    optimizer = torch.optim.AdamW(model.visual.parameters(), lr=6e-4)
+    optimizer = torch.optim.AdamW(model.visual.parameters(), lr=6e-4, fused=True)
+    encode, _ = encoders(model, bf16=False)  # as `hfclip finetune`, in half the time
     images = digits.normalise(turned(split.images))
     with torch.no_grad():
         captions = F.normalize(model.encode_text(texts), dim=-1)
     for _ in range(STEPS):
         rows = torch.randint(len(images), (64,), generator=random)
-        features = F.normalize(model.encode_image(images[rows]), dim=-1)
+        features = F.normalize(encode(images[rows]), dim=-1)
         loss = F.cross_entropy(30 * features @ captions.t(), split.digits[rows])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
