@@ -104,7 +104,7 @@ def model_card(
     place = about.repo_id or ("model.pt" if layout == "openai" else HERE)
     data = card_data(about, layout)
     text = _template().render(
-        **data.to_dict(),
+        **data.to_dict(),  # type: ignore[no-untyped-call]  # untyped in huggingface_hub
         card_data=data.to_yaml(),
         title=place.split("/")[-1] if about.repo_id else "A CLIP",
         description=about.description or _description(about),
@@ -129,7 +129,8 @@ def _template() -> "Template":
     """Compiles the template once. `ModelCard.from_template` would do it for each card."""
     from jinja2 import Template  # noqa: PLC0415  # most programs write no card
 
-    return Template(TEMPLATE.read_text(encoding="utf-8"))
+    template: Template = Template(TEMPLATE.read_text(encoding="utf-8"))
+    return template
 
 
 def _exports(config: ClipConfig) -> list[str]:
