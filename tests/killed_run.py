@@ -56,9 +56,10 @@ def live(pictures: str, out: Path, seconds: float, at_operation: int | None = No
 
 def load_once() -> None:
     """Loads the model for all lives, and encodes the batches of a part: 8, 8 and 4 pictures."""
-    run.load_encoder = functools.cache(load_encoder)
+    load = functools.cache(load_encoder)
+    run.load_encoder = load  # type: ignore[attr-defined]
     Loaded.optimized = functools.cache(Loaded.optimized)  # type: ignore[method-assign]
-    loaded = run.load_encoder(OPTIONS).optimized()
+    loaded = load(OPTIONS).optimized()
     side = loaded.model.visual.input_resolution
     for size in (8, 4):
         loaded.encoder.start(torch.zeros(size, 3, side, side))()
