@@ -57,20 +57,56 @@ def test_the_transform_survives_pickling() -> None:
     assert torch.equal(pickle.loads(pickle.dumps(transform))(image), expected)
 
 
-def test_a_load_and_a_picture_need_no_torchvision() -> None:
-    code = (
-        "import pickle, sys, hfclip\n"
-        "from PIL import Image\n"
-        "model, preprocess = hfclip.load('digits', device='cpu')\n"
-        "image = Image.linear_gradient('L')\n"
-        "model.encode_image(pickle.loads(pickle.dumps(preprocess))(image)[None])\n"
-        "assert 'torchvision' not in sys.modules\n"
-        "from torchvision.transforms import Compose\n"
-        "assert isinstance(preprocess, Compose) and len(preprocess.transforms) == 5\n"
-        "assert type(preprocess) is Compose\n"
-    )
-    result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
-    assert (result.returncode, result.stderr) == (0, b"")
+# Torch takes two seconds to import, so one process forks for each of three programs before it has
+# prepared a picture. Each fork prints a line.
+PROGRAMS = """
+import os, pickle, resource, sys, hfclip
+from PIL import Image
+hfclip.load, hfclip.image_transform  # imports torch
+
+def need_no_torchvision():
+    model, preprocess = hfclip.load('digits', device='cpu')
+    image = Image.linear_gradient('L')
+    model.encode_image(pickle.loads(pickle.dumps(preprocess))(image)[None])
+    assert 'torchvision' not in sys.modules
+    from torchvision.transforms import Compose
+    assert isinstance(preprocess, Compose) and len(preprocess.transforms) == 5
+    assert type(preprocess) is Compose
+    return 'alone'
+
+def faults_for_each_image(mode):
+    preprocess = hfclip.image_transform(224, mode=mode)
+    def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    def prepare(number):
+        for _ in range(number): preprocess(Image.new('RGB', (640, 480)))
+    prepare(5)
+    before = faults()
+    prepare(20)
+    return (faults() - before) / 20
+
+for program, *arguments in (
+    (need_no_torchvision,), (faults_for_each_image, 'exact'), (faults_for_each_image, 'fast')
+):
+    if os.fork() == 0:
+        print(program.__name__, *arguments, program(*arguments), flush=True)
+        os._exit(0)  # clearing all modules takes a second
+    assert os.wait()[1] == 0
+os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def printed() -> dict[str, str]:
+    """Runs the programs and returns what each prints, by its name and arguments."""
+    command = [sys.executable, "-c", PROGRAMS]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = [line.rpartition(" ") for line in result.stdout.splitlines()]
+    return {name: answer for name, _, answer in lines}
+
+
+def test_a_load_and_a_picture_need_no_torchvision(printed: dict[str, str]) -> None:
+    assert printed["need_no_torchvision"] == "alone"
 
 
 def test_the_transform_is_a_compose() -> None:
@@ -190,19 +226,6 @@ def test_load_returns_the_requested_transform() -> None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")
 @pytest.mark.parametrize("mode", ["exact", "fast"])
-def test_memory_is_reused_from_one_image_to_the_next(mode: str) -> None:
-    code = (
-        "import hfclip, resource\n"
-        "from PIL import Image\n"
-        f"preprocess = hfclip.image_transform(224, mode={mode!r})\n"
-        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "def prepare(number):\n"
-        "    for _ in range(number): preprocess(Image.new('RGB', (640, 480)))\n"
-        "prepare(5)\n"
-        "before = faults()\n"
-        "prepare(20)\n"
-        "print((faults() - before) / 20)\n"
-    )
-    answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+def test_memory_is_reused_from_one_image_to_the_next(mode: str, printed: dict[str, str]) -> None:
     # One image has 300 pages of 4 kB.
-    assert float(answer.stdout) < 100
+    assert float(printed[f"faults_for_each_image {mode}"]) < 100
