@@ -1,6 +1,7 @@
 """The package as a whole: public names, warnings, and the layers of imports."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -89,13 +90,20 @@ ORDER = {
 }
 
 
+@functools.cache
+def from_imports(path: Path) -> list[ast.ImportFrom]:
+    """Returns all `from ... import` of a file, also those inside functions."""
+    tree = ast.parse(path.read_text())
+    return [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+
+
 def imports_of(path: Path) -> set[tuple[str, str | None]]:
     """Returns what a file imports of hfclip, also inside functions: (room, module of the room)."""
     found: set[tuple[str, str | None]] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "hfclip":
+    for node in from_imports(path):
+        if node.module == "hfclip":
             found |= {(alias.name, None) for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hfclip."):
+        elif (node.module or "").startswith("hfclip."):
             _, room, *rest = str(node.module).split(".")
             modules = rest[:1] or [alias.name for alias in node.names]
             found |= {(room, module) for module in modules}
@@ -144,8 +152,8 @@ def test_a_module_has_at_most_400_lines_and_imports_no_private_name(path: Path) 
     assert len(text.splitlines()) <= 400
     imported = [
         alias.name
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hfclip")
+        for node in from_imports(path)
+        if (node.module or "").startswith("hfclip")
         for alias in node.names
     ]
     assert not [name for name in imported if name.startswith("_") and name != "__version__"]
