@@ -10,7 +10,7 @@ TORCH = ("torch", "torchvision")
 CLIENT = ("httpx2", "huggingface_hub.hf_api", "huggingface_hub.file_download")
 
 _PROGRAM = """
-import importlib.abc, sys
+import importlib.abc, os, sys
 
 refused, avoided = (set(text.split(",")) - {""} for text in sys.argv[1:3])
 
@@ -24,9 +24,11 @@ sys.meta_path.insert(0, Absent())
 from hfclip.cli import main
 try:
     main(sys.argv[3:], prog_name="hfclip")
-except SystemExit as end:
-    imported = sorted(avoided & set(sys.modules))
-    sys.exit(f"imported: {imported}" if imported else end.code)
+except SystemExit:
+    if imported := sorted(avoided & set(sys.modules)):
+        print(f"imported: {imported}", file=sys.stderr, flush=True)
+        os._exit(1)  # clearing the modules of torch takes a second
+    raise
 """
 
 

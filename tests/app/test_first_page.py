@@ -13,6 +13,8 @@ from hfclip.errors import DeviceError, ModelNotFoundError
 # Each print is a line that a test reads. One process does it all, because gradio and torch take 5
 # seconds to import: it serves both pages before it loads a model.
 PROGRAM = """
+import atexit
+import os
 import sys
 from urllib.request import urlopen
 
@@ -40,6 +42,9 @@ for demo in demos:
 for demo in demos:
     demo.loaded
     print("torch" in sys.modules)
+atexit._run_exitfuncs()
+sys.stdout.flush()
+os._exit(0)  # clearing all modules takes a second
 """
 
 

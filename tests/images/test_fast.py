@@ -119,10 +119,10 @@ def test_a_picture_of_common_size_is_within_a_level_or_three(
 
 
 def test_twelve_megapixels_are_within_three_levels() -> None:
-    for picture in (drawn((4000, 3000)), photograph(0, (4000, 3000))):
-        exact, fast = both(saved(picture))
-        assert 0 < levels_apart(exact, fast).max() <= 3
-        assert levels_apart(*both(saved(picture, "BMP"))).max() <= 3
+    for content in files((4000, 3000)):
+        apart = levels_apart(*both(content)).max()
+        assert apart <= 3
+        assert apart > 0 or opened(content).format == "BMP"
 
 
 MODES: dict[str, dict[str, Any]] = {
@@ -144,7 +144,7 @@ def files(size: tuple[int, int]) -> tuple[bytes, ...]:
 
 @pytest.mark.parametrize("name", MODES)
 @pytest.mark.parametrize(
-    ("size", "most"), [((640, 480), 1), ((641, 479), 1), ((300, 1200), 3), ((4000, 3000), 3)]
+    ("size", "most"), [((4000, 3000), 3), ((640, 480), 1), ((641, 479), 1), ((300, 1200), 3)]
 )
 def test_other_resize_modes_are_within_a_level_or_three(
     size: tuple[int, int], most: float, name: str
