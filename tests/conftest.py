@@ -7,6 +7,7 @@ import signal
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -85,18 +86,50 @@ TINY_RESNET = ClipConfig(32, 64, (1, 2, 1, 1), 4, None, 12, 600, 64, 1, 1)
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model and its files. Tests share both, so they must not change them."""
+    """A model and its files, each written on first use.
+
+    Tests share both, so they must not change them.
+    """
 
     model: CLIP
-    safetensors: Path
-    state_dict: Path
-    legacy: Path
-    archive: Path
+    folder: Path
+
+    @cached_property
+    def safetensors(self) -> Path:
+        path = self.folder / "model.safetensors"
+        save_file(self.model.state_dict(), path)
+        return path
+
+    @cached_property
+    def state_dict(self) -> Path:
+        path = self.folder / "state_dict.pt"
+        torch.save(self.model.state_dict(), path)
+        return path
+
+    @cached_property
+    def legacy(self) -> Path:
+        """The format of torch before 1.6, which is no zip file."""
+        path = self.folder / "legacy.pt"
+        torch.save(self.model.state_dict(), path, _use_new_zipfile_serialization=False)
+        return path
+
+    @cached_property
+    def archive(self) -> Path:
+        """A TorchScript archive, as OpenAI's."""
+        path = self.folder / "archive.pt"
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # torch deprecates TorchScript
+            torch.jit.save(script(self.model), path)
+        return path
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Returns all files, safetensors first."""
         return self.safetensors, self.state_dict, self.legacy, self.archive
+
+    def file(self, name: str) -> Path:
+        """Returns one of the files by its name, such as archive.pt."""
+        return next(path for path in self.files if path.name == name)
 
 
 @pytest.fixture(scope="session")
@@ -113,21 +146,11 @@ def tiny_resnet() -> ClipConfig:
 def save_model(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[ClipConfig, torch.dtype], SavedModel]:
-    """Draws a seeded model of a configuration and dtype, and saves it in each kind of file."""
+    """Draws a seeded model of a configuration and dtype, which is saved in each kind of file."""
 
     @functools.cache
     def save(config: ClipConfig, dtype: torch.dtype) -> SavedModel:
-        model = draw(config, dtype)
-        folder = tmp_path_factory.mktemp("model")
-        names = ("model.safetensors", "state_dict.pt", "legacy.pt", "archive.pt")
-        saved = SavedModel(model, *(folder / name for name in names))
-        save_file(model.state_dict(), saved.safetensors)
-        torch.save(model.state_dict(), saved.state_dict)
-        torch.save(model.state_dict(), saved.legacy, _use_new_zipfile_serialization=False)
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # torch deprecates TorchScript
-            torch.jit.save(script(model), saved.archive)
-        return saved
+        return SavedModel(draw(config, dtype), tmp_path_factory.mktemp("model"))
 
     return save
 

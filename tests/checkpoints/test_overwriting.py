@@ -122,7 +122,7 @@ def test_a_model_keeps_its_values_when_its_file_is_overwritten(
         if kind == "folder":
             saved_vit.model.save_pretrained(folder / kind)
         else:
-            shutil.copyfile(saved_vit.safetensors.parent / kind, folder / kind)
+            shutil.copyfile(saved_vit.file(kind), folder / kind)
             shutil.copyfile(folder / kind, folder / "original")
     child = subprocess.run(
         [python, __file__, function.__name__, str(tmp_path)],
@@ -194,7 +194,7 @@ def test_a_file_written_during_the_read_is_refused(
     kind: str, saved_vit: SavedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / kind
-    shutil.copyfile(saved_vit.safetensors.parent / kind, path)
+    shutil.copyfile(saved_vit.file(kind), path)
     reader = dict(checkpoint._READERS)
 
     def interrupted(read_path: Path, mapped: bool) -> object:
