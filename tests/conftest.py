@@ -61,14 +61,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module")
-def little_to_collect() -> Iterator[None]:
+def little_to_collect() -> None:
     """Makes the collections of garbage of a module cheap: they skip what lives before it."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()  # as after the collection of tests
 
 
 @pytest.fixture

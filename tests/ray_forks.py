@@ -18,6 +18,7 @@ MODULES = (
     "jsonschema",
     "logging.handlers",
     "msgpack",
+    "pydantic.v1",
     "requests",
 )
 SETTINGS = {

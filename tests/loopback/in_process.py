@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import ssl
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from certificates import share_context
 from huggingface_hub import constants, hf_api
-
-_default: Any = getattr(sys.modules.get("httpcore2"), "default_ssl_context", None)
 
 
 def point_client_at(endpoint: str, home: Path, patch: pytest.MonkeyPatch) -> None:
@@ -37,24 +31,7 @@ def point_client_at(endpoint: str, home: Path, patch: pytest.MonkeyPatch) -> Non
     for name, value in settings.items():
         patch.setattr(constants, name, value)
     patch.setattr(hf_api.api, "endpoint", endpoint)
-    # What the client of huggingface_hub calls.
-    if (client := sys.modules.get("httpcore2")) is not None:
-        patch.setattr(client, "default_ssl_context", _ssl_context)
+    share_context(patch.setattr)
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         patch.delenv(name, raising=False)
     patch.setenv("NO_PROXY", "127.0.0.1")
-
-
-def _ssl_context(**options: Any) -> ssl.SSLContext:
-    """Returns the context of httpcore2 for the environment's certificates, made once.
-
-    Each new client loads all certificate authorities, which takes 0.04 s. The Hub has no TLS.
-    """
-    names = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-    return _made_once(tuple(map(os.environ.get, names)), **options)
-
-
-@functools.cache
-def _made_once(_: tuple[str | None, ...], **options: Any) -> ssl.SSLContext:
-    context: ssl.SSLContext = _default(**options)
-    return context
