@@ -21,7 +21,8 @@ SOURCES = $(BIN)/python -m pip config list | sort -r | sed -n \
     -e '/[.]find-links=/{s/  */,/g;s/.*[.]find-links=/export UV_FIND_LINKS=/p;}'
 UV = eval "$$($(SOURCES))"; UV_INDEX_STRATEGY=unsafe-best-match $(BIN)/uv pip install --quiet
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-INSTALL = $(UV) --python $(BIN)/python -e "$(PROJECT)" || $(PIP) -e "$(PROJECT)"
+INSTALL = echo 'installing $(PROJECT)'; \
+    $(UV) --python $(BIN)/python -e "$(PROJECT)" || $(PIP) -e "$(PROJECT)"
 
 .PHONY: demo test check docs bench clean
 
@@ -55,18 +56,18 @@ clean:
 
 .venv/run-time: PROJECT := .
 .venv/run-time: pyproject.toml | .venv/bin/uv
-	$(INSTALL)
+	@$(INSTALL)
 	touch $@
 
 # Meanwhile, the first import compiles torch.
 .venv/development: PROJECT := .[dev,peers]
 .venv/development: .venv/run-time
-	$(BIN)/python -c "import torch._dynamo" & \
+	@$(BIN)/python -c "import torch._dynamo" & \
 	$(INSTALL); \
 	status=$$?; wait; exit $$status
 	touch $@
 
 .venv/documentation: PROJECT := .[docs]
 .venv/documentation: pyproject.toml | .venv/bin/uv
-	$(INSTALL)
+	@$(INSTALL)
 	touch $@ .venv/run-time
