@@ -5,9 +5,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -19,9 +18,6 @@ from hfclip.layouts.labels import LABELS_FILE
 from hfclip.layouts.open_clip import config_to_open_clip
 from hfclip.layouts.transformers import config_to_transformers
 from hfclip.version import __version__
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 TASK = "zero-shot-image-classification"
@@ -102,10 +98,9 @@ def model_card(
     """
     about = about or About()
     place = about.repo_id or ("model.pt" if layout == "openai" else HERE)
-    data = card_data(about, layout)
-    text = _template().render(
-        **data.to_dict(),  # type: ignore[no-untyped-call]  # untyped in huggingface_hub
-        card_data=data.to_yaml(),
+    card = ModelCard.from_template(
+        card_data(about, layout),
+        template_path=str(TEMPLATE),
         title=place.split("/")[-1] if about.repo_id else "A CLIP",
         description=about.description or _description(about),
         place=place,
@@ -121,16 +116,7 @@ def model_card(
         has_labels=(folder / LABELS_FILE).is_file(),
         files=[file_row(folder / name) for name in _WEIGHT_FILES if (folder / name).is_file()],
     )
-    return ModelCard(card_marks.seal(str(ModelCard(text)), asdict(about)))
-
-
-@cache
-def _template() -> "Template":
-    """Compiles the template once. `ModelCard.from_template` would do it for each card."""
-    from jinja2 import Template  # noqa: PLC0415  # most programs write no card
-
-    template: Template = Template(TEMPLATE.read_text(encoding="utf-8"))
-    return template
+    return ModelCard(card_marks.seal(str(card), asdict(about)))
 
 
 def _exports(config: ClipConfig) -> list[str]:

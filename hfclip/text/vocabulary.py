@@ -24,12 +24,13 @@ def byte_characters() -> dict[int, str]:
 
 def merges() -> list[tuple[str, str]]:
     """Returns the 48,894 pairs that merge into one token, in their order of priority."""
-    return _merges(_spelled_tokens())
+    spelled = _spelled_tokens()
+    return [(spelled[left], spelled[right]) for left, right in merge_pairs()]
 
 
 def vocabulary() -> dict[str, int]:
     """Returns the id, 0 to 49407, of each token as the files write it."""
-    return _vocabulary(_spelled_tokens())
+    return {token: index for index, token in enumerate([*_spelled_tokens(), START, END])}
 
 
 def words() -> list[str]:
@@ -48,36 +49,31 @@ def tokenizer_files(context_length: int) -> dict[str, str]:
         "unk_token": END,
         "model_max_length": context_length,
     }
-    merges_text, vocabulary_text = _texts()
     return {
-        "merges.txt": merges_text,
+        "merges.txt": _merges_text(),
         "tokenizer_config.json": json.dumps(settings, indent=2) + "\n",
-        "vocab.json": vocabulary_text,
+        "vocab.json": _vocabulary_text(),
     }
 
 
+# The two texts are the same for all models and take a tenth of a second.
 @functools.cache
-def _texts() -> tuple[str, str]:
-    """Returns merges.txt and vocab.json. They are the same for all models."""
-    spelled = _spelled_tokens()
-    lines = [f"{left} {right}" for left, right in _merges(spelled)]
-    text = json.dumps(_vocabulary(spelled), ensure_ascii=False) + "\n"
-    return "\n".join(["#version: 0.2", *lines, ""]), text
+def _merges_text() -> str:
+    lines = [f"{left} {right}" for left, right in merges()]
+    return "\n".join(["#version: 0.2", *lines, ""])
 
 
-def _merges(spelled: list[str]) -> list[tuple[str, str]]:
-    return [(spelled[left], spelled[right]) for left, right in merge_pairs()]
+@functools.cache
+def _vocabulary_text() -> str:
+    return json.dumps(vocabulary(), ensure_ascii=False) + "\n"
 
 
-def _vocabulary(spelled: list[str]) -> dict[str, int]:
-    return {token: index for index, token in enumerate([*spelled, START, END])}
-
-
-def _spelled_tokens() -> list[str]:
+@functools.cache
+def _spelled_tokens() -> tuple[str, ...]:
     """Returns all tokens except the two special ones, in the order of their ids."""
     spelled = list(byte_characters().values())
     spelled += [character + _WORD_END for character in spelled]
     assert len(spelled) == FIRST_MERGED_ID  # noqa: S101  # an id is an index into this list
     for left, right in merge_pairs():
         spelled.append(spelled[left] + spelled[right])
-    return spelled
+    return tuple(spelled)

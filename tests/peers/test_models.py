@@ -220,11 +220,6 @@ def test_names_shapes_and_order_equal_those_of_clip(name: str, clip: ModuleType)
     assert ours_modules == [(key, type(module).__name__) for key, module in theirs.named_modules()]
 
 
-def bits(tensor: Tensor) -> Tensor:
-    """Returns the numbers as integers of their width, which are compared several times faster."""
-    return tensor.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
-
-
 @every_config
 def test_the_same_tensors_are_in_half_precision(config: ClipConfig, clip: ModuleType) -> None:
     ours = random_model(config)
@@ -234,9 +229,7 @@ def test_the_same_tensors_are_in_half_precision(config: ClipConfig, clip: Module
     assert {key: value.dtype for key, value in ours_state.items()} == {
         key: value.dtype for key, value in theirs_state.items()
     }
-    assert all(
-        torch.equal(bits(value), bits(theirs_state[key])) for key, value in ours_state.items()
-    )
+    assert all(torch.equal(value, theirs_state[key]) for key, value in ours_state.items())
 
 
 @pytest.mark.parametrize("config", [SMALL_VIT, SMALL_RESNET], ids=["ViT", "ResNet"])
