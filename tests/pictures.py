@@ -40,18 +40,6 @@ def draw_folder(folder: Path, count: int, first: int = 0) -> Path:
     return folder
 
 
-def slow_folder(folder: Path, count: int, side: int) -> Path:
-    """Fills a folder with square pictures that take long to decode: 000.jpg, 001.jpg, ...
-
-    One picture is encoded. Bytes after its end, which no reader looks at, make the files differ.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    content = saved(Image.new("RGB", (side, side), (90, 0, 0)), "JPEG")
-    for number in range(count):
-        (folder / f"{number:03}.jpg").write_bytes(content + bytes([number]))
-    return folder
-
-
 @dataclass
 class Result:
     """How a command ended, and what it printed."""

@@ -112,7 +112,6 @@ class _Run:
     progress: bool
     inputs: int = 0
     errors: int = 0
-    done: int = 0
     given_up: list[GivenUp] = field(default_factory=list)
     joined: float | None = None
     refusals: set[tuple[str, str]] = field(default_factory=set)
@@ -141,9 +140,9 @@ class _Run:
     def _follow(self, event: Event) -> None:
         if isinstance(event, Finished):
             self._completed = time.monotonic()
-            self.done += self.sizes[event.part]
+            # There is no result if an earlier attempt wrote the part and its worker then died.
+            self.inputs += self.sizes[event.part]
             if event.result is not None:
-                self.inputs += event.result.rows
                 self.errors += event.result.errors
         elif isinstance(event, Retried):
             self._say(
@@ -177,7 +176,7 @@ class _Run:
             workers=tick.workers,
             refresh=False,
         )
-        self.bar.update(self.done + sum(inputs for inputs, _ in parts) - self.bar.n)
+        self.bar.update(self.inputs + sum(inputs for inputs, _ in parts) - self.bar.n)
         if tick.busy and now - max(self._completed, self._said) > _SLOW:
             self._said = now
             self._say(f"No part was completed in {now - self._completed:,.0f} s.")

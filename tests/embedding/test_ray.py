@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from pictures import draw_folder, embed, rows_of, slow_folder
+from pictures import draw_folder, embed, rows_of
 from ray_forks import SETTINGS, use_forks
 
 from hfclip.embedding import ray as engine
@@ -38,8 +38,8 @@ pytestmark = [
 ]
 
 OPTIONS = Options(model="digits", device="cpu")
-# Pixels of the sides of pictures that take about 40 ms each.
-SIDE = 2_500
+# The name of a folder whose pictures the workers read slowly; see ray_worker.py.
+SLOW = "slow"
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_a_worker_killed_five_times_loses_no_row(
     events: list[Seen],
     recwarn: pytest.WarningsRecorder,
 ) -> None:
-    folder, out = slow_folder(tmp_path / "pictures", 120, SIDE), tmp_path / "out"
+    folder, out = draw_folder(tmp_path / SLOW, 120), tmp_path / "out"
     killed: list[int] = []
 
     def kill() -> None:
@@ -215,7 +215,7 @@ def test_a_worker_killed_five_times_loses_no_row(
 def test_both_nodes_work_and_one_that_is_taken_away_loses_no_row(
     nodes: Any, tmp_path: Path, events: list[Seen]
 ) -> None:
-    folder, out = slow_folder(tmp_path / "pictures", 100, SIDE), tmp_path / "out"
+    folder, out = draw_folder(tmp_path / SLOW, 100), tmp_path / "out"
     extra = nodes.add()
 
     def take_away() -> None:

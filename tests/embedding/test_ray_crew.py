@@ -1,15 +1,21 @@
-"""The crew with a module in place of Ray, whose calls return when a test says so."""
+"""The engine with a module in place of Ray, whose calls return when a test says so."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
+from tqdm import tqdm
 
+from hfclip.embedding import ray as engine
 from hfclip.embedding.cluster import Share
 from hfclip.embedding.crew import Done, Failed, Joined, Lost
+from hfclip.embedding.events import Finished
 from hfclip.embedding.nodes import Failure, Place, Refusal, Task
 from hfclip.embedding.ray_crew import RayCrew
+from hfclip.embedding.ray_session import Session
+from hfclip.embedding.records import Record
 
 
 class RayError(Exception):
@@ -224,3 +230,15 @@ def test_closing_kills_all_actors(ray: FakeRay) -> None:
     crew = begun(ray, 2)
     crew.close()
     assert [actor.killed for actor in ray.actors] == [True, True]
+
+
+def test_a_part_counts_whose_worker_died_after_writing_it(
+    ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = Record(number=1, size=100, rows=4, errors=1, sha256="0" * 64)
+    events = [Finished("worker-2", 0, None, 0.1), Finished("worker-2", 1, written, 2.0)]
+    monkeypatch.setattr(engine, "run_parts", lambda sizes, crew: iter(events))
+    with tqdm(disable=True) as bar:
+        session = cast("Session", None)
+        run = engine._Run(session, crew_of(ray), bar, threading.Event(), {0: 7, 1: 4}, False)
+        assert run.encode().inputs == 11

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from object_storage import files_at, new_bucket, put, served
-from pictures import drawn, rows_of, saved, slow_folder
+from pictures import draw_folder, drawn, rows_of, saved
 from ray_forks import SETTINGS
 
 from hfclip.embedding.part_files import complete_parts
@@ -39,8 +39,8 @@ RAY = ("--engine", "ray", "--address", "local", "--workers", "1", "--cpus-per-wo
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder of pictures that take about 50 ms each."""
-    return slow_folder(tmp_path_factory.mktemp("slow"), COUNT, 3_000)
+    """Returns a folder of pictures that the workers read slowly; see ray_worker.py."""
+    return draw_folder(tmp_path_factory.mktemp("pictures") / "slow", COUNT)
 
 
 @pytest.fixture(scope="module")
