@@ -14,6 +14,7 @@ import pytest
 import torch
 from exported import Export, exported, shared_by_processes
 from forks import forking_python
+from logged import log  # noqa: F401
 from places import Place, forget_memory
 from remote_places import bucket, hub_home, memory, remote, s3, s3_server  # noqa: F401
 from safetensors.torch import save_file

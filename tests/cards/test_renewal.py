@@ -10,6 +10,7 @@ import torch
 from conftest import TINY_VIT, draw
 from exported import ABOUT, VIT, Export
 from huggingface_hub import ModelCard
+from logged import Log
 
 import hfclip
 from hfclip.cards import marks as card_marks
@@ -55,14 +56,14 @@ def test_a_second_save_updates_the_hash_in_a_generated_card(tmp_path: Path) -> N
 
 
 def test_a_second_save_keeps_card_fields_but_drops_metrics_of_other_weights(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, log: Log
 ) -> None:
     model = draw(TINY_VIT)
     model.save_pretrained(tmp_path, repo_id="me/my-clip", model_card_kwargs=ABOUT)
     model.save_pretrained(tmp_path)
     same = head_of(card(tmp_path))
     assert [result.metric_value for result in same.eval_results] == [0.875]
-    assert caplog.text == ""
+    assert log.text == ""
     train(model)
     model.save_pretrained(tmp_path)
     text = card(tmp_path)
@@ -72,7 +73,7 @@ def test_a_second_save_keeps_card_fields_but_drops_metrics_of_other_weights(
     assert "Mine --> and nobody's." in text
     assert data.get("eval_results") is None
     assert "0.875" not in text
-    assert "the new card omits them" in caplog.text
+    assert "the new card omits them" in log.text
     new = {"metrics": [("mnist", "accuracy", 0.5)], "license": "apache-2.0"}
     model.save_pretrained(tmp_path, model_card_kwargs=new)
     data = head_of(card(tmp_path))

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import TINY_VIT, draw
 from huggingface_hub import close_session, constants, hf_api
+from logged import Log
 from loopback.faults import Status
 from loopback.hub import LoopbackHub
 from loopback.in_process import point_client_at
@@ -260,14 +261,14 @@ def test_an_http_status_is_named_without_a_hint_about_the_name(
 
 
 def test_the_cause_is_reported_if_the_cached_copy_is_used(
-    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
     assert find("me/clip").config == TINY_VIT
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
     close_session()
     assert find("me/clip").config == TINY_VIT
-    assert "SSL_CERT_FILE names /nowhere/ca.pem" in caplog.text
-    assert "Using the cached commit" in caplog.text
+    assert "SSL_CERT_FILE names /nowhere/ca.pem" in log.text
+    assert "Using the cached commit" in log.text
 
 
 def test_an_error_inside_the_client_is_not_reported_as_a_network_error(

@@ -2,11 +2,11 @@
 
 import codecs
 import json
-import logging
 from pathlib import Path
 
 import pytest
 from conftest import TINY_VIT, draw
+from logged import Log
 
 import hfclip
 from hfclip.errors import ConfigError
@@ -61,15 +61,15 @@ def test_a_file_that_is_not_json_is_refused(content: bytes, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("content", ['["cat", "dog"]', '{"0": "cat"}', '{"labels": ["cat"]}', "1"])
 def test_a_file_of_another_program_is_ignored_with_a_warning(
-    content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    content: str, tmp_path: Path, log: Log
 ) -> None:
     (tmp_path / LABELS_FILE).write_text(content)
     assert read_labels(tmp_path / LABELS_FILE) is None
-    assert f"{LABELS_FILE} is ignored" in caplog.text
+    assert f"{LABELS_FILE} is ignored" in log.text
 
 
 def test_the_size_is_bounded_in_both_directions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
     path = tmp_path / LABELS_FILE
     path.write_text(SET.to_json(), encoding="utf-8")
@@ -79,7 +79,7 @@ def test_the_size_is_bounded_in_both_directions(
     with pytest.raises(ConfigError, match="The 3 labels take"):
         SET.to_json()
     assert read_labels(path) is None
-    assert "is ignored" in caplog.text
+    assert "is ignored" in log.text
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -93,12 +93,9 @@ def test_each_layout_that_hfclip_loads_keeps_the_labels(layout: str, tmp_path: P
     assert (loaded.labels, loaded.templates) == (SET.labels, SET.templates)
 
 
-def test_a_model_without_labels_has_none_and_writes_none(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        model, _ = hfclip.load("digits", "cpu")
-        model.save_pretrained(tmp_path / "out")
+def test_a_model_without_labels_has_none_and_writes_none(tmp_path: Path, log: Log) -> None:
+    model, _ = hfclip.load("digits", "cpu")
+    model.save_pretrained(tmp_path / "out")
     assert (model.labels, model.templates) == (None, None)
     assert not (tmp_path / "out" / LABELS_FILE).exists()
-    assert caplog.text == ""
+    assert log.text == ""

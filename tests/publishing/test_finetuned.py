@@ -1,7 +1,6 @@
 """The folder of `hfclip finetune` on the Hub: what is sent, and the same accuracy everywhere."""
 
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from huggingface_hub import ModelCard, close_session
+from logged import Log
 from loopback.hub import LoopbackHub
 from loopback.in_process import point_client_at
 from torch import Tensor
@@ -134,7 +134,7 @@ def test_the_card_survives_with_the_name_of_the_repository(hub: LoopbackHub, fol
 
 @pytest.mark.parametrize("change", ["weights", "report"])
 def test_a_report_of_other_weights_is_not_sent(
-    hub: LoopbackHub, folder: Path, change: str, caplog: pytest.LogCaptureFixture
+    hub: LoopbackHub, folder: Path, change: str, log: Log
 ) -> None:
     if change == "weights":
         model, _ = hfclip.load(folder, "cpu")
@@ -143,9 +143,8 @@ def test_a_report_of_other_weights_is_not_sent(
         model.save_pretrained(folder)
     else:
         (folder / "finetune.json").write_text(json.dumps({"weights": "mine"}))
-    with caplog.at_level(logging.WARNING):
-        assert publish(folder, "me/my-clip").exit_code == 0
-    assert "finetune.json describes other weights" in caplog.text
+    assert publish(folder, "me/my-clip").exit_code == 0
+    assert "finetune.json describes other weights" in log.text
     assert not {"finetune.json", "log.jsonl", "curves.png"} & files(hub).keys()
     assert "labels.json" in files(hub)
     if change == "weights":

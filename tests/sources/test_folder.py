@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from conftest import TINY_VIT, draw
 from huggingface_hub import close_session, constants, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
+from logged import Log
 from loopback.faults import Corrupt, Status
 from loopback.hub import LoopbackHub
 from loopback.in_process import point_client_at
@@ -345,7 +346,7 @@ def test_a_part_of_the_shards_is_refused_offline_by_their_names(
 
 
 def test_a_bin_file_is_not_used_offline_if_safetensors_may_exist(
-    hub: LoopbackHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    hub: LoopbackHub, tmp_path: Path, log: Log
 ) -> None:
     publish(hub, write(tmp_path / "model", "bin"))
     cache_as_another_tool("config.json", "preprocessor_config.json", "pytorch_model.bin")
@@ -354,7 +355,7 @@ def test_a_bin_file_is_not_used_offline_if_safetensors_may_exist(
             hfclip.load("me/clip", "cpu", local_files_only=True)
         cache_as_another_tool(name)
     assert_loads(local_files_only=True)
-    assert "has a file open_clip_config.json:" in caplog.text
+    assert "has a file open_clip_config.json:" in log.text
 
 
 def test_a_bin_file_that_open_clip_cached_is_used_offline(hub: LoopbackHub, tmp_path: Path) -> None:

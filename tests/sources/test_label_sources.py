@@ -9,6 +9,7 @@ import pytest
 from conftest import TINY_VIT, draw
 from huggingface_hub import close_session, constants, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
+from logged import Log
 from loopback.hub import LoopbackHub
 from loopback.in_process import point_client_at
 
@@ -72,15 +73,15 @@ def test_verify_and_the_list_of_models_know_the_labels(hub: LoopbackHub) -> None
 
 
 def test_a_model_loads_offline_without_labels_that_are_not_cached(
-    hub: LoopbackHub, caplog: pytest.LogCaptureFixture
+    hub: LoopbackHub, log: Log
 ) -> None:
     load(offline=False)
     cached_labels().unlink()
-    caplog.clear()
+    log.messages.clear()
     model = load(offline=True)
     assert (model.labels, model.templates) == (None, None)
-    assert LABELS_FILE in caplog.text
-    assert "The model is loaded without its labels." in caplog.text
+    assert LABELS_FILE in log.text
+    assert "The model is loaded without its labels." in log.text
     (found,) = cached_models.scan()
     assert (found.state, found.missing) == ("partial", [LABELS_FILE])
 

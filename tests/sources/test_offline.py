@@ -14,6 +14,7 @@ import torch
 from conftest import TINY_VIT, draw
 from huggingface_hub import close_session, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError
+from logged import Log
 from loopback.hub import LoopbackHub
 from loopback.in_process import point_client_at
 
@@ -195,18 +196,18 @@ def test_pickles_in_a_partial_cache_do_not_prove_that_other_weights_are_missing(
 
 @pytest.mark.parametrize("layout", ["hfclip", "transformers"])
 def test_a_complete_model_beside_an_unknown_file_is_loaded_with_a_warning(
-    layout: str, hub: LoopbackHub, folders: dict[str, Path], caplog: pytest.LogCaptureFixture
+    layout: str, hub: LoopbackHub, folders: dict[str, Path], log: Log
 ) -> None:
     publish(hub, folders[layout])
     cache_as_another_tool([CONFIG, WEIGHTS, PREPROCESSOR])
     assert load_offline() == MEAN
-    assert "is unknown whether " in caplog.text
-    assert f" has a file {OPEN_CLIP_CONFIG}:" in caplog.text
-    assert "Loading the model that config.json describes" in caplog.text
-    caplog.clear()
+    assert "is unknown whether " in log.text
+    assert f" has a file {OPEN_CLIP_CONFIG}:" in log.text
+    assert "Loading the model that config.json describes" in log.text
+    log.messages.clear()
     cache_as_another_tool([OPEN_CLIP_CONFIG])
     assert load_offline() == MEAN
-    assert caplog.text == ""
+    assert log.text == ""
 
 
 # Caches that were copied without symlinks.

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from logged import Log
 from PIL import Image
 
 from hfclip.training.curves import draw, read_losses, sparkline, summary
@@ -86,9 +87,9 @@ def test_the_picture_has_three_panels_and_is_the_same_each_time(tmp_path: Path) 
 
 
 def test_without_matplotlib_there_is_a_note_and_no_picture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert not draw(results(), [], tmp_path / "curves.png")
-    assert caplog.messages == ["curves.png needs matplotlib: pip install 'hfclip[finetune]'."]
+    assert log.messages == ["curves.png needs matplotlib: pip install 'hfclip[finetune]'."]
     assert list(tmp_path.iterdir()) == []

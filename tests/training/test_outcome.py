@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import platform
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import torch
 from conftest import TINY_VIT, draw
 from huggingface_hub import ModelCard
+from logged import Log
 
 import hfclip
 from conversion.digits import WORDS
@@ -171,13 +171,12 @@ def test_broken_weights_and_invalid_labels_write_nothing(folder: Path) -> None:
 
 
 def test_without_matplotlib_the_rest_is_written(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    folder: Path, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
     write_outcome(folder, outcome())
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with caplog.at_level(logging.WARNING):
-        write_outcome(folder, outcome())
-    assert "curves.png needs matplotlib" in caplog.text
+    write_outcome(folder, outcome())
+    assert "curves.png needs matplotlib" in log.text
     assert not (folder / "curves.png").exists()  # it would show another training
     assert (folder / "finetune.json").is_file()
 
