@@ -9,8 +9,11 @@ BIN := .venv/bin
 # Python compiles a module when it is first imported: most of those installed never are. It has to
 # store the result, or each process compiles again, which takes three times as long as an import.
 export PYTHONDONTWRITEBYTECODE :=
-# uv installs torch in half of pip's time, and other packages in a quarter. It does not read pip's
-# configuration, so it is told where that finds packages. What is sorted last, the environment, counts.
+# uv installs torch in half of pip's time, and other packages in a quarter. Releases after this one
+# also compute the SHA-256 of what they download, in one thread, and take twice as long for torch.
+INSTALLER := uv==0.11.18
+# It does not read pip's configuration, so it is told where that finds packages. What is sorted last,
+# the environment, counts.
 SOURCES = $(BIN)/python -m pip config list | sort -r | sed -n \
     -e 's/\\n/ /g;s/=\(.\) */=\1/' \
     -e 's/.*[.]index-url=/export UV_DEFAULT_INDEX=/p' \
@@ -51,8 +54,8 @@ clean:
 # The first takes half as long. It needs a Python that has pip.
 .venv/bin/uv:
 	$(PYTHON) -m venv --without-pip .venv
-	$(PYTHON) -m pip --python $(BIN)/python install --quiet --no-compile pip uv || \
-	{ $(BIN)/python -m ensurepip && $(PIP) uv; }
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --no-compile pip $(INSTALLER) || \
+	{ $(BIN)/python -m ensurepip && $(PIP) $(INSTALLER); }
 
 .venv/run-time: PROJECT := .
 .venv/run-time: pyproject.toml | .venv/bin/uv
