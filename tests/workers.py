@@ -4,6 +4,7 @@ So packages are imported once, and compiled once in a fresh environment.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,8 @@ import execnet
 import forks
 import pytest
 
+# A shell starts a job in the background with SIGINT ignored, and what the job starts inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # The folder of the server of programs, for the test processes.
 VARIABLE = "HFCLIP_TESTS_FORKS"
 # What test modules import beyond `forks.SLOW`, and takes long.
